@@ -1,0 +1,62 @@
+"""Backbones from timm, as this network uses them."""
+
+from pathlib import Path
+
+import timm
+from timm.models import load_state_dict as read_state_dict
+from torch import nn
+
+STRIDES = (4, 8, 16, 32)
+
+
+def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Module:
+    """A timm model that returns four maps at strides 4, 8, 16, 32; `feature_info.channels()` has their channels.
+
+    HRNets are built in the variant for dense prediction: branches are fused with bilinear instead of nearest
+    upsampling, and every batch norm has momentum 0.01.
+
+    Args:
+        name: of a timm model.
+        pretrained: True downloads timm's ImageNet weights; a path reads them from a file (.pth, .bin, .safetensors).
+
+    Raises:
+        ValueError: the model has no maps at these strides, or the file does not hold its weights.
+        RuntimeError: the weights could not be downloaded.
+    """
+    options: dict[str, object] = {"features_only": True, "out_indices": (1, 2, 3, 4)}
+    if name.startswith("hrnet"):
+        options["feature_location"] = ""
+    try:
+        backbone = timm.create_model(name, pretrained=pretrained is True, **options)
+    except Exception as error:
+        if pretrained is not True or name not in timm.list_models():
+            raise
+        raise RuntimeError(
+            f"the pretrained weights of {name} could not be downloaded ({error}); download them where there is a "
+            f"network and give the file: pretrained='/path/to/{name}.safetensors'"
+        ) from error
+    strides = tuple(backbone.feature_info.reduction())
+    if strides != STRIDES:
+        raise ValueError(f"backbone must have maps at strides {STRIDES}, {name} has {strides}")
+    if not isinstance(pretrained, bool):
+        load_backbone_weights(backbone, name, Path(pretrained))
+    if name.startswith("hrnet"):
+        for module in backbone.modules():
+            if isinstance(module, nn.Upsample):
+                module.mode, module.align_corners = "bilinear", False
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.01
+    return backbone
+
+
+def load_backbone_weights(backbone: nn.Module, name: str, path: Path) -> None:
+    """Fill `backbone` from a file of timm's weights, whose classification layers are left aside."""
+    if not path.is_file():
+        raise ValueError(
+            f"pretrained must be True, False or a file of weights of {name}; there is no file {path}"
+        )
+    missing = backbone.load_state_dict(read_state_dict(str(path), device="cpu"), strict=False).missing_keys
+    if missing:
+        raise ValueError(
+            f"{path} does not hold the weights of {name}: {len(missing)} keys are missing, {', '.join(missing[:5])} …"
+        )

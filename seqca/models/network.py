@@ -1,0 +1,202 @@
+"""The Sequential Cross Attention multi-task network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqca.nn import (
+    BasicBlock,
+    CrossScaleAttention,
+    CrossTaskAttention,
+    FeatureAggregation,
+    FeaturePropagation,
+    WindowSelfAttention,
+)
+from seqca.tasks import get_task
+
+from .backbone import STRIDES, create_backbone
+
+SCALES = range(len(STRIDES))
+COARSEST = SCALES[-1]
+
+
+class NetworkOutput(NamedTuple):
+    """Raw predictions of one forward pass on images (B, 3, H, W).
+
+    Attributes:
+        final: {task: (B, channels, H/4, W/4)}.
+        deep: for deep supervision, the same at strides 4, 8, 16, 32, of auxiliary tasks too.
+    """
+
+    final: dict[str, Tensor]
+    deep: tuple[dict[str, Tensor], ...]
+
+
+class TaskFeatures(nn.Module):
+    """The first features of every task at one scale, and the predictions that supervise them.
+
+    Args:
+        in_channels: channels of the input, the same for every task.
+        channels: C of every task's map.
+        out_channels: {task: channels of its prediction}.
+    """
+
+    def __init__(self, in_channels: int, channels: int, out_channels: Mapping[str, int]) -> None:
+        super().__init__()
+        self.refinement = nn.ModuleDict(
+            {
+                task: nn.Sequential(BasicBlock(in_channels, channels), BasicBlock(channels, channels))
+                for task in out_channels
+            }
+        )
+        self.prediction = nn.ModuleDict({task: nn.Conv2d(channels, n, 1) for task, n in out_channels.items()})
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """{task: (B, in_channels, H, W)} → features {task: (B, C, H, W)} and predictions."""
+        features = {task: refine(inputs[task]) for task, refine in self.refinement.items()}
+        return features, {task: predict(features[task]) for task, predict in self.prediction.items()}
+
+
+class TaskHead(nn.Module):
+    """From one task's features at all scales to its final prediction."""
+
+    def __init__(self, channels_per_scale: list[int], out_channels: int) -> None:
+        super().__init__()
+        self.attention = CrossScaleAttention(channels_per_scale)
+        self.aggregation = FeatureAggregation(channels_per_scale, out_channels)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps (B, C_k, H_k, W_k), finest first → (B, out_channels, H_0, W_0)."""
+        return self.aggregation(features, self.attention(features))
+
+
+class SequentialCrossAttentionNet(nn.Module):
+    """One image in, the prediction of every task out (Kim, Choi, Min, ICIP 2022, arXiv 2209.02518).
+
+    Args:
+        tasks: {name: output channels}, in order.
+        auxiliary: further tasks, after those in the order. They take part in the exchange and in deep supervision, and
+            have no final prediction.
+        backbone: a timm model whose channels are multiples of 6, the heads of the self-attention stages.
+        pretrained: ImageNet weights of the backbone: True downloads them, a path reads a file.
+        drop_path: rate of the shifted window-attention blocks in training.
+
+    Raises:
+        ValueError: no task, a name twice, a name that is no identifier, or channels below 1.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, int],
+        auxiliary: Mapping[str, int] | None = None,
+        backbone: str = "hrnet_w18_small_v2",
+        pretrained: bool | str | Path = False,
+        drop_path: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.tasks, self.auxiliary = dict(tasks), dict(auxiliary or {})
+        check_tasks(self.tasks, self.auxiliary)
+        every = self.tasks | self.auxiliary
+
+        self.backbone = create_backbone(backbone, pretrained)
+        backbone_channels = self.backbone.feature_info.channels()
+        channels = [2 * c for c in backbone_channels]
+        inputs = [own + coarser for own, coarser in zip(channels, [*channels[1:], 0], strict=True)]
+
+        self.self_attention = nn.ModuleList(
+            WindowSelfAttention(c, depth=2, heads=6, drop_path=drop_path) for c in backbone_channels
+        )
+        self.features = nn.ModuleList(TaskFeatures(inputs[k], channels[k], every) for k in SCALES)
+        self.cross_task = nn.ModuleList(CrossTaskAttention(tuple(every), channels[k]) for k in SCALES)
+        self.propagation = nn.ModuleList(
+            FeaturePropagation(tuple(every), channels[k]) for k in SCALES[1:]
+        )  # entry k − 1 leads from scale k to scale k − 1
+        self.heads = nn.ModuleDict({task: TaskHead(channels, n) for task, n in self.tasks.items()})
+
+    def forward(self, images: Tensor) -> NetworkOutput:
+        """Raw predictions.
+
+        Args:
+            images: (B, 3, H, W), normalised by the mean and deviation of ImageNet; H and W are multiples of 32.
+
+        Raises:
+            ValueError: images of another shape.
+        """
+        if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images must be floating-point (B, 3, H, W), got {tuple(images.shape)} of {images.dtype}"
+            )
+        if any(side == 0 or side % STRIDES[-1] for side in images.shape[2:]):
+            raise ValueError(
+                f"the sides of images must be multiples of {STRIDES[-1]}, got {tuple(images.shape[2:])}; "
+                "predict takes any size"
+            )
+        maps = [
+            torch.cat([attention(x), x], 1)
+            for attention, x in zip(self.self_attention, self.backbone(images), strict=True)
+        ]
+        exchanged: list[dict[str, Tensor]] = [{} for _ in SCALES]
+        deep: list[dict[str, Tensor]] = [{} for _ in SCALES]
+        inputs = dict.fromkeys([*self.tasks, *self.auxiliary], maps[COARSEST])
+        for k in reversed(SCALES):
+            features, deep[k] = self.features[k](inputs)
+            exchanged[k] = self.cross_task[k](features)
+            if k > 0:
+                size = maps[k - 1].shape[2:]
+                inputs = {
+                    task: torch.cat([maps[k - 1], upsample(x, size)], 1)
+                    for task, x in self.propagation[k - 1](exchanged[k]).items()
+                }
+        final = {task: head([exchanged[k][task] for k in SCALES]) for task, head in self.heads.items()}
+        return NetworkOutput(final, tuple(deep))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """Full-size predictions in each task's own units (`seqca.tasks`), in evaluation mode whatever the present one.
+
+        Sides that are no multiples of 32 are filled up by repeating the last row and column, and the predictions are
+        cropped back.
+
+        Args:
+            images: (B, 3, H, W) of any size, normalised by the mean and deviation of ImageNet.
+
+        Returns:
+            {task: its prediction at (H, W)}, for example metres (B, 1, H, W) or class indices (B, H, W).
+        """
+        if images.dim() != 4 or 0 in images.shape[2:]:
+            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
+        decoders = {task: get_task(task).decode for task in self.tasks}
+        height, width = images.shape[2:]
+        stride = STRIDES[-1]
+        padded = F.pad(images, (0, -width % stride, 0, -height % stride), mode="replicate")
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            final = self(padded).final
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return {
+            task: decode(upsample(final[task], padded.shape[2:])[:, :, :height, :width])
+            for task, decode in decoders.items()
+        }
+
+
+def upsample(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def check_tasks(tasks: Mapping[str, int], auxiliary: Mapping[str, int]) -> None:
+    if not tasks:
+        raise ValueError("tasks must name at least one task")
+    if twice := tasks.keys() & auxiliary.keys():
+        raise ValueError(f"a task is either in tasks or in auxiliary, these are in both: {sorted(twice)}")
+    for task, channels in {**tasks, **auxiliary}.items():
+        if not task.isidentifier():
+            raise ValueError(f"the name of a task must be an identifier, got {task!r}")
+        if not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"the channels of task {task} must be a positive integer, got {channels!r}")

@@ -1,0 +1,49 @@
+"""Small building blocks of the network."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """relu(BN(conv3×3(relu(BN(conv3×3(x))))) + shortcut(x)) (He et al. 2016).
+
+    The shortcut is the identity, or a 1×1 convolution and batch norm.
+
+    Args:
+        in_channels, out_channels: channels before and after.
+        momentum: of the two 3×3 batch norms.
+        project: whether the shortcut is a convolution; by default where the channels change.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, momentum: float = 0.1, project: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels, momentum=momentum)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels, momentum=momentum)
+        self.shortcut: nn.Module = nn.Identity()
+        if project or (project is None and in_channels != out_channels):
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H, W)."""
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(residual + self.shortcut(x))
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales channels by sigmoid(W₂ relu(W₁ mean(x))) (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, channels // reduction)
+        self.excite = nn.Linear(channels // reduction, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W)."""
+        scale = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
+        return x * scale[:, :, None, None]

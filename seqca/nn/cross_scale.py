@@ -1,0 +1,70 @@
+"""Cross-scale attention inside one task, and the aggregation of all scales into its prediction."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqca.reference import scale_aggregation
+
+from .cross_attention import ConvBN, CrossAttention
+
+
+class CrossScaleAttention(nn.Module):
+    """CSAM: every scale gathers from every coarser scale of the same task (Kim et al. 2022, section 2.4).
+
+    For k < j: A_kj = CAM_k(F̂^k, s) with s = BN(conv1×1(F̂^j)), C_j → C_k, no activation and no resizing. CAM_k is shared
+    by the sources; its running statistics are updated once per source, j ascending.
+
+    Args:
+        channels_per_scale: C_k, the finest scale first.
+    """
+
+    def __init__(self, channels_per_scale: Sequence[int]) -> None:
+        super().__init__()
+        channels = tuple(channels_per_scale)
+        self.attention = nn.ModuleList(CrossAttention(c) for c in channels[:-1])
+        self.projections = nn.ModuleList(
+            nn.ModuleList(ConvBN(coarser, c) for coarser in channels[k + 1 :])
+            for k, c in enumerate(channels[:-1])
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Maps (B, C_k, H_k, W_k), finest first → for each scale but the last, [A_kj for j = k+1 …] at its size."""
+        return [
+            [
+                attention(features[k], project(source))
+                for project, source in zip(projections, features[k + 1 :], strict=True)
+            ]
+            for k, (attention, projections) in enumerate(zip(self.attention, self.projections, strict=True))
+        ]
+
+
+class FeatureAggregation(nn.Module):
+    """All scales and what each gathered, brought to the finest scale, to one task's prediction.
+
+    Concatenates [F̂^k, A_kj] for every k < j in order, then the coarsest map, each upsampled bilinearly; 1×1 convolution
+    with as many channels as that has, batch norm, ReLU, 1×1 convolution.
+
+    Args:
+        channels_per_scale: C_k, the finest scale first.
+        out_channels: channels of the prediction.
+    """
+
+    def __init__(self, channels_per_scale: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        channels = tuple(channels_per_scale)
+        scales = len(channels)
+        total = sum(2 * c * (scales - 1 - k) for k, c in enumerate(channels)) + channels[-1]
+        self.conv = nn.Conv2d(total, total, 1)
+        self.bn = nn.BatchNorm2d(total)
+        self.prediction = nn.Conv2d(total, out_channels, 1)
+
+    def forward(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Maps as they go into `CrossScaleAttention` and come out of it → (B, out_channels, H_0, W_0)."""
+        maps = [
+            x for own, gathered in zip(features, attended, strict=False) for a in gathered for x in (own, a)
+        ]
+        maps.append(features[-1])
+        y = scale_aggregation(maps, self.conv.weight, self.conv.bias)
+        return self.prediction(F.relu(self.bn(y)))

@@ -1,0 +1,38 @@
+"""Propagation of task features from a scale to the next finer one."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import BasicBlock, SqueezeExcitation
+from .window_self_attention import WindowSelfAttention
+
+
+class FeaturePropagation(nn.Module):
+    """FPMA: what all tasks know at one scale, handed to each of them (Kim et al. 2022, section 2.1).
+
+    A self-attention stage looks at the concatenated maps; a softmax over groups of M neighbouring channels of its
+    result weighs them; a basic block reduces them to C channels, from which every task takes its share by
+    squeeze-and-excitation, on top of its own features.
+
+    Args:
+        tasks: the M names, in order.
+        channels: C of every map; M·C is a multiple of 4.
+    """
+
+    def __init__(self, tasks: Sequence[str], channels: int) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        count = len(self.tasks)
+        self.attention = WindowSelfAttention(count * channels, depth=1, heads=4)
+        self.reduction = BasicBlock(count * channels, channels, project=True)
+        self.excitation = nn.ModuleDict({task: SqueezeExcitation(channels) for task in self.tasks})
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{task: (B, C, H, W)} → the same, tasks in order; resizing is the caller's."""
+        joined = torch.cat([features[task] for task in self.tasks], 1)
+        groups = (-1, len(self.tasks))
+        weights = self.attention(joined).unflatten(1, groups).softmax(2)
+        shared = self.reduction((weights * joined.unflatten(1, groups)).flatten(1, 2))
+        return {task: self.excitation[task](shared) + features[task] for task in self.tasks}

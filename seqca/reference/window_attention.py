@@ -1,0 +1,103 @@
+"""Self-attention inside shifted windows, with relative position bias: plain mathematics."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Row of the bias table for every (query, key) pair of a window, (window², window²) int64.
+
+    The index is (Δy + window − 1)·(2·window − 1) + (Δx + window − 1), Δ = query minus key.
+    """
+    axis = torch.arange(window)
+    positions = torch.cartesian_prod(axis, axis)
+    delta = positions[:, None] - positions[None] + window - 1
+    return delta[..., 0] * (2 * window - 1) + delta[..., 1]
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) with H, W multiples of `window` → (B, H·W / window², window², C), row by row."""
+    batch, height, width, channels = x.shape
+    x = x.view(batch, height // window, window, width // window, window, channels)
+    return x.transpose(2, 3).reshape(batch, -1, window * window, channels)
+
+
+def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `split_windows`."""
+    batch, _, tokens, channels = windows.shape
+    window = int(tokens**0.5)
+    x = windows.view(batch, height // window, width // window, window, window, channels)
+    return x.transpose(2, 3).reshape(batch, height, width, channels)
+
+
+def region_bias(height: int, width: int, window: int, shift: int, like: Tensor) -> Tensor:
+    """−100 between tokens that only the cyclic shift made neighbours, else 0; (windows, window², window²).
+
+    The regions are the 3×3 combinations of the bands [0, n − window), [n − window, n − shift), [n − shift, n).
+    """
+
+    def bands(size: int) -> Tensor:
+        position = torch.arange(size, device=like.device)
+        return (position >= size - window).long() + (position >= size - shift).long()
+
+    regions = bands(height)[:, None] * 3 + bands(width)
+    regions = split_windows(regions[None, :, :, None], window)[0, :, :, 0]
+    return torch.where(regions[:, :, None] == regions[:, None, :], 0.0, -100.0).to(like.dtype)
+
+
+def window_attention(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    bias_table: Tensor,
+    projection_weight: Tensor,
+    projection_bias: Tensor,
+    *,
+    window: int = 7,
+    shift: int = 0,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Layer norm, then multi-head attention inside windows (Liu et al. 2021, "Swin Transformer", section 3.2).
+
+    The map is zero-padded at the right and the bottom to a multiple of the window, after the norm; padding tokens are
+    keys like any other. The residual is the caller's.
+
+    Args:
+        x: (B, H, W, C).
+        norm_weight, norm_bias: layer norm over channels, (C,).
+        qkv_weight, qkv_bias: (3C, C), (3C,); outputs are ordered (q, k, v; head; channel of the head).
+        bias_table: relative position bias, ((2·window − 1)², heads).
+        projection_weight, projection_bias: output layer, (C, C), (C,).
+        window: side of a window in tokens.
+        shift: cyclic shift in tokens, 0 ≤ shift < window, whatever the size of the map.
+
+    Returns:
+        (B, H, W, C).
+    """
+    batch, height, width, channels = x.shape
+    heads = bias_table.shape[1]
+    normed = F.layer_norm(x, (channels,), norm_weight, norm_bias, eps)
+    padded = F.pad(normed, (0, 0, 0, -width % window, 0, -height % window))
+    rows, columns = padded.shape[1:3]
+    if shift:
+        padded = padded.roll((-shift, -shift), (1, 2))
+
+    qkv = F.linear(split_windows(padded, window), qkv_weight, qkv_bias)
+    qkv = qkv.view(batch, -1, window * window, 3, heads, channels // heads)
+    q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, tokens, channels of a head)
+
+    bias = bias_table[relative_position_index(window).to(x.device).flatten()]
+    scores = (q * (channels // heads) ** -0.5) @ k.mT + bias.view(window**2, window**2, heads).permute(
+        2, 0, 1
+    )
+    if shift:
+        scores = scores + region_bias(rows, columns, window, shift, scores)[:, None]
+    attended = (scores.softmax(-1) @ v).transpose(2, 3).reshape(batch, -1, window * window, channels)
+
+    projected = join_windows(F.linear(attended, projection_weight, projection_bias), rows, columns)
+    if shift:
+        projected = projected.roll((shift, shift), (1, 2))
+    return projected[:, :height, :width]
