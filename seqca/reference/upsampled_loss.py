@@ -23,7 +23,8 @@ class Loss:
     - ``"balanced_bce"``: [w Σ_{y ≥ 0.5} −log σ(z) + (1 − w) Σ_{y < 0.5} −log(1 − σ(z))] / |V|, w the
       `positive_weight`, or the share of negative pixels among the batch's valid ones where that is None;
       y (B, C, H, W).
-    - ``"two_class"``: the same with the softmax over two logits in place of the sigmoid, channel 1 the positive
+    - ``"two_class"``: the same with the softmax over two logits in place of the sigmoid, channel 1 the
+      positive
       class: cross-entropy with class weights (1 − w, w), divided by |V|; y (B, 1, H, W).
 
     These are the losses of Vandenhende et al., "MTI-Net", ECCV 2020 (all but the last) and Brüggemann et al.,
@@ -45,22 +46,24 @@ class Loss:
 
 
 def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    """`loss` between the prediction, upsampled bilinearly (align_corners=False) to the label's size, and the label.
+    """`loss` between the prediction, upsampled bilinearly (align_corners=False) to the label's size, and the
+    label.
 
     A batch whose pixels are all ignored has loss 0 and zero gradients.
 
     Args:
         prediction: raw network output (B, C, h, w), any floating dtype.
-        target: label, (B, H, W) int64 for "cross_entropy", else (B, C, H, W) floating (C = 1 for "two_class"),
-            H ≥ h and W ≥ w, any ratio.
+        target: label, (B, H, W) int64 for "cross_entropy", else (B, C, H, W) floating (C = 1 for
+            "two_class"), H ≥ h and W ≥ w, any ratio.
         loss: which loss, and its ignore value and weight.
 
     Returns:
-        Scalar, of the prediction's dtype; float32 for 16-bit predictions, which are upsampled in their own dtype.
+        Scalar, of the prediction's dtype; float32 for 16-bit predictions, which are upsampled in their own
+        dtype.
 
     Raises:
-        ValueError: shapes or devices that do not fit; on the CPU, a class label outside [0, C) that is not the
-            ignore value, with its position. (On a GPU torch's own assertion stops the process.)
+        ValueError: shapes or devices that do not fit; on the CPU, a class label outside [0, C) that is not
+            the ignore value, with its position. (On a GPU torch's own assertion stops the process.)
         TypeError: dtypes that do not fit.
     """
     _check(prediction, target, loss)
@@ -87,8 +90,9 @@ def _class_error(target: Tensor, classes: int, ignore: float | None) -> ValueErr
     bad = ((target < 0) | (target >= classes)) & _valid(target, ignore)
     image, row, column = bad.nonzero()[0].tolist()
     return ValueError(
-        f"target holds label {target[image, row, column].item()} at image {image}, row {row}, column {column}; "
-        f"expected classes 0 to {classes - 1}" + ("" if ignore is None else f", or {ignore:g} for ignored pixels")
+        f"target holds {target[image, row, column].item()} at image {image}, row {row}, column {column}, "
+        f"expected classes 0 to {classes - 1}"
+        + ("" if ignore is None else f", or {ignore:g} for ignored pixels")
     )
 
 
@@ -153,7 +157,9 @@ def _check(prediction: Tensor, target: Tensor, loss: Loss) -> None:
         expected = (batch, 1 if loss.kind == "two_class" else channels)
     if tuple(target.shape[:-2]) != expected or target.shape[-2] < height or target.shape[-1] < width:
         wanted = ", ".join([*map(str, expected), f"H ≥ {height}", f"W ≥ {width}"])
-        raise ValueError(f"target must be ({wanted}) for a prediction {tuple(prediction.shape)} and loss "
-                         f"{loss.kind!r}, got {tuple(target.shape)}")
+        raise ValueError(
+            f"target must be ({wanted}) for a prediction {tuple(prediction.shape)} and loss "
+            f"{loss.kind!r}, got {tuple(target.shape)}"
+        )
     if target.device != prediction.device:
         raise ValueError(f"target is on {target.device}, prediction on {prediction.device}")

@@ -1,0 +1,112 @@
+"""The objective: every task's loss on its final and its deep predictions, weighted and summed."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seqca.reference.upsampled_loss import upsampled_loss
+from seqca.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from seqca.models import NetworkOutput
+
+
+class LossOutput(NamedTuple):
+    """What `MultiTaskLoss` returns.
+
+    `total` is the scalar to minimise. `parts` holds the terms it is made of, before weighting: ``"depth"``
+    for the final prediction of a task, ``"depth/deep0"`` to ``"depth/deep3"`` for the deep ones, finest
+    first.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class MultiTaskLoss(nn.Module):
+    """Σ weight × loss over the tasks and, for each, its final and its deep predictions.
+
+    Each prediction is upsampled bilinearly to the label's size inside the loss (Kim et al. 2022; deep
+    supervision as in Vandenhende et al., "MTI-Net", ECCV 2020: every deep prediction counts as much as the
+    final one).
+
+    Args:
+        tasks: names of registered tasks (a mapping from names to channels will do).
+        weights: weights by task that replace the registry's defaults; finite, not negative.
+        auxiliary: names of the tasks that have deep predictions but no final one.
+
+    Raises:
+        ValueError: a task that is not registered or occurs twice, no task at all, a weight for a task that is
+            not there, or one that is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[str],
+        weights: Mapping[str, float] | None = None,
+        auxiliary: Iterable[str] = (),
+    ) -> None:
+        super().__init__()
+        self.tasks = _names("tasks", tasks)
+        self.auxiliary = _names("auxiliary", auxiliary)
+        everything = (*self.tasks, *self.auxiliary)
+        if not self.tasks:
+            raise ValueError("tasks is empty; expected at least one task")
+        if repeated := sorted({name for name in everything if everything.count(name) > 1}):
+            raise ValueError(f"tasks named more than once: {', '.join(repeated)}")
+        self._definitions: dict[str, Task] = {name: get_task(name) for name in everything}
+        self.weights: dict[str, float] = {name: task.weight for name, task in self._definitions.items()}
+        for name, weight in (weights or {}).items():
+            if name not in self.weights:
+                raise ValueError(f"weights names {name!r}; the tasks are {', '.join(everything)}")
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"the weight of {name!r} must be finite and not negative, got {weight}")
+            self.weights[name] = float(weight)
+
+    def forward(self, output: "NetworkOutput", targets: Mapping[str, Tensor]) -> LossOutput:
+        """The weighted sum and its parts.
+
+        Args:
+            output: `.final` maps each task to its raw prediction (B, C, h, w), `.deep` is a sequence of such
+                mappings, finest first, that hold the auxiliary tasks too.
+            targets: the labels by task, as `seqca.reference.upsampled_loss` takes them; other entries are not
+                looked at.
+
+        Raises:
+            ValueError: a task whose label or prediction is missing, a prediction of a task that is not there,
+                or shapes that do not fit, with the task's name.
+        """
+        everything = (*self.tasks, *self.auxiliary)
+        if missing := [name for name in everything if name not in targets]:
+            raise ValueError(f"targets has no label for {', '.join(missing)}; it holds {', '.join(targets)}")
+        _check_tasks("output.final", output.final, self.tasks)
+        for level, predictions in enumerate(output.deep):
+            _check_tasks(f"output.deep[{level}]", predictions, everything)
+        parts: dict[str, Tensor] = {}
+        terms: list[Tensor] = []
+        for name in everything:
+            predictions = {name: output.final[name]} if name in self.tasks else {}
+            predictions |= {f"{name}/deep{level}": deep[name] for level, deep in enumerate(output.deep)}
+            for key, prediction in predictions.items():
+                try:
+                    parts[key] = upsampled_loss(prediction, targets[name], self._definitions[name].loss)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"{key}: {error}") from error
+                terms.append(self.weights[name] * parts[key])
+        return LossOutput(torch.stack(terms).sum(), parts)
+
+
+def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"{argument} must be a collection of task names, got the string {names!r}")
+    return tuple(names)
+
+
+def _check_tasks(argument: str, predictions: Mapping[str, Tensor], tasks: tuple[str, ...]) -> None:
+    if set(predictions) != set(tasks):
+        raise ValueError(
+            f"{argument} must predict {', '.join(tasks)}, got {', '.join(predictions) or 'nothing'}"
+        )

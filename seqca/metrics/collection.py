@@ -1,0 +1,46 @@
+"""The metrics of several tasks together."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from seqca.tasks import get_task
+
+
+class MultiTaskMetric(nn.Module):
+    """Each task's metric, under one roof.
+
+    Args:
+        tasks: {name: channels of its raw output}, as the network takes them.
+    """
+
+    def __init__(self, tasks: Mapping[str, int]) -> None:
+        super().__init__()
+        self.metrics = nn.ModuleDict(
+            {name: get_task(name).build_metric(channels) for name, channels in tasks.items()}
+        )
+
+    def update(self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+        """Add a batch: decoded predictions at the label's size and labels by task; other entries are not
+        looked at."""
+        for argument, mapping in (("predictions", predictions), ("targets", targets)):
+            if missing := [name for name in self.metrics if name not in mapping]:
+                raise ValueError(f"{argument} lacks {', '.join(missing)}; it holds {', '.join(mapping)}")
+        for name, metric in self.metrics.items():
+            try:
+                metric.update(predictions[name], targets[name])
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from error
+
+    def compute(self) -> dict[str, Tensor]:
+        """{"task/score": value}, over all processes where there are several."""
+        return {
+            f"{name}/{score}": value
+            for name, metric in self.metrics.items()
+            for score, value in metric.compute().items()
+        }
+
+    def reset(self) -> None:
+        """Forget everything that was added."""
+        for metric in self.metrics.values():
+            metric.reset()

@@ -1,0 +1,41 @@
+"""The best that a prediction can score which does not look at the image."""
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from seqca.metrics.base import TaskMetric
+from seqca.tasks import get_task
+
+
+def best_constant(
+    task: str, labels: Iterable[Tensor | Mapping[str, Tensor]], channels: int | None = None
+) -> dict[str, float]:
+    """Scores of the best constant prediction, the best for the primary score on these very labels.
+
+    Args:
+        task: name of a registered task.
+        labels: the evaluated set in batches, gone through twice: label tensors with batch dimension, or
+            mappings (of a data loader) that hold them under the task's name.
+        channels: channels of the raw output, the number of classes, where the task leaves it to the data set.
+
+    Returns:
+        {score: value}, from the task's own metric.
+    """
+    definition = get_task(task)
+    if channels is None and definition.channels is None:
+        raise ValueError(f"task {task!r} has as many channels as the data set says: give channels")
+    if iter(labels) is labels:
+        raise TypeError("labels must be something to go through twice, not an iterator")
+    metric = definition.build_metric(definition.channels if channels is None else channels)
+    if not isinstance(metric, TaskMetric):
+        raise TypeError(f"the metric of task {task!r} knows no best constant: it is no TaskMetric")
+
+    def batches() -> Iterable[Tensor]:
+        return (batch[task] if isinstance(batch, Mapping) else batch for batch in labels)
+
+    constant = metric.best_constant(batches())
+    for label in batches():
+        value = constant.to(label.device)
+        metric.update(value.view(-1, 1, 1).expand_as(label) if value.ndim else value.expand_as(label), label)
+    return {score: float(value) for score, value in metric.compute().items()}

@@ -1,0 +1,43 @@
+"""The gain of multi-task over single-task learning."""
+
+import math
+from collections.abc import Mapping
+
+from seqca.tasks import get_task
+
+
+def delta_m(scores: Mapping[str, float], single_task_scores: Mapping[str, float]) -> float:
+    """Δm: mean over the tasks of the signed relative difference of the primary scores, in percent.
+
+    Differences count positive where the multi-task result is the better one, whichever direction better is
+    (Maninis et al., "Attentive Single-Tasking of Multiple Tasks", CVPR 2019).
+
+    Args:
+        scores: {"task/score": value}, as `MultiTaskMetric.compute` returns them.
+        single_task_scores: the same from networks for one task each; may hold further entries.
+
+    Raises:
+        ValueError: no task, a primary score that is missing or not finite on either side, a baseline of 0.
+    """
+    tasks = list(dict.fromkeys(key.partition("/")[0] for key in scores))
+    if not tasks:
+        raise ValueError("scores is empty; expected {'task/score': value}")
+    total = 0.0
+    for name in tasks:
+        task = get_task(name)
+        key = f"{name}/{task.score}"
+        value = _finite("scores", scores, key)
+        baseline = _finite("single_task_scores", single_task_scores, key)
+        if baseline == 0:
+            raise ValueError(f"single_task_scores[{key!r}] is 0: there is no relative difference to it")
+        total += (1 if task.higher_is_better else -1) * (value - baseline) / baseline
+    return 100 * total / len(tasks)
+
+
+def _finite(argument: str, scores: Mapping[str, float], key: str) -> float:
+    if key not in scores:
+        raise ValueError(f"{argument} lacks {key!r}; it holds {', '.join(scores) or 'nothing'}")
+    value = float(scores[key])
+    if not math.isfinite(value):
+        raise ValueError(f"{argument}[{key!r}] must be finite, got {value}")
+    return value
