@@ -52,9 +52,7 @@ def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Modu
 def load_backbone_weights(backbone: nn.Module, name: str, path: Path) -> None:
     """Fill `backbone` from a file of timm's weights, whose classification layers are left aside."""
     if not path.is_file():
-        raise ValueError(
-            f"pretrained must be True, False or a file of weights of {name}; there is no file {path}"
-        )
+        raise ValueError(f"pretrained must be True, False or a file of weights of {name}; there is no file {path}")
     missing = backbone.load_state_dict(read_state_dict(str(path), device="cpu"), strict=False).missing_keys
     if missing:
         raise ValueError(

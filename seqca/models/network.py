@@ -127,9 +127,7 @@ class SequentialCrossAttentionNet(nn.Module):
             ValueError: images of another shape.
         """
         if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                f"images must be floating-point (B, 3, H, W), got {tuple(images.shape)} of {images.dtype}"
-            )
+            raise ValueError(f"images must be floating-point (B, 3, H, W), got {tuple(images.shape)} of {images.dtype}")
         if any(side == 0 or side % STRIDES[-1] for side in images.shape[2:]):
             raise ValueError(
                 f"the sides of images must be multiples of {STRIDES[-1]}, got {tuple(images.shape[2:])}; "

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seqca.nn.cross_attention import partner
 from seqca.reference.window_attention import relative_position_index
 
 from .network import SequentialCrossAttentionNet
@@ -92,9 +91,7 @@ def published_head_name(rest: str) -> str:
 
 def pair_projections(task: str, projection: str, tasks: Sequence[str]) -> list[str]:
     """The pairs whose weights lie one after the other in a tensor of `PairProjections`."""
-    others = sorted(
-        (other for other in tasks if other != task), key=lambda o: partner(tasks.index(task), tasks.index(o))
-    )
+    others = [other for other in tasks if other != task]
     if projection == "value":
         return [f"{other}.{task}.value_project" for other in others]
     layer = {"hidden": 0, "features": 1}[projection]
@@ -220,6 +217,4 @@ def refuse_differences(state: State, expected_name: str, expected: State) -> Non
         if key in state and state[key].shape != value.shape
     ]
     if wrong:
-        raise ValueError(
-            f"the state dict does not fit {expected_name}, {len(wrong)} differences:\n" + "\n".join(wrong)
-        )
+        raise ValueError(f"the state dict does not fit {expected_name}, {len(wrong)} differences:\n" + "\n".join(wrong))

@@ -15,9 +15,7 @@ class BasicBlock(nn.Module):
         project: whether the shortcut is a convolution; by default where the channels change.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, momentum: float = 0.1, project: bool | None = None
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, momentum: float = 0.1, project: bool | None = None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels, momentum=momentum)

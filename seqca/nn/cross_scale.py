@@ -25,8 +25,7 @@ class CrossScaleAttention(nn.Module):
         channels = tuple(channels_per_scale)
         self.attention = nn.ModuleList(CrossAttention(c) for c in channels[:-1])
         self.projections = nn.ModuleList(
-            nn.ModuleList(ConvBN(coarser, c) for coarser in channels[k + 1 :])
-            for k, c in enumerate(channels[:-1])
+            nn.ModuleList(ConvBN(coarser, c) for coarser in channels[k + 1 :]) for k, c in enumerate(channels[:-1])
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -62,9 +61,7 @@ class FeatureAggregation(nn.Module):
 
     def forward(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> Tensor:
         """Maps as they go into `CrossScaleAttention` and come out of it → (B, out_channels, H_0, W_0)."""
-        maps = [
-            x for own, gathered in zip(features, attended, strict=False) for a in gathered for x in (own, a)
-        ]
+        maps = [x for own, gathered in zip(features, attended, strict=False) for a in gathered for x in (own, a)]
         maps.append(features[-1])
         y = scale_aggregation(maps, self.conv.weight, self.conv.bias)
         return self.prediction(F.relu(self.bn(y)))

@@ -61,9 +61,7 @@ class WindowSelfAttention(nn.Module):
         ValueError: `channels` is no multiple of `heads`.
     """
 
-    def __init__(
-        self, channels: int, depth: int, heads: int, window: int = 7, drop_path: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int, depth: int, heads: int, window: int = 7, drop_path: float = 0.0) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(f"channels must be a multiple of heads ({heads}), got {channels}")

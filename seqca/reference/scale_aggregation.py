@@ -20,7 +20,6 @@ def scale_aggregation(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | Non
     """
     size = maps[0].shape[-2:]
     upsampled = [
-        x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
-        for x in maps
+        x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False) for x in maps
     ]
     return F.conv2d(torch.cat(upsampled, 1), weight, bias)

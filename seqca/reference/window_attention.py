@@ -90,9 +90,7 @@ def window_attention(
     q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, tokens, channels of a head)
 
     bias = bias_table[relative_position_index(window).to(x.device).flatten()]
-    scores = (q * (channels // heads) ** -0.5) @ k.mT + bias.view(window**2, window**2, heads).permute(
-        2, 0, 1
-    )
+    scores = (q * (channels // heads) ** -0.5) @ k.mT + bias.view(window**2, window**2, heads).permute(2, 0, 1)
     if shift:
         scores = scores + region_bias(rows, columns, window, shift, scores)[:, None]
     attended = (scores.softmax(-1) @ v).transpose(2, 3).reshape(batch, -1, window * window, channels)

@@ -22,9 +22,7 @@ class Block:
     `prefix` and `published` are where the module lives in the network and in the published format.
     """
 
-    def __init__(
-        self, module: nn.Module, name: str, prefix: str, published: str, tasks: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, module: nn.Module, name: str, prefix: str, published: str, tasks: tuple[str, ...] = ()) -> None:
         self.module, self.golden = module, load(name)
         self.prefix, self.published, self.tasks = prefix, published, tasks
         state = {key: self.collect("state", key) for key in module.state_dict()}
@@ -39,11 +37,7 @@ class Block:
         return pieces[0] if pieces[0].dim() == 0 else torch.cat(pieces)
 
     def inputs(self) -> dict[str, Tensor]:
-        return {
-            key[3:]: value.clone().requires_grad_()
-            for key, value in self.golden.items()
-            if key.startswith("in/")
-        }
+        return {key[3:]: value.clone().requires_grad_() for key, value in self.golden.items() if key.startswith("in/")}
 
     def check(self, run) -> None:
         """Forward, gradients and running statistics in training mode, then forward in evaluation mode.
@@ -58,9 +52,7 @@ class Block:
             close(value, self.golden[f"out/{key}"], f"out/{key}")
         torch.autograd.backward(list(outputs.values()), [self.golden[f"grad_out/{key}"] for key in outputs])
 
-        largest = max(
-            float(value.abs().max()) for key, value in self.golden.items() if key.startswith("grad/")
-        )
+        largest = max(float(value.abs().max()) for key, value in self.golden.items() if key.startswith("grad/"))
         for key, value in inputs.items():
             close(value.grad, self.golden[f"grad_in/{key}"], f"grad_in/{key}")
         for key, parameter in self.module.named_parameters():
@@ -68,9 +60,7 @@ class Block:
             assert (parameter.grad is None) == (expected is None), key
             if expected is not None:
                 # A bias whose only reader subtracts the mean again has no gradient but rounding.
-                vanishing = key == "aggregation.conv.bias" or (
-                    ".projections." in key and key.endswith("bn.bias")
-                )
+                vanishing = key == "aggregation.conv.bias" or (".projections." in key and key.endswith("bn.bias"))
                 close(parameter.grad, expected, f"grad/{key}", scale=largest if vanishing else None)
         for key, buffer in self.module.named_buffers():
             if "running" in key:

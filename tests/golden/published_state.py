@@ -14,7 +14,9 @@ import torch
 
 def published_state(keys_json):
     state = {}
-    for key, shape in json.load(open(keys_json)).items():
+    with open(keys_json) as file:
+        shapes = json.load(file)
+    for key, shape in shapes.items():
         rng = np.random.default_rng(zlib.crc32(key.encode()))
         leaf = key.rsplit(".", 1)[-1]
         if leaf == "num_batches_tracked":
@@ -29,7 +31,7 @@ def published_state(keys_json):
         else:  # biases and running means
             value = torch.tensor(rng.standard_normal(shape) * 0.1, dtype=torch.float32)
         if value is None:
-            w = int(round(shape[0] ** 0.5))
+            w = round(shape[0] ** 0.5)
             ij = torch.stack(torch.meshgrid(torch.arange(w), torch.arange(w), indexing="ij")).flatten(1)
             rel = ij[:, :, None] - ij[:, None] + w - 1
             value = rel[0] * (2 * w - 1) + rel[1]

@@ -86,9 +86,7 @@ def test_batch_norms_have_the_published_momentum():
     net = small_net()
     for name, module in net.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            slow = name.startswith("backbone.") or (
-                name.startswith("cross_task.") and ".reduction.bn" in name
-            )
+            slow = name.startswith("backbone.") or (name.startswith("cross_task.") and ".reduction.bn" in name)
             assert module.momentum == (0.01 if slow else 0.1), name
             assert module.eps == 1e-5
 

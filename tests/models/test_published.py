@@ -19,9 +19,7 @@ def published():
 
 
 def equal(a, b):
-    return a.keys() == b.keys() and all(
-        torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a
-    )
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
 
 
 def test_a_published_state_survives_the_way_there_and_back(published):
