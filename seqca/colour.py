@@ -21,15 +21,15 @@ _PLASMA = np.array([
 def palette() -> np.ndarray:
     """Colours of class indices, (256, 3) uint8: entry 0 a neutral grey, entry 255 (ignored) black.
 
-    Each entry is the colour, of a grid over sRGB without its darkest and palest, that lies farthest in CIELAB
-    from all entries before it. So any number of classes gets about as distinct a set as there is, and a class
-    keeps its colour whatever the number of classes.
+    Each entry is the colour that lies farthest in CIELAB from all entries before it, among those of a grid over
+    sRGB that are neither very dark, pale nor glaring. So any number of classes gets about as distinct a set as
+    there is, and a class keeps its colour whatever the number of classes.
     """
-    axis = np.linspace(0, 255, 18).round()
+    axis = np.linspace(0, 255, 24).round()
     candidates = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     lab = _to_lab(candidates)
-    bright = (lab[:, 0] > 30) & (lab[:, 0] < 92)
-    candidates, lab = candidates[bright], lab[bright]
+    moderate = (lab[:, 0] > 32) & (lab[:, 0] < 90) & (np.linalg.norm(lab[:, 1:], axis=1) < 68)
+    candidates, lab = candidates[moderate], lab[moderate]
     colours = np.zeros((256, 3), np.uint8)
     colours[0] = 150
     nearest = np.linalg.norm(lab - _to_lab(colours[:1].astype(float)), axis=1)
@@ -106,7 +106,5 @@ def colour_probability(probability: np.ndarray) -> np.ndarray:
 
 def _channels(argument: str, array: np.ndarray, channels: int) -> np.ndarray:
     if array.ndim != 3 or array.shape[0] != channels or array.dtype.kind != "f":
-        raise ValueError(
-            f"{argument} must be a floating array ({channels}, H, W), got {array.dtype} {array.shape}"
-        )
+        raise ValueError(f"{argument} must be a floating array ({channels}, H, W), got {array.dtype} {array.shape}")
     return array.astype(np.float32)

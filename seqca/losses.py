@@ -1,13 +1,14 @@
 """The objective: every task's loss on its final and its deep predictions, weighted and summed."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.reference.upsampled_loss import upsampled_loss
+from seqca.reference.upsampled_loss import Loss, upsampled_loss
 from seqca.tasks import Task, get_task
 
 if TYPE_CHECKING:
@@ -92,11 +93,17 @@ class MultiTaskLoss(nn.Module):
             predictions |= {f"{name}/deep{level}": deep[name] for level, deep in enumerate(output.deep)}
             for key, prediction in predictions.items():
                 try:
-                    parts[key] = upsampled_loss(prediction, targets[name], self._definitions[name].loss)
+                    parts[key] = _task_loss(prediction, targets[name], self._definitions[name].loss)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"{key}: {error}") from error
                 terms.append(self.weights[name] * parts[key])
         return LossOutput(torch.stack(terms).sum(), parts)
+
+
+def _task_loss(prediction: Tensor, target: Tensor, loss: Loss | Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    if isinstance(loss, Loss):
+        return upsampled_loss(prediction, target, loss)
+    return loss(F.interpolate(prediction, target.shape[-2:], mode="bilinear", align_corners=False), target)
 
 
 def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -107,6 +114,4 @@ def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _check_tasks(argument: str, predictions: Mapping[str, Tensor], tasks: tuple[str, ...]) -> None:
     if set(predictions) != set(tasks):
-        raise ValueError(
-            f"{argument} must predict {', '.join(tasks)}, got {', '.join(predictions) or 'nothing'}"
-        )
+        raise ValueError(f"{argument} must predict {', '.join(tasks)}, got {', '.join(predictions) or 'nothing'}")

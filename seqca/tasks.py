@@ -28,7 +28,8 @@ class Task:
         name: its name in data sets, outputs, scores and on the command line.
         channels: of the raw network output; None where the data set decides (the number of classes).
         weight: default weight in the multi-task objective.
-        loss: what is minimised.
+        loss: what is minimised: one of the losses that are fused with the upsampling, or a function of the
+            upsampled prediction (B, C, H, W) and the label that returns a scalar.
         metric: import path "module:Class" of its `torchmetrics.Metric`, whose `compute` returns {score:
             value}. The class is called with the number of channels where `channels` is None, else without
             arguments.
@@ -43,7 +44,7 @@ class Task:
     name: str
     channels: int | None
     weight: float
-    loss: Loss
+    loss: Loss | Callable[[Tensor, Tensor], Tensor]
     metric: str
     score: str
     higher_is_better: bool
@@ -58,9 +59,7 @@ class Task:
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels of task {self.name!r} must be positive, got {self.channels}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(
-                f"weight of task {self.name!r} must be finite and not negative, got {self.weight}"
-            )
+            raise ValueError(f"weight of task {self.name!r} must be finite and not negative, got {self.weight}")
         if self.metric.count(":") != 1:
             raise ValueError(f"metric of task {self.name!r} must be 'module:Class', got {self.metric!r}")
 

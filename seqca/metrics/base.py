@@ -31,13 +31,22 @@ class TaskMetric(Metric):
 
 
 def check_maps(prediction: Tensor, target: Tensor, channels: int) -> None:
-    """Refuse anything but two floating maps (B, channels, H, W) of one shape."""
+    """Refuse anything but two floating maps (B, channels, H, W) of one shape, the prediction finite."""
     for argument, tensor in (("prediction", prediction), ("target", target)):
         if not tensor.is_floating_point():
             raise TypeError(f"{argument} must be floating, got {tensor.dtype}")
         if tensor.ndim != 4 or tensor.shape[1] != channels:
             raise ValueError(f"{argument} must be (B, {channels}, H, W), got {tuple(tensor.shape)}")
     check_same_shape(prediction, target)
+    if not prediction.isfinite().all():
+        raise ValueError("prediction holds NaN or infinity")
+
+
+def check_probability(prediction: Tensor, target: Tensor) -> None:
+    """Refuse anything but a map of probabilities (B, 1, H, W) and a label of its shape."""
+    check_maps(prediction, target, 1)
+    if prediction.numel() and not 0 <= prediction.min() <= prediction.max() <= 1:
+        raise ValueError(f"prediction must hold probabilities in [0, 1], got {prediction.min()} … {prediction.max()}")
 
 
 def check_same_shape(prediction: Tensor, target: Tensor) -> None:

@@ -16,9 +16,7 @@ class MultiTaskMetric(nn.Module):
 
     def __init__(self, tasks: Mapping[str, int]) -> None:
         super().__init__()
-        self.metrics = nn.ModuleDict(
-            {name: get_task(name).build_metric(channels) for name, channels in tasks.items()}
-        )
+        self.metrics = nn.ModuleDict({name: get_task(name).build_metric(channels) for name, channels in tasks.items()})
 
     def update(self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
         """Add a batch: decoded predictions at the label's size and labels by task; other entries are not

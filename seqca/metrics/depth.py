@@ -29,6 +29,8 @@ class DepthError(TaskMetric):
         """Add the errors: prediction (B, 1, H, W) metres, target the same, positive, or `ignore`."""
         check_maps(prediction, target, 1)
         valid = target != self.ignore
+        if (target <= 0).any():
+            raise ValueError(f"target must be positive, got {target.min()}")
         prediction, target = prediction[valid].double().clamp(min=SMALLEST_DEPTH), target[valid].double()
         self.squares += (prediction - target).square().sum()
         self.log_squares += (prediction.log() - target.log()).square().sum()

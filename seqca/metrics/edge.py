@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqca.metrics.base import TaskMetric, check_maps
+from seqca.metrics.base import TaskMetric, check_probability
 
 STEPS = 100  # thresholds are 1/STEPS apart
 
@@ -27,10 +27,10 @@ class PixelEdgeF(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count: prediction (B, 1, H, W) probabilities, target the same, an edge from 0.5 up."""
-        check_maps(prediction, target, 1)
+        check_probability(prediction, target)
         probability = prediction if prediction.dtype == torch.float64 else prediction.float()
         thresholds = torch.arange(1, STEPS, device=prediction.device, dtype=probability.dtype) / STEPS
-        reached = torch.bucketize(probability, thresholds, right=True)
+        reached = torch.bucketize(probability.contiguous(), thresholds, right=True)
         edge = target >= 0.5
         self.edges += reached[edge].bincount(minlength=STEPS)
         self.others += reached[~edge].bincount(minlength=STEPS)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqca.metrics.base import TaskMetric, check_maps
+from seqca.metrics.base import TaskMetric, check_probability
 
 THRESHOLDS = tuple(percent / 100 for percent in range(20, 95, 5))
 
@@ -29,7 +29,7 @@ class SaliencyScores(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add the images: prediction (B, 1, H, W) probabilities, target the same, foreground from 0.5 up."""
-        check_maps(prediction, target, 1)
+        check_probability(prediction, target)
         salient = target.flatten(1) >= 0.5
         probability = prediction.flatten(1).double()
         actual = salient.sum(1).double()

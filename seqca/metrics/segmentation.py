@@ -31,9 +31,7 @@ class MeanIoU(TaskMetric):
         check_same_shape(prediction, target)
         for argument, tensor in (("prediction", prediction), ("target", target)):
             if tensor.is_floating_point() or tensor.ndim != 3:
-                raise ValueError(
-                    f"{argument} must be integer (B, H, W), got {tensor.dtype} {tuple(tensor.shape)}"
-                )
+                raise ValueError(f"{argument} must be integer (B, H, W), got {tensor.dtype} {tuple(tensor.shape)}")
         valid = self.evaluated(target)
         prediction, target = prediction[valid], target[valid]
         self.hits += self._count("prediction", prediction[prediction == target])

@@ -1,14 +1,16 @@
 """The median of directions."""
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CELLS = 128  # per unit of each component
 
 
 class DirectionHistogram:
-    """Unit vectors gathered into cells of about 0.4°, each with its number of vectors and their mean
-    direction."""
+    """Unit vectors gathered into cells of about 0.4°, of which the number of vectors and their sum are kept."""
 
     def __init__(self) -> None:
         self.keys = torch.zeros(0, dtype=torch.int64)
@@ -35,7 +37,7 @@ class DirectionHistogram:
         if not len(self.keys):
             raise ValueError("there are no directions to take the median of")
         counts = self.sums[:, 3]
-        means = self.sums[:, :3] / torch.linalg.vector_norm(self.sums[:, :3], dim=1, keepdim=True)
+        means = F.normalize(self.sums[:, :3], dim=1)
 
         def mean_angle(candidates: Tensor) -> Tensor:
             angles = (candidates @ means.T).clamp(-1, 1).acos()
@@ -57,16 +59,18 @@ def _fibonacci_sphere(points: int) -> Tensor:
     return torch.stack([radius * longitude.cos(), radius * longitude.sin(), z], 1)
 
 
-def _pattern_search(function, start: Tensor) -> Tensor:
-    """The minimum of a function of unit vectors (N, 3) near `start`: steps in eight directions, halved if
-    none helps."""
+def _pattern_search(function: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """The minimum near `start` of a function of unit vectors (N, 3), by steps in 16 directions.
+
+    A step that helps nowhere is halved.
+    """
     best, value = start, function(start[None])[0]
     step = 0.2
-    turns = torch.arange(8, dtype=torch.float64) * (torch.pi / 4)
-    while step > 1e-6:
+    turns = torch.arange(16, dtype=torch.float64) * (torch.pi / 8)
+    while step > 1e-5:
         tangents = torch.linalg.svd(best[None]).Vh[1:]
         moves = torch.stack([turns.cos(), turns.sin()], 1) @ tangents
-        candidates = torch.nn.functional.normalize(best + step * moves, dim=1)
+        candidates = F.normalize(best + step * moves, dim=1)
         values = function(candidates)
         winner = values.argmin()
         if values[winner] < value:

@@ -23,8 +23,7 @@ class Loss:
     - ``"balanced_bce"``: [w Σ_{y ≥ 0.5} −log σ(z) + (1 − w) Σ_{y < 0.5} −log(1 − σ(z))] / |V|, w the
       `positive_weight`, or the share of negative pixels among the batch's valid ones where that is None;
       y (B, C, H, W).
-    - ``"two_class"``: the same with the softmax over two logits in place of the sigmoid, channel 1 the
-      positive
+    - ``"two_class"``: the same with the softmax of two logits in place of the sigmoid, channel 1 the positive
       class: cross-entropy with class weights (1 − w, w), divided by |V|; y (B, 1, H, W).
 
     These are the losses of Vandenhende et al., "MTI-Net", ECCV 2020 (all but the last) and Brüggemann et al.,
@@ -46,8 +45,7 @@ class Loss:
 
 
 def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    """`loss` between the prediction, upsampled bilinearly (align_corners=False) to the label's size, and the
-    label.
+    """Upsample the prediction bilinearly (align_corners=False) to the label's size and compare it with the label.
 
     A batch whose pixels are all ignored has loss 0 and zero gradients.
 
@@ -58,8 +56,7 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
         loss: which loss, and its ignore value and weight.
 
     Returns:
-        Scalar, of the prediction's dtype; float32 for 16-bit predictions, which are upsampled in their own
-        dtype.
+        Scalar of the prediction's dtype, or float32 for 16-bit predictions (upsampled in their own dtype).
 
     Raises:
         ValueError: shapes or devices that do not fit; on the CPU, a class label outside [0, C) that is not
@@ -91,8 +88,7 @@ def _class_error(target: Tensor, classes: int, ignore: float | None) -> ValueErr
     image, row, column = bad.nonzero()[0].tolist()
     return ValueError(
         f"target holds {target[image, row, column].item()} at image {image}, row {row}, column {column}, "
-        f"expected classes 0 to {classes - 1}"
-        + ("" if ignore is None else f", or {ignore:g} for ignored pixels")
+        f"expected classes 0 to {classes - 1}" + ("" if ignore is None else f", or {ignore:g} for ignored pixels")
     )
 
 
@@ -119,10 +115,11 @@ def _balanced_bce(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     weight = loss.positive_weight
     if weight is None:
         weight = (valid & ~positive).sum().to(logits.dtype) / pixels
-    weights = torch.where(positive, weight, 1 - weight).to(logits.dtype) * valid
-    # −log σ(z) = softplus(−z). Beyond 40 softplus(x) and x are the same number in float64 too.
-    losses = F.softplus(torch.where(positive, -logits, logits), threshold=40)
-    return (weights * losses).sum() / pixels
+    weights = torch.where(positive, weight, 1 - weight).to(logits.dtype)
+    if loss.ignore is not None:
+        weights = weights.masked_fill(~valid, 0)
+    total = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), weights, reduction="sum")
+    return total / pixels
 
 
 def _two_class(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
