@@ -1,0 +1,99 @@
+"""Refusing labels outside their range, with the sample, the value and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+UNIT_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class LabelRange:
+    """What the values of a task's label may be.
+
+    `low` and `high` are the least and the greatest valid value, both included (None: no bound; a class label's
+    upper bound is the data set's number of classes, given to `check_label`). `ignore` marks pixels without a
+    label. `integer`: whole numbers only. `unit_norm`: vectors along the channel axis, of length 1 to within
+    UNIT_TOLERANCE, ignored where all channels are `ignore`. NaN and infinity are never valid.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    ignore: float | None = 255
+    integer: bool = False
+    unit_norm: bool = False
+
+
+def check_label(
+    label: torch.Tensor | np.ndarray, *, source: str, task: str, valid: LabelRange, classes: int | None = None
+) -> None:
+    """Raise ValueError if a label has a value outside its range.
+
+    `label`: one sample's label, (H, W) or (C, H, W), tensor or array; vectors (C, H, W). `source`: the file or
+    sample it came from, for the message. `classes`: number of classes, of a label of class indices; the valid
+    values are then 0 … classes - 1.
+    """
+    values = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else np.asarray(label)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{source}: the {task} label must hold numbers, got dtype {values.dtype}")
+    if classes is not None:
+        valid = LabelRange(0, classes - 1, valid.ignore, True, valid.unit_norm)
+    if valid.unit_norm:
+        _check_unit(values, source, task, valid)
+        return
+    wrong = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    if valid.low is not None:
+        wrong |= values < valid.low
+    if valid.high is not None:
+        wrong |= values > valid.high
+    if valid.integer and values.dtype.kind == "f":
+        wrong |= values != np.floor(values)
+    if valid.ignore is not None:
+        wrong &= values != valid.ignore
+    if wrong.any():
+        at = _first(wrong)
+        raise ValueError(
+            f"{source}: the {task} label has the value {values[at]} at {_place(at)} and {int(wrong.sum())} such "
+            f"value(s) in all; expected {_expected(valid)}"
+        )
+
+
+def _check_unit(values: np.ndarray, source: str, task: str, valid: LabelRange) -> None:
+    if values.ndim != 3:
+        raise ValueError(f"{source}: the {task} label must have shape (C, H, W), got {values.shape}")
+    length = np.sqrt(np.square(values.astype(np.float64)).sum(axis=0))
+    wrong = ~(np.abs(length - 1) <= UNIT_TOLERANCE)  # NaN compares false
+    if valid.ignore is not None:
+        wrong &= ~(values == valid.ignore).all(axis=0)
+    if wrong.any():
+        at = _first(wrong)
+        vector = ", ".join(str(v) for v in values[(slice(None), *at)])
+        raise ValueError(
+            f"{source}: the {task} label has the vector ({vector}) of length {length[at]:.4g} at {_place(at)} and "
+            f"{int(wrong.sum())} such vector(s) in all; expected {_expected(valid)}"
+        )
+
+
+def _first(wrong: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+
+
+def _place(at: tuple[int, ...]) -> str:
+    if len(at) < 2:
+        return f"index {at}"
+    channel = f"channel {at[0]}, " if len(at) == 3 else ""
+    return f"{channel}row {at[-2]}, column {at[-1]}"
+
+
+def _expected(valid: LabelRange) -> str:
+    if valid.unit_norm:
+        text = f"vectors of length 1 (to {UNIT_TOLERANCE})"
+    else:
+        kind = "integers" if valid.integer else "finite values"
+        low = "" if valid.low is None else f" from {valid.low:g}"
+        high = "" if valid.high is None else f" to {valid.high:g}"
+        text = f"{kind}{low}{high}"
+    return text if valid.ignore is None else f"{text}, or {valid.ignore:g} where there is no label"

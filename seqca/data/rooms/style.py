@@ -1,0 +1,132 @@
+"""The colours and materials of one room, drawn from palettes that all classes share.
+
+Walls, doors, cabinets and lamps take their paint from one list, floors, tables, shelves and beds their wood
+from another, sofas, rugs, curtains and cushions their cloth from a third, and within a room from a few
+entries only. Colour and texture therefore say little about the class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from seqca.data.rooms.dice import Dice
+from seqca.data.rooms.textures import Colour, Material
+
+
+def _linear(code: str) -> Colour:
+    """Linear RGB of a hexadecimal display colour (display values are square roots here)."""
+    red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red * red, green * green, blue * blue
+
+
+# (light, dark) of the grain
+WOODS: tuple[tuple[Colour, Colour], ...] = tuple(
+    (_linear(light), _linear(dark))
+    for light, dark in (
+        ("d9b98c", "b98f5e"),
+        ("b98452", "8f5d33"),
+        ("8c5a38", "633a22"),
+        ("5f4030", "40291f"),
+        ("cfc0a8", "ad9b80"),
+        ("a39a8e", "7d746a"),
+    )
+)
+
+COLOURS: tuple[Colour, ...] = tuple(
+    map(
+        _linear,
+        (
+            "e9e4da", "d8d2c4", "cfd6d6", "b9c7cc", "e3cfae", "d8b48a", "c9a3a0", "a9b89a", "7f9a8a", "6f8fa6",
+            "4f6d8a", "37485e", "8a8f98", "5c5f66", "b5523f", "94403a", "d1973f", "7a5a86", "4e7a5a", "ede8df",
+        ),
+    )
+)  # fmt: skip
+
+WHITE: Colour = _linear("f2efe8")
+BRICK_COLOURS: tuple[Colour, ...] = tuple(map(_linear, ("a5583f", "c9b7a0", "8a8f98", "e0dcd2", "94603f")))
+
+
+@dataclass(frozen=True)
+class Style:
+    """The few woods and colours of one room; its methods hand out materials made of them."""
+
+    woods: tuple[tuple[Colour, Colour], ...]
+    colours: tuple[Colour, ...]
+    wall: Material
+    floor: Material
+    ceiling: Material
+
+    def wood(self, dice: Dice) -> Material:
+        """A wood with its grain along the longer side."""
+        light, dark = dice.pick(self.woods)
+        return Material("wood", light, dark, phase=dice.random(), grain=True)
+
+    def paint(self, dice: Dice) -> Material:
+        """A painted surface."""
+        colour = dice.pick(self.colours)
+        return Material("plain", colour, colour, phase=dice.random())
+
+    def solid(self, dice: Dice) -> Material:
+        """What furniture is made of: mostly wood, otherwise paint, now and then marble."""
+        kind = dice.weighted((("wood", 0.55), ("paint", 0.35), ("marble", 0.1)))
+        if kind == "wood":
+            return self.wood(dice)
+        if kind == "paint":
+            return self.paint(dice)
+        base, accent = dice.sample(self.colours, 2)
+        return Material("marble", base, accent, scale=0.35, phase=dice.random())
+
+    def cloth(self, dice: Dice) -> Material:
+        """Upholstery, bedding, curtains, rugs."""
+        texture = dice.weighted((("weave", 0.5), ("stripes", 0.17), ("checker", 0.13), ("dots", 0.1), ("plain", 0.1)))
+        base, accent = dice.sample(self.colours, 2)
+        scale = dice.uniform(0.12, 0.3)
+        return Material(texture, base, accent, scale=scale, phase=dice.random())
+
+    def shade(self, dice: Dice, emission: float) -> Material:
+        """A lampshade."""
+        return replace(self.paint(dice), emission=emission)
+
+
+def _wall(dice: Dice, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[Colour, ...]) -> Material:
+    texture = dice.weighted(
+        (("plain", 0.46), ("stripes", 0.14), ("bricks", 0.12), ("dots", 0.08), ("planks", 0.1), ("tiles", 0.1))
+    )
+    phase = dice.random()
+    base = dice.pick(colours)
+    if texture == "planks":
+        return Material("planks", *dice.pick(woods), scale=dice.uniform(0.12, 0.2), phase=phase)
+    if texture == "bricks":
+        return Material("bricks", dice.pick(BRICK_COLOURS), WHITE, scale=dice.uniform(0.24, 0.4), phase=phase)
+    near = tuple(0.72 * a + 0.28 * b for a, b in zip(base, dice.pick(colours), strict=True))
+    accent = (near[0], near[1], near[2])  # wallpaper is printed tone on tone
+    return Material(texture, base, accent, scale=dice.uniform(0.15, 0.4), phase=phase)
+
+
+def _floor(dice: Dice, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[Colour, ...]) -> Material:
+    texture = dice.weighted((("planks", 0.45), ("tiles", 0.17), ("checker", 0.14), ("weave", 0.14), ("marble", 0.1)))
+    phase = dice.random()
+    if texture == "planks":
+        return Material("planks", *dice.pick(woods), scale=dice.uniform(0.09, 0.18), phase=phase)
+    base, accent = dice.sample(colours, 2)
+    scale = {"tiles": 0.35, "checker": 0.35, "weave": 0.2, "marble": 0.9}[texture] * dice.uniform(0.8, 1.4)
+    return Material(texture, base, accent, scale=scale, phase=phase)
+
+
+def draw_style(dice: Dice) -> Style:
+    """The style of one room."""
+    woods = tuple(dice.sample(WOODS, 2))
+    colours = tuple(dice.sample(COLOURS, 6))
+    ceiling = WHITE if dice.chance(0.7) else dice.pick(colours)
+    texture = "planks" if dice.chance(0.12) else "plain"
+    return Style(
+        woods=woods,
+        colours=colours,
+        wall=_wall(dice, woods, colours),
+        floor=_floor(dice, woods, colours),
+        ceiling=(
+            Material("planks", *dice.pick(woods), scale=0.16)
+            if texture == "planks"
+            else Material("plain", ceiling, ceiling)
+        ),
+    )

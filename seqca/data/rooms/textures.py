@@ -1,0 +1,207 @@
+"""Procedural textures: the colour of a surface at (u, v), in metres along the surface.
+
+Every texture takes `blur`, the width in metres of one pixel on the surface, and fades details finer than that
+into their mean, so that distant patterns do not alias. Colours are linear RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqca.data.rooms.dice import bit_generator
+
+Colour = tuple[float, float, float]
+
+_SIDE = 256
+_WORDS = bit_generator(2209, 2518).random_raw(_SIDE * _SIDE)
+_TABLE = ((_WORDS >> 40).astype(np.float32) * np.float32(2.0**-23) - 1).reshape(_SIDE, _SIDE)
+_LATTICE = np.pad(_TABLE, (0, 1), mode="wrap").ravel()  # one column and row more: neighbours need no modulo
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """How a surface looks.
+
+    `texture` names an entry of TEXTURES; `base` and `accent` are its colours; `scale` is its period in metres;
+    `phase` shifts it, so that two things of one material differ. `grain`: the texture follows the longer side
+    of each face. `emission` is the light given off, as a multiple of the colour.
+    """
+
+    texture: str
+    base: Colour
+    accent: Colour
+    scale: float = 0.2
+    phase: float = 0.0
+    grain: bool = False
+    emission: float = 0.0
+
+
+def cell_value(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """A fixed random number in [-1, 1) for each integer cell."""
+    row = (j.astype(np.int32) & 255) * (_SIDE + 1)
+    return _LATTICE[row + (i.astype(np.int32) & 255)]
+
+
+def noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Smooth value noise of period about 1 with values in [-1, 1)."""
+    i, j = np.floor(u), np.floor(v)
+    fu, fv = u - i, v - j
+    corner = (j.astype(np.int32) & 255) * (_SIDE + 1) + (i.astype(np.int32) & 255)
+    a, b = _LATTICE[corner], _LATTICE[corner + 1]
+    c, d = _LATTICE[corner + _SIDE + 1], _LATTICE[corner + _SIDE + 2]
+    fu = fu * fu * (3.0 - 2.0 * fu)
+    top = a + (b - a) * fu
+    bottom = c + (d - c) * fu
+    return top + (bottom - top) * (fv * fv * (3.0 - 2.0 * fv))
+
+
+def visible(period: float, blur: np.ndarray) -> np.ndarray:
+    """How much of a pattern of the given period survives one pixel's blur: 1 all, 0 nothing."""
+    return np.clip(1.5 - (2.0 / period) * blur, 0.0, 1.0)
+
+
+def mixture(material: Material, share: np.ndarray, shade: np.ndarray | float = 1.0) -> np.ndarray:
+    """(3, N): `base` and `accent` mixed by `share` in [0, 1], times `shade`."""
+    base = np.array(material.base, dtype=np.float32)[:, None]
+    accent = np.array(material.accent, dtype=np.float32)[:, None]
+    return (base + (accent - base) * share) * shade
+
+
+def plain(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """One paint with faint unevenness."""
+    return mixture(material, 0.0 * u, 1.0 + 0.05 * noise(u * 2.5, v * 2.5))
+
+
+def wood(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Long grain along u."""
+    coarse = noise(u * 1.3, v * 16.0) * visible(1 / 16, blur)
+    fine = noise(u * 4.0, v * 70.0) * visible(1 / 70, blur)
+    return mixture(material, np.clip(0.5 + 0.55 * coarse + 0.2 * fine, 0.0, 1.0))
+
+
+def planks(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Boards of width `scale` along u, each with a tone of its own and dark joints."""
+    across = v / material.scale
+    row = np.floor(across)
+    along = u / (9.0 * material.scale) + 5.3 * cell_value(row, row)
+    column = np.floor(along)
+    board = cell_value(column, row)
+    grain = noise(u * 1.7 + 9.0 * board, v * 40.0) * visible(1 / 40, blur)
+    joint = np.maximum(np.abs(across - row - 0.5), 9.0 * np.abs(along - column - 0.5) - 4.0)
+    seen = visible(material.scale, blur)
+    dark = np.clip((joint - 0.46) * 25.0, 0.0, 1.0) * seen
+    return mixture(material, np.clip(0.5 + 0.4 * board * seen + 0.25 * grain, 0.0, 1.0), 1.0 - 0.5 * dark)
+
+
+def checker(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Squares of side `scale`."""
+    odd = (np.floor(u / material.scale) + np.floor(v / material.scale)) % 2.0
+    return mixture(material, 0.5 + (odd - 0.5) * visible(2 * material.scale, blur))
+
+
+def stripes(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Bands across u, a wide and a narrow one to a period."""
+    position = u / material.scale
+    position = position - np.floor(position)
+    band = ((position < 0.4) | (np.abs(position - 0.7) < 0.06)).astype(np.float32)
+    return mixture(material, 0.5 + (band - 0.5) * visible(material.scale, blur))
+
+
+def weave(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Cloth: coarse mottling and fine threads."""
+    mottle = 0.5 + 0.3 * noise(u * 6.0, v * 6.0)
+    threads = noise(u * 45.0, v * 45.0) * visible(1 / 45, blur)
+    return mixture(material, np.clip(mottle, 0.0, 1.0) * 0.5, 1.0 + 0.22 * threads)
+
+
+def dots(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Round dots, every second row shifted by half a period."""
+    y = v / material.scale
+    row = np.floor(y)
+    x = u / material.scale + 0.5 * (row % 2.0)
+    dx, dy = x - np.floor(x) - 0.5, y - row - 0.5
+    inside = np.clip((0.085 - dx * dx - dy * dy) * 40.0 + 0.5, 0.0, 1.0)
+    return mixture(material, 0.25 + (inside - 0.25) * visible(material.scale, blur))
+
+
+def bricks(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Running bond, bricks three times as long as high; `accent` is the mortar."""
+    y = v / (0.34 * material.scale)
+    row = np.floor(y)
+    x = u / material.scale + 0.5 * (row % 2.0)
+    column = np.floor(x)
+    gap = np.maximum(np.abs(x - column - 0.5) * 2.0 - 0.09, np.abs(y - row - 0.5) * 2.0)
+    seen = visible(0.34 * material.scale, blur)
+    mortar = np.clip((gap - 0.86) * 12.0, 0.0, 1.0) * seen + 0.16 * (1.0 - seen)
+    tone = 1.0 + (0.22 * cell_value(column, row) + 0.12 * noise(u * 30.0, v * 30.0)) * seen
+    return mixture(material, mortar, tone)
+
+
+def tiles(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Square tiles of side `scale` with joints of the accent colour."""
+    x, y = u / material.scale, v / material.scale
+    i, j = np.floor(x), np.floor(y)
+    gap = np.maximum(np.abs(x - i - 0.5), np.abs(y - j - 0.5))
+    seen = visible(material.scale, blur)
+    joint = np.clip((gap - 0.465) * 40.0, 0.0, 1.0) * seen
+    return mixture(material, joint, 1.0 + 0.1 * cell_value(i, j) * seen)
+
+
+def marble(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Veins where a warped noise crosses zero."""
+    x, y = u / material.scale, v / material.scale
+    warp = noise(x * 0.7, y * 0.7)
+    vein = 1.0 - np.minimum(4.0 * np.abs(noise(x + 1.5 * warp, y - 1.2 * warp)), 1.0)
+    return mixture(material, 0.65 * vein * visible(material.scale, blur), 1.0 + 0.06 * warp)
+
+
+def leaves(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Mottled foliage."""
+    patch = noise(u * 22.0, v * 22.0) * visible(1 / 22, blur)
+    return mixture(material, np.clip(0.5 + 0.8 * patch, 0.0, 1.0), 1.0 + 0.3 * patch)
+
+
+def canvas(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """A painting about 4·scale wide around (0, 0): horizon, a disc, brush strokes."""
+    x, y = u / material.scale, v / material.scale
+    turn = material.phase
+    horizon = np.clip((y + 0.4 - 0.5 * noise(x * 1.1 + 7.0 * turn, 0.0 * y + 3.1 * turn)) * 12.0, 0.0, 1.0)
+    dx, dy = x - (turn % 1.7) + 0.8, y - 0.55
+    disc = np.clip((0.2 - dx * dx - dy * dy) * 15.0, 0.0, 1.0)
+    strokes = noise(x * 3.0 + 5.0 * turn, y * 9.0)
+    share = np.clip(horizon * 0.75 + 0.25 * strokes, 0.0, 1.0)
+    image = mixture(material, share, 1.0 + 0.15 * strokes)
+    glow = np.array([[0.85], [0.5], [0.15]], dtype=np.float32)
+    return image + (glow - image) * (0.8 * disc)
+
+
+def sky(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """The view from a window around (0, 0): sky with clouds over hills of the accent colour."""
+    turn = material.phase
+    cloud = np.clip(noise(u * 2.0 + 11.0 * turn, v * 5.0) + 0.3 * noise(u * 7.0, v * 15.0), 0.0, 1.0)
+    haze = np.clip(0.55 - 0.6 * v, 0.0, 1.0)
+    base = np.array(material.base, dtype=np.float32)[:, None]
+    air = base + (1.0 - base) * np.maximum(haze, cloud)
+    hill = np.clip((0.25 * noise(u * 1.6 + 5.0 * turn, 0.0 * v + turn) - 0.22 - v) * 30.0, 0.0, 1.0)
+    ground = np.array(material.accent, dtype=np.float32)[:, None] * (1.0 + 0.3 * noise(u * 9.0, v * 9.0))
+    return air + (ground - air) * hill
+
+
+Texture = Callable[[Material, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+TEXTURES: dict[str, Texture] = {
+    texture.__name__: texture
+    for texture in (
+        plain, wood, planks, checker, stripes, weave, dots, bricks, tiles, marble, leaves, canvas, sky,
+    )
+}  # fmt: skip
+
+
+def colour_at(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """(3, N) linear RGB of a material at N surface points; u, v, blur: (N,) float32 metres."""
+    if material.texture not in ("canvas", "sky"):  # those are composed around the centre of their face
+        u, v = u + 3.7 * material.phase, v + 1.9 * material.phase
+    return TEXTURES[material.texture](material, u, v, blur)
