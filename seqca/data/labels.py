@@ -28,13 +28,13 @@ class LabelRange:
 
 
 def check_label(
-    label: torch.Tensor | np.ndarray, *, source: str, task: str, valid: LabelRange, classes: int | None = None
+    label: torch.Tensor | np.ndarray, valid: LabelRange, *, source: str, task: str, classes: int | None = None
 ) -> None:
     """Raise ValueError if a label has a value outside its range.
 
-    `label`: one sample's label, (H, W) or (C, H, W), tensor or array; vectors (C, H, W). `source`: the file or
-    sample it came from, for the message. `classes`: number of classes, of a label of class indices; the valid
-    values are then 0 … classes - 1.
+    `label`: one sample's label, (H, W) or (C, H, W), tensor or array; vectors (C, H, W). `valid`: what it may
+    hold, `seqca.tasks.Task.labels` of a registered task. `source`: the file or sample it came from and `task`, for
+    the message. `classes`: number of classes of a label of class indices, whose values are then 0 … classes - 1.
     """
     values = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else np.asarray(label)
     if values.dtype.kind not in "biuf":
