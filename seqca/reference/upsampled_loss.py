@@ -109,17 +109,16 @@ def _masked_l1(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def _balanced_bce(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    positive = target >= 0.5
+    positive = (target >= 0.5).to(logits.dtype)
     valid = _valid(target, loss.ignore)
     pixels = valid.sum().clamp(min=1)
-    weight = loss.positive_weight
+    weight: float | Tensor | None = loss.positive_weight
     if weight is None:
-        weight = (valid & ~positive).sum().to(logits.dtype) / pixels
-    weights = torch.where(positive, weight, 1 - weight).to(logits.dtype)
+        weight = (valid & (target < 0.5)).sum().to(logits.dtype) / pixels
+    weights = (2 * weight - 1) * positive + (1 - weight)  # w where positive, else 1 − w
     if loss.ignore is not None:
         weights = weights.masked_fill(~valid, 0)
-    total = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), weights, reduction="sum")
-    return total / pixels
+    return F.binary_cross_entropy_with_logits(logits, positive, weights, reduction="sum") / pixels
 
 
 def _two_class(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
