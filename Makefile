@@ -1,0 +1,44 @@
+# The two commands of the README, and what a developer needs besides. Everything is installed into .venv, in this folder.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The extras are added one by one, so that the demonstration does not wait for the tools of the tests.
+TRAIN := .venv/.train
+TEST := .venv/.test
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    train the network for about 8 minutes on rendered rooms and show what it predicts"
+	@echo "make test    check the style and run all tests, about 15 minutes"
+	@echo "make lint    check the style"
+	@echo "make clean   remove what these commands made"
+
+demo: $(TRAIN)
+	$(BIN)/python -m seqca.training.demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(TEST)
+	$(BIN)/ruff check .
+
+$(TRAIN): pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]'
+	@touch $@
+
+$(TEST): pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test]'
+	@touch $@ $(TRAIN)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; Python 3.10 or newer is needed"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); give another one: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	    { echo "$(PYTHON) lacks the module venv; Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Setting up .venv: a few minutes, most of them spent downloading torch"
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv runs build .pytest_cache .ruff_cache seqca.egg-info

@@ -1,0 +1,114 @@
+"""Data loading whose every draw is a function of (seed, epoch, position), so that a broken run continues exactly."""
+
+from collections.abc import Iterator, Sized
+from itertools import islice
+from typing import Any, NamedTuple
+
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from seqca.data.labels import check_label
+from seqca.data.transforms import Transform, augment
+
+
+class Draw(NamedTuple):
+    """What a sampler asks of `Samples`: a sample, the epoch it is for, and whether scores count it."""
+
+    index: int
+    epoch: int = 0
+    counted: bool = True
+
+
+class Samples(Dataset[dict[str, Any]]):
+    """A data set with its labels checked and its samples augmented.
+
+    Args:
+        dataset: samples {"image", task: label, "name"}.
+        tasks: the labels to check; a bad one raises a ValueError with the sample's name and the value.
+        transform: random augmentation, drawn anew from (seed, epoch, index) each time.
+        seed: of the augmentation.
+        cache: keep every sample in memory once it was made, in each worker process of its own.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[dict[str, Any]],
+        tasks: dict[str, int],
+        transform: Transform | None = None,
+        seed: int = 0,
+        cache: bool = False,
+    ) -> None:
+        self.dataset, self.tasks = dataset, tasks
+        self.transform, self.seed = transform, seed
+        self._kept: dict[int, dict[str, Any]] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        assert isinstance(self.dataset, Sized)
+        return len(self.dataset)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        sample = self._sample(draw.index)
+        if self.transform is not None:
+            sample = augment(sample, self.transform, self.seed, draw.epoch, draw.index)
+        return {**sample, "counted": draw.counted}
+
+    def _sample(self, index: int) -> dict[str, Any]:
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
+        sample = self.dataset[index]
+        for task, channels in self.tasks.items():
+            check_label(task, sample[task], channels=channels, name=sample.get("name", f"sample {index}"))
+        if self._kept is not None:
+            self._kept[index] = sample
+        return sample
+
+
+class TrainingSampler(DistributedSampler[Draw]):
+    """Each process's share of a permutation drawn from (seed, epoch); an uneven rest is left out."""
+
+    skip: int = 0  # samples at the start of the next pass that are left out
+
+    def __iter__(self) -> Iterator[Draw]:
+        indices = islice(super().__iter__(), self.skip, None)
+        self.skip = 0
+        return (Draw(index, self.epoch) for index in indices)
+
+
+class EvaluationSampler(DistributedSampler[Draw]):
+    """Each process's share in order. The processes must take the same number of batches, so the shares are filled up
+    with repeated samples, which are marked as not counted."""
+
+    def __iter__(self) -> Iterator[Draw]:
+        # The share is rank, rank + n, rank + 2n, …, and the repeated samples are those past the end of the data.
+        positions = range(self.rank, self.total_size, self.num_replicas)
+        length = len(self.dataset)  # type: ignore[arg-type]
+        return (Draw(position % length, counted=position < length) for position in positions)
+
+
+class ResumableLoader(DataLoader[dict[str, Any]]):
+    """A DataLoader over a `TrainingSampler` that can be told where to go on: `state_dict` names the epoch and the
+    batches handed out in it, and after `load_state_dict` the pass over that epoch starts behind them."""
+
+    _position: tuple[int, int] = (0, 0)
+    _resume: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        # A generator, so that nothing is drawn before the first batch is asked for: Lightning asks for the iterator
+        # before it has told the sampler the epoch of a resumed run.
+        sampler = self.sampler
+        assert isinstance(sampler, TrainingSampler) and self.batch_size is not None
+        epoch, batches = sampler.epoch, 0
+        if self._resume is not None and self._resume[0] == epoch:
+            batches = self._resume[1]
+        self._resume = None
+        sampler.skip = batches * self.batch_size
+        for batch in super().__iter__():
+            batches += 1
+            self._position = (epoch, batches)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        epoch, batches = self._position
+        return {"epoch": epoch, "batches": batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._resume = self._position = (state["epoch"], state["batches"])

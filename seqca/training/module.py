@@ -1,0 +1,169 @@
+"""The network, its objective and its scores as a LightningModule."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from seqca.losses import MultiTaskLoss
+from seqca.metrics import MultiTaskMetric, delta_m
+from seqca.models import SequentialCrossAttentionNet
+from seqca.tasks import get_task
+
+SMALLEST_SCORE = 1e-3  # where the logarithm of a score stops falling
+
+
+def adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-4, weight_decay=1e-4)
+
+
+class MultiTaskModule(LightningModule):
+    """Trains and scores a `SequentialCrossAttentionNet`.
+
+    Batches are flat dicts: "image" (B, 3, H, W), normalised, and a label for each task and auxiliary task.
+
+    Args:
+        tasks: {name: output channels}, in order.
+        auxiliary: likewise, tasks that are used for deep supervision only.
+        weights: weights by task that replace those of the registry.
+        backbone: a timm model.
+        pretrained: ImageNet weights of the backbone: true downloads them, a path reads a file.
+        drop_path: rate of the shifted window-attention blocks.
+        optimizer: makes the optimiser from the parameters; Adam with learning rate and weight decay 1e-4 by default.
+        decay_power: the learning rate of step t of T is lr · (1 − t/T)^decay_power.
+        channels_last: keep images and weights in memory pixel by pixel instead of channel by channel.
+        single_task_scores: JSON files with the scores of single-task runs, {"task/score": value} in each, as `seqca
+            validate` writes them. With them the run is judged by Δm.
+        class_names: {task: names of its classes}; they are kept in the checkpoint, for legends.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, int],
+        auxiliary: dict[str, int] | None = None,
+        weights: dict[str, float] | None = None,
+        backbone: str = "hrnet_w18_small_v2",
+        pretrained: bool | Path = False,
+        drop_path: float = 0.2,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = adam,
+        decay_power: float = 0.9,
+        channels_last: bool = False,
+        single_task_scores: list[Path] | None = None,
+        class_names: dict[str, list[str]] | None = None,
+    ) -> None:
+        super().__init__()
+        # What is left out is no plain data or, once the weights are in the checkpoint, of no use to its reader.
+        self.save_hyperparameters(ignore=["optimizer", "pretrained", "single_task_scores"])
+        self.network = SequentialCrossAttentionNet(tasks, auxiliary, backbone, pretrained, drop_path)
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.criterion = MultiTaskLoss(tasks, weights, auxiliary or ())
+        self.metrics = nn.ModuleDict({stage: MultiTaskMetric(tasks) for stage in ("val", "test")})
+        self.make_optimizer, self.decay_power = optimizer, decay_power
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.single_task_scores = None if single_task_scores is None else read_scores(single_task_scores, tasks)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.make_optimizer(self.parameters())
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError("the decay of the learning rate needs the length of the run: give max_epochs or max_steps")
+        decay = LambdaLR(optimizer, lambda step: max(1 - step / steps, 0.0) ** self.decay_power)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        image = batch["image"].contiguous(memory_format=self.memory_format)
+        losses = self.criterion(self.network(image), batch)
+        self._refuse_broken(losses.parts)
+        size = len(image)
+        self.log("loss", losses.total, prog_bar=True, batch_size=size)
+        for task in (*self.criterion.tasks, *self.criterion.auxiliary):
+            part = losses.parts[task if task in self.criterion.tasks else f"{task}/deep0"]
+            self.log(f"loss/{task}", part, prog_bar=True, batch_size=size)
+        return losses.total
+
+    def _refuse_broken(self, parts: Mapping[str, Tensor]) -> None:
+        finite = torch.stack([part.detach() for part in parts.values()]).isfinite()
+        if not finite.all():
+            bad = [f"{name} = {part.item()}" for name, part in parts.items() if not part.isfinite()]
+            raise FloatingPointError(
+                f"the loss is no finite number at step {self.global_step} (epoch {self.current_epoch}): "
+                f"{', '.join(bad)}; a lower learning rate or gradient clipping may help"
+            )
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        predictions = self.network.predict(batch["image"].contiguous(memory_format=self.memory_format))
+        # Mixed precision: scores are sums over many pixels.
+        predictions = {task: p.float() if p.is_floating_point() else p for task, p in predictions.items()}
+        # Several processes take the same number of batches, filled up with samples that do not count.
+        counted = batch.get("counted", slice(None))
+        self.metrics[stage].update(
+            {task: prediction[counted] for task, prediction in predictions.items()},
+            {task: batch[task][counted] for task in predictions},
+        )
+        return predictions
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> None:
+        metric = self.metrics[stage]
+        self.scores = {key: float(value) for key, value in metric.compute().items()}
+        metric.reset()
+        # The scores are those of all processes together; sync_dist averages equal numbers.
+        self.log_dict({f"{stage}/{key}": value for key, value in self.scores.items()}, sync_dist=True)
+        self.log(f"{stage}/score", self.overall(self.scores), prog_bar=True, sync_dist=True)
+
+    def overall(self, scores: Mapping[str, float]) -> float:
+        """One number for a run, higher is better: Δm in percent where single-task scores are known, else the sum of
+        the tasks' log-scores, `summed_log_scores`."""
+        if self.single_task_scores is not None:
+            return delta_m(scores, self.single_task_scores)
+        return summed_log_scores(scores, self.criterion.tasks)
+
+
+def summed_log_scores(scores: Mapping[str, float], tasks: Iterable[str]) -> float:
+    """Σ ± ln(primary score) over the tasks, + where higher is better.
+
+    The logarithm makes metres, degrees and ratios comparable: as in Δm, one percent more of any score weighs the
+    same, whatever its unit. Scores below 0.001 count as 0.001.
+    """
+    total = 0.0
+    for task in map(get_task, tasks):
+        value = math.log(max(scores[f"{task.name}/{task.score}"], SMALLEST_SCORE))
+        total += value if task.higher_is_better else -value
+    return total
+
+
+def read_scores(files: Iterable[Path], tasks: Iterable[str]) -> dict[str, float]:
+    """{"task/score": value} for `tasks`, from JSON files of that form, of one run or of several.
+
+    Raises:
+        ValueError: two files have the same score, or the primary score of a task is in none.
+    """
+    found: dict[str, float] = {}
+    for file in files:
+        scores = json.loads(Path(file).read_text())
+        if twice := found.keys() & scores.keys():
+            raise ValueError(f"single_task_scores: {file} has {', '.join(sorted(twice))}, which another file has too")
+        found |= scores
+    for task in map(get_task, tasks):
+        if f"{task.name}/{task.score}" not in found:
+            raise ValueError(f"single_task_scores: no file has {task.name}/{task.score}; they have {', '.join(found)}")
+    return found
