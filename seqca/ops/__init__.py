@@ -1,0 +1,8 @@
+"""Fused operators: checks, schema, fakes, autograd and the choice of a backend. One module per operator."""
+
+from .dispatch import BackendUnavailable, use_backend
+from .explain import explain
+from .linear_attention import linear_attention
+from .selftest import selftest
+
+__all__ = ["BackendUnavailable", "explain", "linear_attention", "selftest", "use_backend"]

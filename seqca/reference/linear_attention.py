@@ -7,7 +7,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, eps: float = 1e-12) -> 
     """Attention without softmax, whose cost is linear in the number of tokens.
 
     With S = Σ_n v_n k_nᵀ and z = Σ_n k_n over the source tokens n, the output at query m is
-    S q_m / max(z·q_m, eps): the feature maps of q and k are applied by the caller (Kim et al. 2022, section 2.2).
+    S q_m / max(z·q_m, eps). The feature maps of q and k are applied by the caller (Kim et al. 2022, section 2.2).
 
     Args:
         q: queries (..., N_q, D), non-negative where the clamp is not to bite.

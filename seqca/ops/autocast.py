@@ -1,0 +1,25 @@
+"""Autocast at the door.
+
+A rule registered with torch.library has one fixed dtype, while autocast has the user's, so the public
+functions cast before they call the custom operator.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def to_autocast_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Floating tensors in the dtype of the autocast of their device; unchanged outside autocast.
+
+    Like torch's own rules it leaves float64 alone.
+    """
+    return [_cast(tensor) for tensor in tensors]
+
+
+def _cast(tensor: Tensor) -> Tensor:
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device) or not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))

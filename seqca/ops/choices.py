@@ -1,0 +1,43 @@
+"""The order in which backends are tried when none is forced: measured ahead, shipped, never tuned at run time.
+
+For each operator the first row that covers a call counts, then `DEFAULT`. A row belongs here only with a
+measurement behind it, which its comment names.
+"""
+
+from typing import NamedTuple
+
+from .operator import Call
+
+
+class Row(NamedTuple):
+    """An order of backends, and the calls it covers."""
+
+    device: str
+    backends: tuple[str, ...]
+    max_channels: int | None = None
+    max_tokens: int | None = None
+
+    def covers(self, call: Call) -> bool:
+        """Whether the row speaks about a call."""
+        return (
+            call.device == self.device
+            and (self.max_channels is None or call.channels <= self.max_channels)
+            and (self.max_tokens is None or call.tokens <= self.max_tokens)
+        )
+
+
+DEFAULT = (Row("cuda", ("triton", "cuda", "aten", "reference")),)
+"""Triton where there is a GPU. Everywhere else `FALLBACK`."""
+
+FALLBACK = ("aten", "reference", "triton", "cuda")
+
+MEASURED: dict[str, tuple[Row, ...]] = {}
+"""Rows by operator, in front of `DEFAULT`."""
+
+
+def preference(operator: str, call: Call) -> tuple[str, ...]:
+    """Backends in the order to try them."""
+    for row in (*MEASURED.get(operator, ()), *DEFAULT):
+        if row.covers(call):
+            return row.backends
+    return FALLBACK

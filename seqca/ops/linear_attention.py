@@ -1,0 +1,193 @@
+"""Linear attention, the core of every cross attention in the network."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from seqca import reference
+
+from .autocast import to_autocast_dtype
+from .dispatch import resolve
+from .operator import Backend, Call, Operator, kernel_scope, refuse_second_derivative, register
+from .samples import linear_attention_samples
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@overload
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, eps: float = 1e-12) -> Tensor: ...
+
+
+@overload
+def linear_attention(
+    q: Sequence[Tensor], k: Sequence[Tensor], v: Sequence[Tensor], *, eps: float = 1e-12
+) -> list[Tensor]: ...
+
+
+def linear_attention(
+    q: Tensor | Sequence[Tensor],
+    k: Tensor | Sequence[Tensor],
+    v: Tensor | Sequence[Tensor],
+    *,
+    eps: float = 1e-12,
+) -> Tensor | list[Tensor]:
+    """Attention without softmax, whose cost is linear in the number of tokens.
+
+    With S = Σ_n v_n k_nᵀ and z = Σ_n k_n over the source tokens n, the output at query m is
+    S q_m / max(z·q_m, eps). The feature maps of q and k are applied by the caller (Kim, Choi, Min, ICIP 2022,
+    section 2.2).
+
+    Lists compute several attentions, say of several tasks or scales, in one operator call; no entry is copied
+    or stacked. Numbers of tokens and leading dimensions may differ between entries; D, E, dtype and device
+    may not. A tensor may stand in several entries.
+
+    Only the arguments and one (E + 1) × D state per leading index are kept for backward. Sums are float32 for
+    half precision, float64 for float64. On the backend `reference` this is `seqca.reference.linear_attention`.
+
+    Args:
+        q: queries (..., N_q, D), any strides; float32, bfloat16, float16 or float64. Under autocast q, k and v
+            are cast to its dtype.
+        k: keys (..., N_k, D); leading dimensions equal those of q, they are not broadcast.
+        v: values (..., N_k, E).
+        eps: lower bound of the denominator, positive. Where it is active, no gradient flows into z·q.
+
+    Returns:
+        (..., N_q, E), contiguous, in the dtype of the inputs (after autocast); a list of these for lists.
+
+    Raises:
+        TypeError: if an argument is no tensor or list of tensors, or dtypes differ or are not supported.
+        ValueError: if shapes, devices or lengths of lists do not fit, or an argument is empty.
+        BackendUnavailable: if a forced backend cannot run the call.
+        NotImplementedError: from a second derivative, except on the backend `reference`.
+    """
+    single = isinstance(q, Tensor)
+    queries, keys, values = _entries("q", q), _entries("k", k), _entries("v", v)
+    queries, keys, values = map(to_autocast_dtype, (queries, keys, values))
+    _check(queries, keys, values, eps)
+    backend = resolve(OPERATOR, _call(queries, values))
+    if backend == "reference":
+        entries = zip(queries, keys, values, strict=True)
+        outputs = [reference.linear_attention(*entry, eps=eps) for entry in entries]
+    else:
+        outputs, _ = _forward(queries, keys, values, eps, backend)
+    return outputs[0] if single else outputs
+
+
+@torch.library.custom_op("seqca::linear_attention", mutates_args=())
+def _forward(
+    q: Sequence[Tensor], k: Sequence[Tensor], v: Sequence[Tensor], eps: float, backend: str
+) -> tuple[list[Tensor], list[Tensor]]:
+    with kernel_scope(q[0]):
+        return OPERATOR.implementation(backend).forward(q, k, v, eps)
+
+
+@torch.library.custom_op("seqca::linear_attention_backward", mutates_args=())
+def _backward(
+    grad: Sequence[Tensor],
+    q: Sequence[Tensor],
+    k: Sequence[Tensor],
+    v: Sequence[Tensor],
+    states: Sequence[Tensor],
+    eps: float,
+    backend: str,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    with kernel_scope(q[0]):
+        return OPERATOR.implementation(backend).backward(grad, q, k, v, states, eps)
+
+
+@_forward.register_fake
+def _(
+    q: Sequence[Tensor], k: Sequence[Tensor], v: Sequence[Tensor], eps: float, backend: str
+) -> tuple[list[Tensor], list[Tensor]]:
+    sums = torch.float64 if q[0].dtype == torch.float64 else torch.float32
+    outputs = [x.new_empty((*x.shape[:-1], y.shape[-1])) for x, y in zip(q, v, strict=True)]
+    states = [x.new_empty((*x.shape[:-2], y.shape[-1] + 1, x.shape[-1]), dtype=sums) for x, y in zip(q, v, strict=True)]
+    return outputs, states
+
+
+@_backward.register_fake
+def _(
+    grad: Sequence[Tensor],
+    q: Sequence[Tensor],
+    k: Sequence[Tensor],
+    v: Sequence[Tensor],
+    states: Sequence[Tensor],
+    eps: float,
+    backend: str,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    dq, dk, dv = ([x.new_empty(x.shape) for x in tensors] for tensors in (q, k, v))
+    return dq, dk, dv
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], list[Tensor]]) -> None:
+    q, k, v, ctx.eps, ctx.backend = inputs
+    ctx.entries = len(q)
+    ctx.save_for_backward(*q, *k, *v, *output[1])
+
+
+def _differentiate(ctx: Any, grad: list[Tensor], _: list[Tensor]) -> tuple[Any, ...]:
+    n, saved = ctx.entries, ctx.saved_tensors
+    q, k, v, states = (list(saved[i * n : (i + 1) * n]) for i in range(4))
+    return (*_backward(grad, q, k, v, states, ctx.eps, ctx.backend), None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+refuse_second_derivative(_backward, "linear_attention")
+
+
+def _entries(name: str, tokens: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    entries = [tokens] if isinstance(tokens, Tensor) else tokens
+    if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, Tensor) for entry in entries):
+        raise TypeError(f"{name}: got {type(tokens).__name__}, expected a tensor or a list of tensors")
+    return list(entries)
+
+
+def _check(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> None:
+    if not len(q) == len(k) == len(v) or not q:
+        raise ValueError(f"q, k, v: got {len(q)}, {len(k)} and {len(v)} entries, expected equal numbers, not 0")
+    if not eps > 0:
+        raise ValueError(f"eps: got {eps}, expected a positive number")
+    first, values = q[0], v[0]
+    if first.dtype not in _DTYPES:
+        raise TypeError(f"q: got {first.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    for i, entry in enumerate(zip(q, k, v, strict=True)):
+        for name, x in zip("qkv", entry, strict=True):
+            if x.dtype != first.dtype:
+                raise TypeError(f"{name}[{i}]: got {x.dtype}, expected {first.dtype} as in q")
+            if x.device != first.device:
+                raise ValueError(f"{name}[{i}]: got a tensor on {x.device}, expected {first.device} as in q")
+            if x.ndim < 2 or 0 in x.shape:
+                raise ValueError(f"{name}[{i}]: got shape {tuple(x.shape)}, expected (..., N, channels), not empty")
+        _check_shapes(i, *entry, first.shape[-1], values.shape[-1])
+
+
+def _check_shapes(i: int, q: Tensor, k: Tensor, v: Tensor, channels: int, values: int) -> None:
+    leading = tuple(q.shape[:-2])
+    if q.shape[-1] != channels:
+        raise ValueError(f"q[{i}]: got {q.shape[-1]} channels, expected {channels} as in the first entry")
+    if tuple(k.shape) != (*leading, k.shape[-2], channels):
+        raise ValueError(f"k[{i}]: got shape {tuple(k.shape)}, expected {(*leading, 'N_k', channels)}")
+    if tuple(v.shape) != (*leading, k.shape[-2], values):
+        raise ValueError(f"v[{i}]: got shape {tuple(v.shape)}, expected {(*leading, k.shape[-2], values)}")
+
+
+def _call(q: list[Tensor], v: list[Tensor]) -> Call:
+    channels = max(q[0].shape[-1], v[0].shape[-1])
+    tokens = sum(x.numel() // x.shape[-1] for x in q)
+    return Call(q[0].device.type, q[0].dtype, channels, tokens)
+
+
+OPERATOR = register(
+    Operator(
+        name="linear_attention",
+        function=linear_attention,
+        reference=reference.linear_attention,
+        backends={
+            "aten": Backend("seqca.ops.aten.linear_attention"),
+            "triton": Backend("seqca.kernels.linear_attention"),
+        },
+        samples=linear_attention_samples,
+    )
+)

@@ -1,0 +1,103 @@
+"""What an operator is: one description that dispatch, tests, `explain` and `selftest` all read."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from .samples import Sampler
+
+
+class Call(NamedTuple):
+    """What the choice of a backend may depend on."""
+
+    device: str
+    """Device type of the tensors, such as "cpu"."""
+    dtype: torch.dtype
+    """Of the token tensors, after autocast."""
+    channels: int
+    """The largest number of channels of a token."""
+    tokens: int
+    """All target tokens of the call, over leading indices and entries of lists."""
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.device}, {dtype}, {self.channels} channels, {self.tokens} tokens"
+
+
+def no_limit(call: Call) -> str | None:
+    """Refuses nothing."""
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an operator."""
+
+    module: str
+    """Offers `forward` and `backward` in the operator's contract; imported when first needed."""
+    limit: Callable[[Call], str | None] = no_limit
+    """The reason why this implementation cannot run a call that its backend in general could, or None."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A fused operator: its name in every room, and who implements it."""
+
+    name: str
+    """The name of the modules, of the public function and of the custom operators `seqca::<name>[_backward]`."""
+    function: Callable[..., Any]
+    """The public function."""
+    reference: Callable[..., Any]
+    """The same call in plain torch, differentiable by autograd: the backend `reference`."""
+    backends: Mapping[str, Backend]
+    """The fused implementations by backend."""
+    samples: Mapping[str, Sampler]
+    """Generators of inputs, by what they show."""
+    channel_axis: int = -1
+    """Where outputs and gradients have their channels, for the mean error per channel."""
+
+    def implementation(self, backend: str) -> ModuleType:
+        """The module with `forward` and `backward` of a backend."""
+        return import_module(self.backends[backend].module)
+
+
+OPERATORS: dict[str, Operator] = {}
+"""Every operator by name."""
+
+
+def register(operator: Operator) -> Operator:
+    """Adds an operator to those that tests, `explain` and `selftest` go through."""
+    if operator.name in OPERATORS:
+        raise ValueError(f"operator: {operator.name!r} is registered already")
+    if not operator.samples:
+        raise ValueError(f"operator: {operator.name!r} has no samples, so nothing could check it")
+    OPERATORS[operator.name] = operator
+    return operator
+
+
+@contextmanager
+def kernel_scope(tensor: Tensor) -> Iterator[None]:
+    """Where the body of a custom operator runs: on the device of `tensor`, autocast off.
+
+    The door has already cast the inputs; sums kept in float32 must not be cast again by products inside.
+    """
+    with torch.autocast(tensor.device.type, enabled=False), torch.cuda.device_of(tensor):
+        yield
+
+
+def refuse_second_derivative(backward: torch.library.CustomOpDef, name: str) -> None:
+    """Makes differentiating through the backward operator of `name` an error instead of a dropped term."""
+
+    def refuse(ctx: Any, *gradients: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"{name}: the second derivative is not implemented by the fused backends; "
+            "seqca.use_backend('reference') computes it"
+        )
+
+    backward.register_autograd(refuse)
