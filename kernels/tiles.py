@@ -1,0 +1,99 @@
+"""Device functions shared by the Triton kernels: which map a program works on, tiles of any strides, scaling."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def pick(entry, table, FIELD: tl.constexpr):
+    """`table[entry][FIELD]`: the index is known on the device only, so every row is looked at (a few selects)."""
+    value = table[0][FIELD]
+    for i in tl.static_range(1, len(table)):
+        value = tl.where(entry == i, table[i][FIELD], value)
+    return value
+
+
+@triton.jit
+def locate(sizes):
+    """Work of this program, from rows (first program, tokens, inner, parts, span) of `launch.Batch.sizes`.
+
+    Returns (entry, leading index, part, first token, end token, tokens, inner): the programs of an entry are
+    `parts` neighbours per leading index, each with `span` tokens.
+    """
+    program = tl.program_id(0)
+    entry = 0
+    for i in tl.static_range(1, len(sizes)):
+        entry += (program >= sizes[i][0]).to(tl.int32)
+    tokens = pick(entry, sizes, 1)
+    parts = pick(entry, sizes, 3)
+    span = pick(entry, sizes, 4)
+    local = program - pick(entry, sizes, 0)
+    part = local % parts
+    first = part * span
+    return entry, local // parts, part, first, tl.minimum(first + span, tokens), tokens, pick(entry, sizes, 2)
+
+
+@triton.jit
+def view(entry, lead, inner, table, LAYOUT: tl.constexpr):
+    """(pointer to token 0 and channel 0, token stride, channel stride) of one matrix of `launch.Batch.views`.
+
+    LAYOUT = (contiguous axis: 0 tokens, 1 channels, -1 neither; elements that divide every other stride and
+    offset; bytes that divide the pointer) is what the compiler needs for wide, coalesced accesses.
+    """
+    AXIS: tl.constexpr = LAYOUT[0]
+    UNIT: tl.constexpr = LAYOUT[1]
+    outer_stride = tl.cast(pick(entry, table, 1), tl.int64)
+    inner_stride = tl.cast(pick(entry, table, 2), tl.int64)
+    offset = (lead // inner) * outer_stride + (lead % inner) * inner_stride
+    pointer = tl.multiple_of(pick(entry, table, 0) + tl.multiple_of(offset, UNIT), LAYOUT[2])
+    token_stride = tl.multiple_of(tl.cast(pick(entry, table, 3), tl.int64), 1 if AXIS == 0 else UNIT)
+    channel_stride = tl.multiple_of(tl.cast(pick(entry, table, 4), tl.int64), 1 if AXIS == 1 else UNIT)
+    return pointer, token_stride, channel_stride
+
+
+@triton.jit
+def load_tile(source, start, tokens, channels, CHANNELS: tl.constexpr, ROWS: tl.constexpr, LAYOUT: tl.constexpr):
+    """Tile (ROWS tokens from `start`, `channels`) of a `view`; zero outside `tokens` and CHANNELS."""
+    pointer, token_stride, channel_stride = source
+    rows = tl.arange(0, ROWS)
+    UNIT: tl.constexpr = LAYOUT[1]
+    # A mask along the contiguous axis costs no wide loads where its bound is a known multiple.
+    left = tl.multiple_of(tokens - start, UNIT if LAYOUT[0] == 0 else 1)
+    if LAYOUT[0] == 0:
+        offsets = rows[:, None] + channels[None, :] * channel_stride
+    elif LAYOUT[0] == 1:
+        offsets = rows[:, None] * token_stride + channels[None, :]
+    else:
+        offsets = rows[:, None] * token_stride + channels[None, :] * channel_stride
+    mask = (rows < left)[:, None] & (channels < CHANNELS)[None, :]
+    return tl.load(pointer + start * token_stride + offsets, mask=mask, other=0.0)
+
+
+@triton.jit
+def store_tile(pointer, lead, start, tokens, channels, tile, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
+    """Write `tile` to tokens from `start` on of a contiguous (..., tokens, CHANNELS) tensor."""
+    rows = tl.arange(0, ROWS)
+    offsets = rows[:, None] * CHANNELS + channels[None, :]
+    mask = (rows < tokens - start)[:, None] & (channels < CHANNELS)[None, :]
+    row = lead.to(tl.int64) * tokens + start
+    tl.store(pointer + row * CHANNELS + offsets, tile.to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def reciprocal(p):
+    """1/p of a power of two p < 2^127, exactly."""
+    return (0x7F000000 - p.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def power_of_two(x):
+    """The power of two p <= max |x| < 2p, 1 for zeros: dividing by it rounds nothing."""
+    exponent = tl.max(tl.abs(x)).to(tl.int32, bitcast=True) & 0x7F800000
+    return tl.where(exponent == 0, 0x3F800000, exponent).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def normalise(x, DTYPE: tl.constexpr):
+    """(x/p in DTYPE, p): a sum over many tokens made an operand that cannot overflow in half precision."""
+    scale = power_of_two(x)
+    return (x * reciprocal(scale)).to(DTYPE), scale
