@@ -40,9 +40,9 @@ PIECES: dict[str, tuple[Build, Range, Range, Range]] = {  # width, depth, height
 }
 
 ALONG_WALLS: dict[str, tuple[tuple[str, float], ...]] = {
-    "living": (("sofa", 3), ("armchair", 1), ("cabinet", 2), ("shelf", 3), ("floor lamp", 3), ("plant", 2),
+    "living": (("sofa", 5), ("armchair", 1), ("cabinet", 2), ("shelf", 3), ("floor lamp", 3), ("plant", 2),
                ("side table", 1), ("chair", 1)),
-    "bedroom": (("bed", 4), ("wardrobe", 2), ("cabinet", 2), ("shelf", 1.5), ("floor lamp", 2), ("plant", 1),
+    "bedroom": (("bed", 9), ("wardrobe", 2), ("cabinet", 2), ("shelf", 1.5), ("floor lamp", 2), ("plant", 1),
                 ("side table", 1), ("desk", 1.5), ("armchair", 1), ("chair", 1)),
     "dining": (("cabinet", 3), ("shelf", 2.5), ("floor lamp", 2), ("plant", 2), ("sofa", 1), ("side table", 1),
                ("chair", 1.5), ("wardrobe", 0.5)),
@@ -188,9 +188,10 @@ def _along_walls(room: Room, kind: str) -> None:
     """Furniture with its back to the walls."""
     dice = room.dice
     count: dict[str, int] = {}
-    for _ in range(22):
+    for attempt in range(40):
         wall = dice.pick(room.walls)
-        name = dice.weighted(ALONG_WALLS[kind])
+        main = ALONG_WALLS[kind][0][0]  # what the room is named for comes before the rest
+        name = main if attempt < 10 and main not in count else dice.weighted(ALONG_WALLS[kind])
         if count.get(name, 0) >= (1 if name in ("bed", "desk", "wardrobe") else 2):
             continue
         w, d, h = (dice.uniform(*extent) for extent in PIECES[name][1:])
@@ -236,7 +237,7 @@ def _centre(room: Room, kind: str) -> None:
             if name == "table":
                 _chairs_around(room, spot, w, d)
     if dice.chance(0.75):
-        radius = dice.uniform(0.2, 0.34)
+        radius = dice.uniform(0.17, 0.28)
         drop = dice.uniform(2.0 * radius, max(2.0 * radius, height - 1.7))
         props.pendant(ground.at(x, y, height), radius, drop, room.style, dice)
         room.lamps.append((x, y, height - drop + radius))

@@ -57,8 +57,8 @@ def to_frame(yaw: tuple[float, float], x: Scalars, y: Scalars) -> tuple[Scalars,
 
 
 def reciprocal(direction: np.ndarray) -> np.ndarray:
-    """1 / direction, with zeros taken as a tiny positive number so that slabs stay finite."""
-    return 1.0 / np.where(direction == 0.0, np.float32(1e-12), direction)
+    """1 / direction, where zero is taken as 1e-12 so that slabs stay finite; others that small do not occur."""
+    return 1.0 / (direction + np.float32(1e-12))
 
 
 def slab(origin: Scalars, inverse: np.ndarray, half: Scalars) -> tuple[np.ndarray, np.ndarray]:

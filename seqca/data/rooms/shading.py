@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from seqca.data.rooms.dice import gaussian_noise
-from seqca.data.rooms.primitives import Primitive, enter, reciprocal, to_frame
-from seqca.data.rooms.scene import Light, Scene, Sun
+from seqca.data.rooms.scene import Scene
+from seqca.data.rooms.shadows import find_casters, lamp_light, sun_light
 from seqca.data.rooms.textures import colour_at
 from seqca.data.rooms.visibility import Hits
 
@@ -47,86 +47,6 @@ def surface_colour(scene: Scene, hits: Hits, pixel: float) -> tuple[np.ndarray, 
     return albedo, np.array([m.emission for m in materials], dtype=np.float32)[material]
 
 
-def _hidden(casters: list[Primitive], candidates: np.ndarray, start: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """(M,) bool: whether a caster meets the segment from start to start + to, both (3, M).
-
-    `candidates` (C, M) says which segments come near which caster at all.
-    """
-    hidden = np.zeros(start.shape[1], dtype=bool)
-    for caster, candidate in zip(casters, candidates, strict=True):
-        at = np.flatnonzero(candidate & ~hidden)
-        if not at.size:
-            continue
-        x, y, z = (start[i, at] - caster.centre[i] for i in range(3))
-        dx, dy, dz = to[:, at]
-        origin = (*to_frame(caster.yaw, x, y), z)
-        direction = (*to_frame(caster.yaw, dx, dy), dz)
-        entry = enter(caster, origin, direction, tuple(map(reciprocal, direction)))
-        hidden[at] = (entry > 0.0) & (entry < 1.0)
-    return hidden
-
-
-def _balls(casters: list[Primitive]) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (C, 3) and radii (C,) of balls that hold the casters, a little larger than need be."""
-    centre = np.array([c.centre for c in casters], dtype=np.float32).reshape(-1, 3)
-    half = np.array([c.bounding_half() for c in casters], dtype=np.float32).reshape(-1, 3)
-    return centre, np.sqrt((half * half).sum(axis=1)) + np.float32(0.01)
-
-
-def lamp_light(
-    light: Light, casters: list[Primitive], point: np.ndarray, normal: np.ndarray, jitter: np.ndarray
-) -> np.ndarray:
-    """(N,) share of the light's strength that arrives: cosine, distance, and hidden or not.
-
-    `jitter` (3, N) in units of the light's radius moves the light from pixel to pixel, for soft shadows.
-    """
-    position = np.array(light.position, dtype=np.float32)[:, None]
-    to = position - point
-    squared = to[0] * to[0] + to[1] * to[1] + to[2] * to[2]
-    distance = np.sqrt(squared)
-    cosine = (normal[0] * to[0] + normal[1] * to[1] + normal[2] * to[2]) / distance
-    lit = np.flatnonzero(cosine > 0.0)
-    arriving = np.zeros_like(cosine)
-    centre, radius = _balls(casters)
-    offset = centre - position.T
-    apart = np.sqrt((offset * offset).sum(axis=1))
-    radius = radius + light.radius
-    inside = apart <= radius
-    sine = np.minimum(radius / np.maximum(apart, 1e-6), 1.0)
-    widest = np.where(inside, -2.0, np.sqrt(1.0 - sine * sine) - 1e-3)
-    axis = offset / np.maximum(apart, 1e-6)[:, None]
-    away = -to[:, lit] / distance[lit]
-    candidates = (axis @ away >= widest[:, None]) & (distance[lit] >= (apart - radius)[:, None])
-    target = to[:, lit] + light.radius * jitter[:, lit]
-    hidden = _hidden(casters, candidates, point[:, lit], target)
-    reach = np.where(hidden, 0.0, cosine[lit] / (0.5 + 0.35 * squared[lit]))
-    arriving[lit] = reach
-    return arriving
-
-
-def sun_light(sun: Sun, casters: list[Primitive], point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """(N,) share of the sun's strength that arrives through its window."""
-    sx, sy, sz = sun.towards
-    cosine = sx * normal[0] + sy * normal[1] + sz * normal[2]
-    travel = (sun.low[sun.axis] - point[sun.axis]) * (1.0 / sun.towards[sun.axis])
-    inside = (cosine > 0.0) & (travel > 0.0)
-    for i in range(3):
-        if i != sun.axis:
-            at_window = point[i] + travel * sun.towards[i]
-            inside &= (at_window > sun.low[i]) & (at_window < sun.high[i])
-    lit = np.flatnonzero(inside)
-    to = np.array(sun.towards, dtype=np.float32)[:, None] * travel[lit]
-    centre, radius = _balls(casters)
-    start = point[:, lit]
-    sideways = np.array([(sy, -sx, 0.0), (sx * sz, sy * sz, -sx * sx - sy * sy)], dtype=np.float32)
-    sideways /= np.sqrt((sideways * sideways).sum(axis=1, keepdims=True))
-    gap = (centre @ sideways.T)[:, :, None] - sideways @ start
-    candidates = (gap * gap).sum(axis=1) <= (radius * radius)[:, None]
-    arriving = np.zeros_like(cosine)
-    arriving[lit] = np.where(_hidden(casters, candidates, start, to), 0.0, cosine[lit])
-    return arriving
-
-
 def _soften(values: np.ndarray, solid: np.ndarray) -> np.ndarray:
     """Mean over the 3x3 neighbours (H, W) that belong to the same solid, which ends the interleaving."""
     height, width = values.shape
@@ -145,7 +65,7 @@ def shade(scene: Scene, hits: Hits, height: int, width: int) -> np.ndarray:
     eye = np.array(scene.camera.eye, dtype=np.float32)[:, None]
     point = eye + hits.depth * np.stack(hits.rays) + _OFFSET * hits.normal
     albedo, emission = surface_colour(scene, hits, 1.0 / scene.camera.focal(height, width))
-    casters = [p for p in scene.primitives if p.casts]
+    casters = find_casters(scene)
 
     cell = (np.arange(height)[:, None] % 3 * 3 + np.arange(width)[None, :] % 3).ravel()
     jitter = np.stack([_INTERLEAVE[cell, 0], _INTERLEAVE[cell, 1], 0.5 * _INTERLEAVE[cell, 0] * _INTERLEAVE[cell, 1]])
@@ -175,7 +95,7 @@ def _ambient(scene: Scene, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
 def develop(scene: Scene, radiance: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 from linear radiance (3, H, W): exposure, tone curve, lens blur, noise."""
     light = radiance * np.float32(0.42 * scene.exposure / max(float(radiance.mean()), 1e-6))
-    light = light * (1.0 + light * 0.12) / (1.0 + light * 0.62)
+    light = light * (1.0 + light * 0.08) / (1.0 + light * 0.72)
     for axis in (1, 2):
         light = _blur(light, axis)
     display = np.sqrt(np.maximum(light, 0.0))

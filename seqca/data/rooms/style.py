@@ -46,6 +46,12 @@ WHITE: Colour = _linear("f2efe8")
 BRICK_COLOURS: tuple[Colour, ...] = tuple(map(_linear, ("a5583f", "c9b7a0", "8a8f98", "e0dcd2", "94603f")))
 
 
+def mix(a: Colour, b: Colour, share: float) -> Colour:
+    """`share` of b in a."""
+    red, green, blue = (x + (y - x) * share for x, y in zip(a, b, strict=True))
+    return red, green, blue
+
+
 @dataclass(frozen=True)
 class Style:
     """The few woods and colours of one room; its methods hand out materials made of them."""
@@ -63,7 +69,7 @@ class Style:
 
     def paint(self, dice: Dice) -> Material:
         """A painted surface."""
-        colour = dice.pick(self.colours)
+        colour = mix(dice.pick(self.colours), WHITE, dice.pick((0.0, 0.0, 0.3, 0.6)))
         return Material("plain", colour, colour, phase=dice.random())
 
     def solid(self, dice: Dice) -> Material:
@@ -93,13 +99,12 @@ def _wall(dice: Dice, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[C
         (("plain", 0.46), ("stripes", 0.14), ("bricks", 0.12), ("dots", 0.08), ("planks", 0.1), ("tiles", 0.1))
     )
     phase = dice.random()
-    base = dice.pick(colours)
+    base = mix(dice.pick(colours), WHITE, dice.pick((0.0, 0.3, 0.6, 0.6)))  # most walls are pale
     if texture == "planks":
         return Material("planks", *dice.pick(woods), scale=dice.uniform(0.12, 0.2), phase=phase)
     if texture == "bricks":
         return Material("bricks", dice.pick(BRICK_COLOURS), WHITE, scale=dice.uniform(0.24, 0.4), phase=phase)
-    near = tuple(0.72 * a + 0.28 * b for a, b in zip(base, dice.pick(colours), strict=True))
-    accent = (near[0], near[1], near[2])  # wallpaper is printed tone on tone
+    accent = mix(base, dice.pick(colours), 0.25)  # wallpaper is printed tone on tone
     return Material(texture, base, accent, scale=dice.uniform(0.15, 0.4), phase=phase)
 
 
@@ -117,7 +122,7 @@ def draw_style(dice: Dice) -> Style:
     """The style of one room."""
     woods = tuple(dice.sample(WOODS, 2))
     colours = tuple(dice.sample(COLOURS, 6))
-    ceiling = WHITE if dice.chance(0.7) else dice.pick(colours)
+    ceiling = mix(dice.pick(colours), WHITE, dice.pick((0.5, 0.8, 0.9, 1.0)))
     texture = "planks" if dice.chance(0.12) else "plain"
     return Style(
         woods=woods,

@@ -63,6 +63,19 @@ def visible(period: float, blur: np.ndarray) -> np.ndarray:
     return np.clip(1.5 - (2.0 / period) * blur, 0.0, 1.0)
 
 
+def line(distance: np.ndarray, width: float, blur: np.ndarray) -> np.ndarray:
+    """The share of a pixel that a line covers; `distance` from its middle and `width` in metres."""
+    return np.clip((0.5 * width - distance) / blur + 0.5, 0.0, np.minimum(width / blur, 1.0))
+
+
+def wave(position: np.ndarray, period: float, blur: np.ndarray) -> np.ndarray:
+    """A square wave between -1 and 1, positive in the first half of each period, with edges one pixel wide."""
+    phase = position / period
+    phase = phase - np.floor(phase)
+    triangle = (0.25 - np.abs(phase - 0.5)) * (-2.0 * period)
+    return np.clip(triangle / blur, -1.0, 1.0) * visible(period, blur)
+
+
 def mixture(material: Material, share: np.ndarray, shade: np.ndarray | float = 1.0) -> np.ndarray:
     """(3, N): `base` and `accent` mixed by `share` in [0, 1], times `shade`."""
     base = np.array(material.base, dtype=np.float32)[:, None]
@@ -84,30 +97,32 @@ def wood(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> 
 
 def planks(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
     """Boards of width `scale` along u, each with a tone of its own and dark joints."""
+    length = 9.0 * material.scale
     across = v / material.scale
     row = np.floor(across)
-    along = u / (9.0 * material.scale) + 5.3 * cell_value(row, row)
+    along = u / length + 5.3 * cell_value(row, row)
     column = np.floor(along)
     board = cell_value(column, row)
     grain = noise(u * 1.7 + 9.0 * board, v * 40.0) * visible(1 / 40, blur)
-    joint = np.maximum(np.abs(across - row - 0.5), 9.0 * np.abs(along - column - 0.5) - 4.0)
-    seen = visible(material.scale, blur)
-    dark = np.clip((joint - 0.46) * 25.0, 0.0, 1.0) * seen
-    return mixture(material, np.clip(0.5 + 0.4 * board * seen + 0.25 * grain, 0.0, 1.0), 1.0 - 0.5 * dark)
+    side = (0.5 - np.abs(across - row - 0.5)) * material.scale
+    end = (0.5 - np.abs(along - column - 0.5)) * length
+    joint = line(np.minimum(side, end), 0.008, blur)
+    tone = 0.5 + 0.4 * board * visible(material.scale, blur) + 0.25 * grain
+    return mixture(material, np.clip(tone, 0.0, 1.0), 1.0 - 0.55 * joint)
 
 
 def checker(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
     """Squares of side `scale`."""
-    odd = (np.floor(u / material.scale) + np.floor(v / material.scale)) % 2.0
-    return mixture(material, 0.5 + (odd - 0.5) * visible(2 * material.scale, blur))
+    period = 2 * material.scale
+    return mixture(material, 0.5 + 0.5 * wave(u, period, blur) * wave(v, period, blur))
 
 
 def stripes(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
-    """Bands across u, a wide and a narrow one to a period."""
-    position = u / material.scale
-    position = position - np.floor(position)
-    band = ((position < 0.4) | (np.abs(position - 0.7) < 0.06)).astype(np.float32)
-    return mixture(material, 0.5 + (band - 0.5) * visible(material.scale, blur))
+    """Bands across u, one of half a period and a narrow line in the gap."""
+    band = 0.5 + 0.5 * wave(u, material.scale, blur)
+    gap = u / material.scale - 0.75
+    gap = np.abs(gap - np.floor(gap + 0.5)) * material.scale
+    return mixture(material, np.maximum(band, line(gap, 0.12 * material.scale, blur)))
 
 
 def weave(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
@@ -129,25 +144,25 @@ def dots(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> 
 
 def bricks(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
     """Running bond, bricks three times as long as high; `accent` is the mortar."""
-    y = v / (0.34 * material.scale)
+    height = 0.34 * material.scale
+    y = v / height
     row = np.floor(y)
     x = u / material.scale + 0.5 * (row % 2.0)
     column = np.floor(x)
-    gap = np.maximum(np.abs(x - column - 0.5) * 2.0 - 0.09, np.abs(y - row - 0.5) * 2.0)
-    seen = visible(0.34 * material.scale, blur)
-    mortar = np.clip((gap - 0.86) * 12.0, 0.0, 1.0) * seen + 0.16 * (1.0 - seen)
-    tone = 1.0 + (0.22 * cell_value(column, row) + 0.12 * noise(u * 30.0, v * 30.0)) * seen
-    return mixture(material, mortar, tone)
+    end = (0.5 - np.abs(x - column - 0.5)) * material.scale
+    side = (0.5 - np.abs(y - row - 0.5)) * height
+    mortar = line(np.minimum(end, side), 0.014, blur)
+    tone = 1.0 + 0.2 * cell_value(column, row) * visible(height, blur)
+    return mixture(material, mortar, tone + 0.12 * noise(u * 30.0, v * 30.0) * visible(1 / 30, blur))
 
 
 def tiles(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
     """Square tiles of side `scale` with joints of the accent colour."""
     x, y = u / material.scale, v / material.scale
     i, j = np.floor(x), np.floor(y)
-    gap = np.maximum(np.abs(x - i - 0.5), np.abs(y - j - 0.5))
-    seen = visible(material.scale, blur)
-    joint = np.clip((gap - 0.465) * 40.0, 0.0, 1.0) * seen
-    return mixture(material, joint, 1.0 + 0.1 * cell_value(i, j) * seen)
+    gap = (0.5 - np.maximum(np.abs(x - i - 0.5), np.abs(y - j - 0.5))) * material.scale
+    tone = 1.0 + 0.1 * cell_value(i, j) * visible(material.scale, blur)
+    return mixture(material, line(gap, 0.014, blur), tone)
 
 
 def marble(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
