@@ -124,7 +124,7 @@ def decode_probability(logits: Tensor) -> Tensor:
 # "MTI-Net: Multi-Scale Task Interaction Networks for Multi-Task Learning", ECCV 2020, which Kim et al. 2022
 # follow.
 
-_CLASSES = LabelRange(0, 254, ignore=IGNORE, integer=True)
+_CLASSES = LabelRange(0, None, ignore=IGNORE, integer=True)
 _BINARY = LabelRange(0, 1, ignore=None)
 
 register_task(Task(
@@ -134,7 +134,7 @@ register_task(Task(
 ))  # fmt: skip
 register_task(Task(
     name="depth", channels=1, weight=1, loss=Loss("l1", ignore=IGNORE),
-    labels=LabelRange(1e-3, 254, ignore=IGNORE),
+    labels=LabelRange(1e-3, None, ignore=IGNORE),
     metric="seqca.metrics:DepthError", score="rmse", higher_is_better=False, unit="m",
     decode=decode_depth, colour=colour_depth,
 ))  # fmt: skip

@@ -31,11 +31,12 @@ class SaliencyScores(TaskMetric):
         """Add the images: prediction (B, 1, H, W) probabilities, target the same, foreground from 0.5 up."""
         check_probability(prediction, target)
         salient = target.flatten(1) >= 0.5
-        probability = prediction.flatten(1).double()
+        probability = prediction.flatten(1)
+        if probability.dtype != torch.float64:
+            probability = probability.float()  # 16-bit types have no 0.2
         actual = salient.sum(1).double()
         for index, threshold in enumerate(THRESHOLDS):
-            # Compared in the prediction's own precision, so that a float32 0.2 does not exceed 0.2.
-            found = probability > torch.tensor(threshold, dtype=prediction.dtype).double()
+            found = probability > threshold
             hits, predicted = (found & salient).sum(1).double(), found.sum(1).double()
             union = actual + predicted - hits
             self.iou[index] += torch.where(union > 0, hits / union.clamp(min=1), 1).sum()

@@ -1,0 +1,33 @@
+"""The gain of multi-task over single-task learning."""
+
+import pytest
+
+from seqca.metrics import delta_m
+
+BASELINE = {"semseg/mIoU": 0.4, "depth/rmse": 0.5, "normals/mean": 20.0, "edge/pixel_f": 0.6}
+
+
+def test_differences_are_relative_and_count_positive_where_better() -> None:
+    scores = {"semseg/mIoU": 0.44, "depth/rmse": 0.4, "depth/log_rmse": 9.0, "normals/mean": 21.0}
+    # +10 %, +20 % (lower is better), −5 %; edge was not learnt and log_rmse is no primary score.
+    assert delta_m(scores, BASELINE) == pytest.approx((10 + 20 - 5) / 3)
+
+
+def test_equal_scores_make_no_difference() -> None:
+    assert delta_m(BASELINE, BASELINE) == 0
+
+
+@pytest.mark.parametrize(
+    "scores, baseline, message",
+    [
+        ({"semseg/mIoU": 0.4}, {}, "single_task_scores lacks 'semseg/mIoU'"),
+        ({"semseg/mIoU": 0.4}, {"semseg/mIoU": 0}, r"'semseg/mIoU'\] is 0"),
+        ({"semseg/mIoU": float("nan")}, BASELINE, "must be finite"),
+        ({"depth/log_rmse": 0.4}, BASELINE, "scores lacks 'depth/rmse'"),
+        ({"smell/nose": 0.4}, BASELINE, "'smell' is unknown"),
+        ({}, BASELINE, "scores is empty"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(scores: dict, baseline: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        delta_m(scores, baseline)
