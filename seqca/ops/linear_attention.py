@@ -124,6 +124,7 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], list[Tensor]]) -> None:
     q, k, v, ctx.eps, ctx.backend = inputs
     ctx.entries = len(q)
+    ctx.mark_non_differentiable(*output[1])
     ctx.save_for_backward(*q, *k, *v, *output[1])
 
 

@@ -1,0 +1,75 @@
+"""The same values in memory of other strides. What lies between and around them is NaN, so reading it shows."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def _reversed_dimensions(x: Tensor) -> Tensor:
+    order = tuple(reversed(range(x.ndim)))
+    return _contiguous(x.permute(order)).permute(order)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Maps (B, C, H, W) as torch.channels_last; tokens (B, N, C) as the map (B, C, N) that they came from."""
+    return _contiguous(x.movedim(1, -1)).movedim(-1, 1) if x.ndim > 2 else _contiguous(x.mT).mT
+
+
+def _slice_of_a_cat(x: Tensor) -> Tensor:
+    gap = x.new_full((*x.shape[:-1], 1), torch.nan)
+    return torch.cat([gap, x, gap, gap], -1).narrow(-1, 1, x.shape[-1])
+
+
+def _every_other(x: Tensor) -> Tensor:
+    view = x.new_full([2 * size for size in x.shape], torch.nan)[tuple(slice(1, None, 2) for _ in x.shape)]
+    return view.copy_(x)
+
+
+def _expanded(x: Tensor) -> Tensor:
+    """The gradient that `.sum()` sends: other values, every stride 0."""
+    return x.new_ones(()).expand(x.shape)
+
+
+def _expanded_rows(x: Tensor) -> Tensor:
+    """The gradient that `.sum(-2)` sends: other values, one row for all."""
+    return _contiguous(x[..., :1, :]).expand(x.shape)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": _contiguous,
+    "reversed dimensions": _reversed_dimensions,
+    "channels last": _channels_last,
+    "slice of a cat": _slice_of_a_cat,
+    "every other": _every_other,
+}
+"""For tensors of two and more dimensions."""
+
+GRADIENT_LAYOUTS = {**LAYOUTS, "expanded": _expanded, "expanded rows": _expanded_rows}
+
+
+def far_apart(x: Tensor, axis: int, buffer: Tensor, slot: int) -> Tensor:
+    """The same values in a huge buffer, the last index of `axis` more than 2³¹ elements from the first.
+
+    Of the buffer, which must have `FAR_ELEMENTS` elements that nothing has touched, the operating system
+    commits the few pages that are used. Different slots keep tensors apart.
+    """
+    axis %= x.ndim
+    axis = axis if x.shape[axis] > 1 else max(range(x.ndim), key=lambda i: x.shape[i])
+    strides = [0] * x.ndim
+    extent = 1
+    for i in reversed(range(x.ndim)):
+        if i != axis:
+            strides[i], extent = extent, extent * x.shape[i]
+    strides[axis] = 2**31 // (x.shape[axis] - 1) + 1
+    if extent > _SLOT:
+        raise ValueError(f"x: got {extent} elements per index of the axis, expected at most {_SLOT}")
+    return buffer.as_strided(x.shape, strides, slot * _SLOT).copy_(x)
+
+
+_SLOT = 2**14
+FAR_ELEMENTS = 2**31 + 2**20

@@ -1,0 +1,275 @@
+"""Every demand on a fused operator, asked of every registered operator on every backend that runs here.
+
+A new operator is asked all of this by being registered: see docs/operators.md.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from seqca.ops.dispatch import BACKENDS, refusal, use_backend
+from seqca.ops.operator import OPERATORS, Call, Operator
+from seqca.ops.samples import Sample
+from seqca.ops.verify import cotangents, evaluate, judge, leaves, mapped, prepared, rounded
+
+from .layouts import FAR_ELEMENTS, GRADIENT_LAYOUTS, LAYOUTS, far_apart
+from .pairs import all_pairs
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def runnable(operator: Operator, dtype: torch.dtype) -> list[str]:
+    """The fused backends that run a dtype here."""
+    call = Call(DEVICE, dtype, 36, 111)
+    return [name for name in BACKENDS[1:] if refusal(operator, name, call) is None]
+
+
+FUSED = [
+    pytest.param(operator, backend, id=f"{operator.name}-{backend}")
+    for operator in OPERATORS.values()
+    for backend in runnable(operator, torch.float32)
+]
+FUSED_SAMPLES = [
+    pytest.param(operator, backend, sample, id=f"{operator.name}-{backend}-{sample}".replace(" ", "_"))
+    for operator in OPERATORS.values()
+    for backend in runnable(operator, torch.float32)
+    for sample in operator.samples
+]
+
+
+def agreement_cases() -> list[Any]:
+    """Every two of the things a call may differ in, by operator and backend."""
+    params = []
+    for operator in OPERATORS.values():
+        for backend in runnable(operator, torch.float32):
+            cases = all_pairs(
+                channels=(18, 36, 60, 72, 144, 288),
+                gradient_layout=tuple(GRADIENT_LAYOUTS),
+                layout=tuple(LAYOUTS),
+                dtype=tuple(dtype for dtype in DTYPES if backend in runnable(operator, dtype)),
+                tokens=(1, 63, 111),
+                sample=tuple(operator.samples),
+            )
+            for case in cases:
+                name = "-".join(str(value).removeprefix("torch.").replace(" ", "_") for value in case.values())
+                params.append(pytest.param(operator, backend, case, id=f"{operator.name}-{backend}-{name}"))
+    return params
+
+
+@pytest.fixture
+def poison() -> Iterator[None]:
+    """Fills whatever is allocated with NaN; refuses operations that torch knows not to be deterministic."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def drawn(
+    operator: Operator, sample: str, dtype: torch.dtype, tokens: int = 63, channels: int = 18
+) -> tuple[Sample, list[Tensor]]:
+    """Arguments and gradients of the outputs."""
+    generator = Generator().manual_seed(0)
+    arguments = rounded(operator.samples[sample](tokens, channels, generator), dtype, DEVICE)
+    return arguments, cotangents(operator, arguments, generator)
+
+
+def first_sample(operator: Operator, **options: Any) -> tuple[Sample, list[Tensor]]:
+    """Arguments and gradients where it does not matter which."""
+    return drawn(operator, next(iter(operator.samples)), torch.float32, **options)
+
+
+def inputs_of(sample: Sample) -> list[Tensor]:
+    """The tensors that have gradients."""
+    return leaves([sample.arguments[name] for name in sample.differentiable])
+
+
+def forward_of(operator: Operator) -> Any:
+    """The custom operator."""
+    return getattr(torch.ops.seqca, operator.name).default
+
+
+def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """The results agree in dtype and to the last bit."""
+    assert one.keys() == other.keys()
+    for what, result in one.items():
+        torch.testing.assert_close(result, other[what], rtol=0, atol=0, msg=lambda message: f"{what}: {message}")
+
+
+@pytest.mark.parametrize(("operator", "backend", "case"), agreement_cases())
+def test_agrees_with_the_reference_whatever_the_strides_sizes_and_dtype(
+    operator: Operator, backend: str, case: dict[str, Any], poison: None
+) -> None:
+    sample, gradients = drawn(operator, case["sample"], case["dtype"], case["tokens"], case["channels"])
+    sample = prepared(sample, LAYOUTS[case["layout"]])
+    gradients = [GRADIENT_LAYOUTS[case["gradient_layout"]](g) for g in gradients]
+    with use_backend(backend):
+        results = evaluate(operator.function, sample, gradients)
+    for verdict in judge(operator, sample, gradients, results):
+        assert verdict.ok, str(verdict)
+
+
+def test_poison_reaches_every_way_to_allocate(poison: None) -> None:
+    x = torch.zeros(3, device=DEVICE)
+    for fresh in (torch.empty(3, device=DEVICE), torch.empty_like(x), x.new_empty(3), x.new_empty_strided((3,), (2,))):
+        assert fresh.isnan().all()
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[Operator, str], dict[str, list[Any]]]:
+    """Starts to note the arguments with which a backend's forward and backward are called."""
+
+    def start(operator: Operator, backend: str) -> dict[str, list[Any]]:
+        implementation = operator.implementation(backend)
+        calls: dict[str, list[Any]] = {"forward": [], "backward": []}
+
+        def noting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def noted(*args: Any) -> Any:
+                calls[name].append(args)
+                return function(*args)
+
+            return noted
+
+        for name in calls:
+            monkeypatch.setattr(implementation, name, noting(name, getattr(implementation, name)))
+        return calls
+
+    return start
+
+
+@pytest.mark.parametrize(("operator", "backend", "sample"), FUSED_SAMPLES)
+def test_passes_opcheck(operator: Operator, backend: str, sample: str, recorded: Callable[..., Any]) -> None:
+    arguments, gradients = drawn(operator, sample, torch.float32, tokens=7)
+    calls = recorded(operator, backend)
+    with use_backend(backend):
+        evaluate(operator.function, arguments, gradients)
+    (forward_args,), (backward_args,) = calls["forward"], calls["backward"]
+    torch.library.opcheck(forward_of(operator), (*forward_args, backend))
+    backward = getattr(torch.ops.seqca, f"{operator.name}_backward").default
+    torch.library.opcheck(backward, (*(mapped(Tensor.detach, argument) for argument in backward_args), backend))
+
+
+def both(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A function, and the same compiled without graph breaks, on the compiler's tracing parts alone."""
+    torch.compiler.reset()
+    return function, torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.parametrize(("operator", "backend", "sample"), FUSED_SAMPLES)
+def test_compiles_whole_forward_and_backward_to_the_same_bits(operator: Operator, backend: str, sample: str) -> None:
+    arguments, gradients = drawn(operator, sample, torch.float32)
+    with use_backend(backend):
+        eager, compiled = (evaluate(function, arguments, gradients) for function in both(operator.function))
+    assert_same_bits(compiled, eager)
+
+
+@pytest.mark.parametrize(("operator", "backend"), FUSED)
+def test_one_graph_of_inductor_serves_all_sizes(operator: Operator, backend: str, recorded: Callable[..., Any]) -> None:
+    torch.compiler.reset()
+    graphs = torch.compile(operator.function, fullgraph=True, dynamic=True)
+    for tokens in (7, 12, 19):
+        arguments, gradients = first_sample(operator, tokens=tokens)
+        with use_backend(backend):
+            assert_same_bits(
+                evaluate(graphs, arguments, gradients), evaluate(operator.function, arguments, gradients)
+            )
+            with torch.compiler.set_stance("fail_on_recompile"):
+                evaluate(graphs, arguments, gradients)
+
+
+@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_every_run_gives_the_same_bits(operator: Operator, backend: str, dtype: torch.dtype) -> None:
+    arguments, gradients = drawn(operator, next(iter(operator.samples)), dtype, tokens=500)
+    with use_backend(backend):
+        first = evaluate(operator.function, arguments, gradients)
+        for _ in range(3):
+            assert_same_bits(evaluate(operator.function, arguments, gradients), first)
+
+
+@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_under_autocast_computes_as_with_inputs_cast_to_its_dtype(
+    operator: Operator, backend: str, dtype: torch.dtype, compiled: bool
+) -> None:
+    if backend not in runnable(operator, dtype):
+        backend = "aten"
+    arguments, gradients = first_sample(operator)
+    gradients = [g.to(dtype) for g in gradients]
+    function = both(operator.function)[compiled]
+    with use_backend(backend):
+        cast = evaluate(operator.function, prepared(arguments, lambda x: x.to(dtype)), gradients)
+        with torch.autocast(DEVICE, dtype):
+            results = evaluate(function, arguments, gradients)
+    assert_same_bits(
+        results, {what: x if what.startswith("output") else x.float() for what, x in cast.items()}
+    )
+
+
+@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_second_derivative_is_refused_or_right(operator: Operator, backend: str, compiled: bool) -> None:
+    arguments, gradients = first_sample(operator, tokens=7)
+    gradients = [g.requires_grad_() for g in gradients]
+    inputs = inputs_of(arguments)
+    with use_backend(backend):
+        outputs = leaves(both(operator.function)[compiled](**arguments.arguments))
+        first = torch.autograd.grad(outputs, inputs, gradients, create_graph=True)
+    for source in (*inputs, *gradients):
+        with pytest.raises((NotImplementedError, RuntimeError), match="second derivative|double backward"):
+            torch.autograd.grad(sum(d.square().sum() for d in first), source, retain_graph=True)
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
+def test_the_reference_has_a_second_derivative(operator: Operator) -> None:
+    arguments, gradients = drawn(operator, next(iter(operator.samples)), torch.float64, tokens=3, channels=2)
+    inputs = inputs_of(arguments)
+
+    def function(*_: Tensor) -> tuple[Tensor, ...]:  # gradgradcheck changes the inputs in place
+        with use_backend("reference"):
+            return tuple(leaves(operator.function(**arguments.arguments)))
+
+    assert torch.autograd.gradgradcheck(function, inputs, gradients)
+
+
+@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize("axis", [-1, -2, -3])
+def test_reaches_elements_past_two_to_the_31(operator: Operator, backend: str, axis: int) -> None:
+    buffer = torch.empty(FAR_ELEMENTS, dtype=torch.float16, device=DEVICE)
+    sample, gradients = drawn(operator, next(iter(operator.samples)), torch.float16, tokens=5)
+    slots = iter(range(64))
+    sample = prepared(sample, lambda x: far_apart(x, axis, buffer, next(slots)))
+    gradients = [far_apart(g, axis, buffer, next(slots)) for g in gradients]
+    with use_backend(backend):
+        results = evaluate(operator.function, sample, gradients)
+    for verdict in judge(operator, sample, gradients, results):
+        assert verdict.ok, str(verdict)
+
+
+@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize("saved", [True, False], ids=["saved", "recomputed"])
+def test_selective_checkpointing_decides_whether_it_runs_again(
+    operator: Operator, backend: str, saved: bool, recorded: Callable[..., Any]
+) -> None:
+    def policy(ctx: Any, function: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        keep = saved and function == forward_of(operator)
+        return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+    def checkpointed(**kwargs: Any) -> Any:
+        contexts = partial(create_selective_checkpoint_contexts, policy)
+        return checkpoint(operator.function, use_reentrant=False, context_fn=contexts, **kwargs)
+
+    arguments, gradients = first_sample(operator)
+    with use_backend(backend):
+        plain = evaluate(operator.function, arguments, gradients)
+        calls = recorded(operator, backend)
+        results = evaluate(checkpointed, arguments, gradients)
+    assert len(calls["forward"]) == (1 if saved else 2)
+    assert_same_bits(results, plain)
