@@ -70,7 +70,7 @@ def _check_unit(values: np.ndarray, source: str, task: str, valid: LabelRange) -
         wrong &= ~(values == valid.ignore).all(axis=0)
     if wrong.any():
         at = _first(wrong)
-        vector = ", ".join(str(v) for v in values[(slice(None), *at)])
+        vector = ", ".join(str(v) for v in values[:, at[0], at[1]])
         raise ValueError(
             f"{source}: the {task} label has the vector ({vector}) of length {length[at]:.4g} at {_place(at)} and "
             f"{int(wrong.sum())} such vector(s) in all; expected {_expected(valid)}"

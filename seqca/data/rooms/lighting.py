@@ -47,7 +47,6 @@ def _sun(spot: Spot, window: tuple[float, float, float, float], dice: Dice) -> S
     towards = ((cos * along + sin) / norm, (sin * along - cos) / norm, up / norm)  # out of the wall is -y
     corners = spot.world(low, 0.0, sill), spot.world(high, 0.0, top)
     axis = 1 if sin == 0.0 else 0
-    least = tuple(min(pair) for pair in zip(*corners, strict=True))
-    most = tuple(max(pair) for pair in zip(*corners, strict=True))
+    (x0, x1), (y0, y1), (z0, z1) = (sorted(pair) for pair in zip(*corners, strict=True))
     strength = dice.uniform(3.0, 5.0)
-    return Sun(towards, (strength, 0.9 * strength, 0.72 * strength), axis, least, most)
+    return Sun(towards, (strength, 0.9 * strength, 0.72 * strength), axis, (x0, y0, z0), (x1, y1, z1))

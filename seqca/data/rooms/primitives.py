@@ -9,6 +9,7 @@ roots, which IEEE 754 rounds in one way only: what is hit is the same on every m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +17,8 @@ BOX, CYLINDER, ELLIPSOID = 0, 1, 2
 
 Vector = tuple[float, float, float]
 Scalars = float | np.ndarray
-Rays = tuple[np.ndarray, np.ndarray, np.ndarray]
+Rays = tuple[np.ndarray, ...]  # the three components of many vectors
+S = TypeVar("S", float, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Primitive:
         return x, y, z
 
 
-def to_frame(yaw: tuple[float, float], x: Scalars, y: Scalars) -> tuple[Scalars, Scalars]:
+def to_frame(yaw: tuple[float, float], x: S, y: S) -> tuple[S, S]:
     """World x and y components of a vector in a frame turned by yaw = (cos, sin)."""
     cos, sin = yaw
     if sin == 0.0 and cos == 1.0:

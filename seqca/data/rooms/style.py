@@ -74,13 +74,13 @@ class Style:
 
     def solid(self, dice: Dice) -> Material:
         """What furniture is made of: mostly wood, otherwise paint, now and then marble."""
-        kind = dice.weighted((("wood", 0.55), ("paint", 0.35), ("marble", 0.1)))
+        kind = dice.weighted((("wood", 0.57), ("paint", 0.36), ("marble", 0.07)))
         if kind == "wood":
             return self.wood(dice)
         if kind == "paint":
             return self.paint(dice)
         base, accent = dice.sample(self.colours, 2)
-        return Material("marble", base, accent, scale=0.35, phase=dice.random())
+        return Material("marble", base, accent, scale=0.25, phase=dice.random())
 
     def cloth(self, dice: Dice) -> Material:
         """Upholstery, bedding, curtains, rugs."""
@@ -114,7 +114,7 @@ def _floor(dice: Dice, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[
     if texture == "planks":
         return Material("planks", *dice.pick(woods), scale=dice.uniform(0.09, 0.18), phase=phase)
     base, accent = dice.sample(colours, 2)
-    scale = {"tiles": 0.35, "checker": 0.35, "weave": 0.2, "marble": 0.9}[texture] * dice.uniform(0.8, 1.4)
+    scale = {"tiles": 0.35, "checker": 0.35, "weave": 0.2, "marble": 0.6}[texture] * dice.uniform(0.8, 1.4)
     return Material(texture, base, accent, scale=scale, phase=phase)
 
 

@@ -168,9 +168,9 @@ def tiles(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) ->
 def marble(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:
     """Veins where a warped noise crosses zero."""
     x, y = u / material.scale, v / material.scale
-    warp = noise(x * 0.7, y * 0.7)
-    vein = 1.0 - np.minimum(4.0 * np.abs(noise(x + 1.5 * warp, y - 1.2 * warp)), 1.0)
-    return mixture(material, 0.65 * vein * visible(material.scale, blur), 1.0 + 0.06 * warp)
+    warp = noise(x * 0.8, y * 0.8)
+    vein = 1.0 - np.minimum(6.0 * np.abs(noise(x + 1.5 * warp, y - 1.2 * warp)), 1.0)
+    return mixture(material, 0.35 * vein * visible(0.5 * material.scale, blur), 1.0 + 0.06 * warp)
 
 
 def leaves(material: Material, u: np.ndarray, v: np.ndarray, blur: np.ndarray) -> np.ndarray:

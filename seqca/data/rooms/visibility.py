@@ -100,7 +100,7 @@ def trace(scene: Scene, height: int, width: int) -> Hits:
     room_origin = tuple(e - 0.5 * s for e, s in zip(eye, scene.size, strict=True))
     depth, room_axis = _room_exit(scene, room_origin, world)
     solid = np.zeros((height, width), dtype=np.int16)
-    origins = [room_origin]
+    origins: list[tuple[float, ...]] = [room_origin]
     bounds = screen_bounds(scene.primitives, scene.camera, height, width).tolist() if scene.primitives else []
     for number, (primitive, (y0, y1, x0, x1)) in enumerate(zip(scene.primitives, bounds, strict=True), start=1):
         x, y, z = (e - c for e, c in zip(eye, primitive.centre, strict=True))
