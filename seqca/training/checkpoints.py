@@ -12,8 +12,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+CHECKPOINTS = "checkpoints"  # the folder in a run's folder, as Lightning calls it
 LAST = "last.ckpt"
-BEST = "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -105,10 +105,14 @@ class LastCheckpoint(Callback):
         return trainer.strategy.reduce_boolean_decision(self._interrupted or trainer.received_sigterm, all=False)
 
     def _save(self, trainer: Trainer) -> None:
-        assert trainer.log_dir is not None
-        trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / LAST)
+        trainer.save_checkpoint(self._path(trainer))
 
     def _stop(self, trainer: Trainer) -> None:
-        rank_zero_info(f"\nStopped after step {trainer.global_step}. To go on: the same command with --ckpt_path "
-                       f"{Path(trainer.log_dir or '') / 'checkpoints' / LAST}")
+        rank_zero_info(
+            f"\nStopped after step {trainer.global_step}; to go on, repeat the command with --ckpt_path {self._path(trainer)}"
+        )
         raise SIGTERMException if trainer.received_sigterm else KeyboardInterrupt
+
+    @staticmethod
+    def _path(trainer: Trainer) -> Path:
+        return Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS / LAST

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
-from seqca.data.rooms import Rooms
+from seqca.data.rooms import ROOMS_CLASSES, Rooms
 from seqca.data.transforms import Transform
 
 from .loader import EvaluationSampler, ResumableLoader, Samples, TrainingSampler
@@ -18,7 +18,7 @@ from .loader import EvaluationSampler, ResumableLoader, Samples, TrainingSampler
 class DenseDataModule(LightningDataModule, ABC):
     """Batches of images and dense labels, the same ones whenever seed, epoch and number of processes are.
 
-    A subclass says what the data are: `dataset(split)`, and `class_names` where there are any.
+    A subclass says what the data are: `dataset(split)`, and `class_names`, {task: names of its classes}.
 
     Args:
         tasks: the tasks to train, in the network's order.
@@ -29,7 +29,7 @@ class DenseDataModule(LightningDataModule, ABC):
         cache: keep every sample in memory once it was made. Each worker process has a memory of its own.
     """
 
-    class_names: dict[str, list[str]]
+    class_names: ClassVar[dict[str, list[str]]] = {}
 
     def __init__(
         self,
@@ -46,7 +46,6 @@ class DenseDataModule(LightningDataModule, ABC):
         channels: dict[str, int] = self.dataset("train").tasks  # type: ignore[attr-defined]
         self.tasks = {task: channels[task] for task in tasks}
         self.auxiliary = {task: channels[task] for task in auxiliary}
-        self.class_names = {}
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, int] | None = None
 
@@ -122,6 +121,8 @@ class RoomsDataModule(DenseDataModule):
         seed: of scenes, order and augmentation.
         cache: keep every scene in memory once it was rendered. Each worker process has a memory of its own.
     """
+
+    class_names: ClassVar[dict[str, list[str]]] = {"semseg": list(ROOMS_CLASSES)}
 
     def __init__(
         self,

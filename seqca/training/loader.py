@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from seqca.data.labels import check_label
 from seqca.data.transforms import Transform, augment
+from seqca.tasks import get_task
 
 
 class Draw(NamedTuple):
@@ -23,7 +24,8 @@ class Samples(Dataset[dict[str, Any]]):
 
     Args:
         dataset: samples {"image", task: label, "name"}.
-        tasks: the labels to check; a bad one raises a ValueError with the sample's name and the value.
+        tasks: {task: channels} of the labels to check; a bad one raises a ValueError with the sample's name (for data
+            read from files, their data set should put the file there) and the value.
         transform: random augmentation, drawn anew from (seed, epoch, index) each time.
         seed: of the augmentation.
         cache: keep every sample in memory once it was made, in each worker process of its own.
@@ -56,7 +58,9 @@ class Samples(Dataset[dict[str, Any]]):
             return self._kept[index]
         sample = self.dataset[index]
         for task, channels in self.tasks.items():
-            check_label(task, sample[task], channels=channels, name=sample.get("name", f"sample {index}"))
+            valid = get_task(task).labels
+            source = sample.get("name", f"sample {index}")
+            check_label(sample[task], valid, source=source, task=task, classes=channels if valid.integer else None)
         if self._kept is not None:
             self._kept[index] = sample
         return sample

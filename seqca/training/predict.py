@@ -18,7 +18,7 @@ from .panel import draw_panel, save_panel
 from .restore import load_network
 
 DONE, SOME_FAILED, NOTHING_DONE = 0, 3, 4
-EXTENSIONS = frozenset(".avif .bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+EXTENSIONS = frozenset([".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures, and folders of pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if need be")
     best = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=best, help="where to compute, for example cpu or cuda:1 (default: %(default)s)")
+    parser.add_argument("--device", default=best, help="where to compute (default here: %(default)s)")
     return parser
 
 

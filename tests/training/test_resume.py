@@ -1,0 +1,85 @@
+"""A run that was broken off goes on to the very weights of the unbroken run."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from seqca.training.cli import main
+
+ROOT = Path(__file__).parents[2]
+# Two epochs of five batches; gradients of two batches are accumulated, so that an epoch has three steps.
+RECIPE = """
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  devices: 1
+  accumulate_grad_batches: 2
+  limit_val_batches: 1
+  num_sanity_val_steps: 0
+  enable_progress_bar: false
+  enable_model_summary: false
+data:
+  class_path: RoomsDataModule
+  init_args: {tasks: [depth], size: [32, 32], train_length: 11, val_length: 2, batch_size: 2, num_workers: 0}
+last: {every_n_steps: 1}
+panels: {samples: 0}
+"""
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    return ["fit", "--config", str(recipe), "--trainer.logger.save_dir", str(folder), *more]
+
+
+def interrupted_by(number: signal.Signals, epoch: int, batch: int) -> list[str]:
+    key = "--trainer.callbacks"
+    return [
+        f"{key}+=tests.training.interruptions.SignalAt", f"{key}.signal_number={int(number)}", f"{key}.epoch={epoch}",
+        f"{key}.batch={batch}",
+    ]  # fmt: skip
+
+
+def checkpoint(folder: Path) -> Path:
+    return folder / "rooms" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def state(folder: Path) -> dict:
+    return torch.load(checkpoint(folder), weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = tmp_path_factory.mktemp("unbroken")
+    main(command(folder))
+    return state(folder)
+
+
+def assert_same_training_state(left: dict, right: dict) -> None:
+    assert left["global_step"] == right["global_step"] == 6
+    assert left["state_dict"].keys() == right["state_dict"].keys()
+    for key, value in left["state_dict"].items():
+        assert torch.equal(value, right["state_dict"][key]), key
+    for mine, other in zip(left["optimizer_states"], right["optimizer_states"], strict=True):
+        assert mine["param_groups"] == other["param_groups"]
+        for index, moments in mine["state"].items():
+            for key, value in moments.items():
+                assert torch.equal(value, other["state"][index][key]), (index, key)
+
+
+@pytest.mark.parametrize(("epoch", "batch", "steps"), [(1, 3, 4), (1, 0, 3)], ids=["mid-epoch", "after an epoch"])
+def test_a_killed_run_goes_on_to_the_weights_of_the_unbroken_run(unbroken, tmp_path, epoch, batch, steps):
+    killed = subprocess.run(
+        [sys.executable, "-m", "seqca", *command(tmp_path), *interrupted_by(signal.SIGKILL, epoch, batch)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert state(tmp_path)["global_step"] == steps
+    main(command(tmp_path, "--ckpt_path", str(checkpoint(tmp_path))))
+    assert_same_training_state(state(tmp_path), unbroken)
