@@ -64,11 +64,11 @@ def curtains(part: Spot, w: float, sill: float, h: float, style: Style, dice: Di
     cloth = style.cloth(dice)
     top, bottom = sill + h + 0.08, sill - 0.12
     rod = w / 2 + 0.28
-    part.roll((-rod, rod), 0.09, top, 0.015, style.solid(dice), casts=False)
+    part.roll((-rod, rod), 0.07, top, 0.015, style.solid(dice), casts=False)
     for side in (-1.0, 1.0):
         for fold in range(3):
             x = side * (w / 2 + 0.2 - 0.1 * fold)
-            part.column(x, 0.09, (bottom, top - 0.02), (0.055, 0.045), cloth, casts=False)
+            part.column(x, 0.07, (bottom, top - 0.02), (0.055, 0.045), cloth, casts=False)
 
 
 def picture(wall: Spot, w: float, z: float, h: float, style: Style, dice: Dice) -> None:

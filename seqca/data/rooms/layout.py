@@ -178,7 +178,7 @@ def _openings(room: Room) -> None:
         wall = dice.pick(room.walls)
         w, sill = dice.uniform(0.8, 1.9), dice.uniform(0.75, 1.05)
         h = min(dice.uniform(1.0, 1.4), room.size[2] - sill - 0.3)
-        x = dice.uniform(-0.5, 0.5) * (wall.length - w - 0.8)
+        x = dice.uniform(-0.5, 0.5) * max(wall.length - w - 1.4, 0.0)  # what stands in the corners has room
         if len(room.windows) < wanted and wall.take((x - w / 2 - 0.3, sill - 0.15, x + w / 2 + 0.3, sill + h + 0.1)):
             fixtures.window(wall.spot.at(x, 0.0), w, sill, h, room.style, dice)
             room.windows.append((wall, (x - w / 2, sill, x + w / 2, sill + h)))
@@ -247,7 +247,7 @@ def _centre(room: Room, kind: str) -> None:
 
 def _chairs_around(room: Room, table: Spot, w: float, d: float) -> None:
     dice = room.dice
-    places = (-0.24 * w, 0.24 * w) if w > 1.35 else (0.0,)
+    places = (-0.21 * w, 0.21 * w) if w > 1.45 else (0.0,)
     cw, cd, ch = (dice.uniform(*extent) for extent in PIECES["chair"][1:])
     for side in (-1.0, 1.0):
         for x in places:

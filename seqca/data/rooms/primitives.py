@@ -70,7 +70,7 @@ def slab(origin: Scalars, inverse: np.ndarray, half: Scalars) -> tuple[np.ndarra
     return middle - reach, middle + reach
 
 
-def enter_box(origin: tuple[Scalars, ...], inverse: Rays, half: Vector) -> np.ndarray:
+def enter_box(origin: tuple[Scalars, ...], inverse: Rays, half: tuple[Scalars, ...]) -> np.ndarray:
     """Ray parameter where rays enter a box; infinity where they miss it."""
     near, far = slab(origin[0], inverse[0], half[0])
     for i in (1, 2):
@@ -82,7 +82,12 @@ def enter_box(origin: tuple[Scalars, ...], inverse: Rays, half: Vector) -> np.nd
 
 
 def enter_cylinder(
-    origin: tuple[Scalars, ...], direction: Rays, inverse: Rays, half: Vector, axis: int, taper: float
+    origin: tuple[Scalars, ...],
+    direction: Rays,
+    inverse: Rays,
+    half: tuple[Scalars, ...],
+    axis: int,
+    taper: Scalars,
 ) -> np.ndarray:
     """Ray parameter where rays enter a capped cylinder or cone frustum; infinity where they miss it.
 
@@ -107,7 +112,7 @@ def enter_cylinder(
     return near
 
 
-def enter_ellipsoid(origin: tuple[Scalars, ...], direction: Rays, half: Vector) -> np.ndarray:
+def enter_ellipsoid(origin: tuple[Scalars, ...], direction: Rays, half: tuple[Scalars, ...]) -> np.ndarray:
     """Ray parameter where rays enter an ellipsoid; infinity where they miss it.
 
     Scaled to the unit sphere; the discriminant is taken at the point nearest to the centre, as above.
@@ -123,10 +128,13 @@ def enter_ellipsoid(origin: tuple[Scalars, ...], direction: Rays, half: Vector) 
     return entry
 
 
-def enter(primitive: Primitive, origin: tuple[Scalars, ...], direction: Rays, inverse: Rays) -> np.ndarray:
-    """Ray parameter where rays, given in the primitive's frame, enter it; infinity where they miss it."""
-    if primitive.kind == BOX:
-        return enter_box(origin, inverse, primitive.half)
-    if primitive.kind == CYLINDER:
-        return enter_cylinder(origin, direction, inverse, primitive.half, primitive.axis, primitive.taper)
-    return enter_ellipsoid(origin, direction, primitive.half)
+def enter(
+    kind: int, axis: int, half: tuple[Scalars, ...], taper: Scalars,
+    origin: tuple[Scalars, ...], direction: Rays, inverse: Rays,
+) -> np.ndarray:  # fmt: skip
+    """Ray parameter where rays, given in the solid's frame, enter it; infinity where they miss it."""
+    if kind == BOX:
+        return enter_box(origin, inverse, half)
+    if kind == CYLINDER:
+        return enter_cylinder(origin, direction, inverse, half, axis, taper)
+    return enter_ellipsoid(origin, direction, half)

@@ -103,16 +103,20 @@ def pendant(spot: Spot, radius: float, drop: float, style: Style, dice: Dice) ->
 
 
 def dress_top(spot: Spot, w: float, d: float, style: Style, dice: Dice) -> None:
-    """Zero to three things on a top of w × d metres."""
-    places = dice.sample((-0.38, 0.0, 0.38), dice.weighted(((0, 0.2), (1, 0.4), (2, 0.3), (3, 0.1))))
-    for place in places:
-        here = spot.at(place * w, dice.uniform(-0.25, 0.25) * d)
-        kind = dice.weighted((("vase", 0.35), ("lamp", 0.25), ("books", 0.2), ("carton", 0.2)))
+    """Up to three things on a top of w × d metres, one lamp at the most."""
+    places = min(3, max(1, int(w / 0.38)))
+    kinds = [("vase", 0.35), ("books", 0.2), ("carton", 0.2), ("lamp", 0.25)]
+    for place in range(places):
+        if dice.chance(0.4):
+            continue
+        here = spot.at((place - (places - 1) / 2) * w / places, dice.uniform(-0.05, 0.25) * d)
+        kind = dice.weighted(kinds)
         if kind == "vase":
             vase(here, dice.uniform(0.18, 0.34), style, dice)
-        elif kind == "lamp":
-            table_lamp(here, dice.uniform(0.38, 0.55), style, dice)
         elif kind == "books":
-            books(here, min(0.3, 0.35 * w), 0.24, style, dice)
-        else:
+            books(here, min(0.3, 0.5 * w), 0.24, style, dice)
+        elif kind == "carton":
             carton(here, dice.uniform(0.14, 0.24), style, dice)
+        else:
+            table_lamp(here, dice.uniform(0.38, 0.5), style, dice)
+            kinds.pop()

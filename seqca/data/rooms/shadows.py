@@ -6,48 +6,80 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqca.data.rooms.primitives import Primitive, enter, enter_box, reciprocal, to_frame
+from seqca.data.rooms.primitives import Primitive, Vector, enter, enter_box, reciprocal, to_frame
 from seqca.data.rooms.scene import Light, Scene, Sun
 
 _SLACK = 0.01  # metres added to bounds, far above what rounding could take from them
 
 
 @dataclass(frozen=True)
-class Casters:
-    """The O objects that throw shadows: their solids, bounding boxes and the balls around those."""
+class Batch:
+    """S solids of one kind, turn and axis: centre, half three arrays (S, 1) each, taper (S, 1), all float32."""
 
-    solids: list[list[Primitive]]
+    kind: int
+    yaw: tuple[float, float]
+    axis: int
+    centre: tuple[np.ndarray, ...]
+    half: tuple[np.ndarray, ...]
+    taper: np.ndarray
+
+    def hides(self, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """(M,) bool: whether any of the solids meets the segment origin … origin + direction, both (3, M)."""
+        x, y, z = (o - c for o, c in zip(origin, self.centre, strict=True))
+        turned = (*to_frame(self.yaw, direction[0], direction[1]), direction[2])
+        inverse = tuple(reciprocal(d) for d in turned)
+        entry = enter(self.kind, self.axis, self.half, self.taper, (*to_frame(self.yaw, x, y), z), turned, inverse)
+        hits: np.ndarray = (entry > 0.0) & (entry < 1.0)
+        return np.logical_or.reduce(hits, axis=0)
+
+
+@dataclass(frozen=True)
+class Casters:
+    """The O objects that throw shadows: their solids, and bounding boxes `low` … `high` (O, 3) float32."""
+
+    solids: list[list[Batch]]
     low: np.ndarray
     high: np.ndarray
 
     @property
     def centre(self) -> np.ndarray:
-        """(O, 3) float32, of the bounding balls."""
+        """(O, 3), of the bounding boxes and of the balls around them."""
         return 0.5 * (self.low + self.high)
 
     @property
     def radius(self) -> np.ndarray:
-        """(O,) float32, of the bounding balls."""
+        """(O,), of the balls around the bounding boxes."""
         diagonal = self.high - self.low
         return 0.5 * np.sqrt((diagonal * diagonal).sum(axis=1))
 
 
 def find_casters(scene: Scene) -> Casters:
     """The objects of a scene with solids that throw shadows."""
-    groups: dict[int, list[Primitive]] = {}
+    objects: dict[int, dict[tuple[int, tuple[float, float], int], list[Primitive]]] = {}
     for primitive in scene.primitives:
         if primitive.casts:
-            groups.setdefault(primitive.owner, []).append(primitive)
-    low, high = np.full((2, len(groups), 3), np.inf, dtype=np.float32) * np.array([1, -1], np.float32)[:, None, None]
-    for index, solids in enumerate(groups.values()):
-        for solid in solids:
-            cos, sin = abs(solid.yaw[0]), abs(solid.yaw[1])
-            x, y, z = solid.bounding_half()
-            reach = (cos * x + sin * y + _SLACK, sin * x + cos * y + _SLACK, z + _SLACK)
-            for i in range(3):
-                low[index, i] = min(low[index, i], solid.centre[i] - reach[i])
-                high[index, i] = max(high[index, i], solid.centre[i] + reach[i])
-    return Casters(list(groups.values()), low, high)
+            alike = (primitive.kind, primitive.yaw, primitive.axis)
+            objects.setdefault(primitive.owner, {}).setdefault(alike, []).append(primitive)
+    low, high = np.empty((2, len(objects), 3), dtype=np.float32)
+    for index, batches in enumerate(objects.values()):
+        boxes = np.array([_bounds(p) for batch in batches.values() for p in batch])
+        low[index], high[index] = boxes[:, 0].min(axis=0) - _SLACK, boxes[:, 1].max(axis=0) + _SLACK
+    return Casters([[_batch(b) for b in batches.values()] for batches in objects.values()], low, high)
+
+
+def _bounds(primitive: Primitive) -> tuple[Vector, Vector]:
+    """Opposite corners of the box, parallel to the room, that holds a solid."""
+    (x, y, z), (hx, hy, hz) = primitive.centre, primitive.bounding_half()
+    cos, sin = abs(primitive.yaw[0]), abs(primitive.yaw[1])
+    reach_x, reach_y = cos * hx + sin * hy, sin * hx + cos * hy
+    return (x - reach_x, y - reach_y, z - hz), (x + reach_x, y + reach_y, z + hz)
+
+
+def _batch(alike: list[Primitive]) -> Batch:
+    centre = np.array([p.centre for p in alike], dtype=np.float32).T[..., None]
+    half = np.array([p.half for p in alike], dtype=np.float32).T[..., None]
+    taper = np.array([[p.taper] for p in alike], dtype=np.float32)
+    return Batch(alike[0].kind, alike[0].yaw, alike[0].axis, tuple(centre), tuple(half), taper)
 
 
 def hidden(casters: Casters, candidates: np.ndarray, start: np.ndarray, to: np.ndarray) -> np.ndarray:
@@ -57,33 +89,20 @@ def hidden(casters: Casters, candidates: np.ndarray, start: np.ndarray, to: np.n
     bounding box, and what meets that against its solids.
     """
     result = np.zeros(start.shape[1], dtype=bool)
-    for index, solids in enumerate(casters.solids):
-        at = np.flatnonzero(candidates[index] & ~result)
+    for batches, candidate, centre, high in zip(casters.solids, candidates, casters.centre, casters.high, strict=True):
+        at = np.flatnonzero(candidate & ~result)
         if not at.size:
             continue
         origin, direction = start[:, at], to[:, at]
-        if len(solids) > 1:
-            centre = casters.centre[index]
-            half = casters.high[index] - centre
-            entry = enter_box(tuple(origin - centre[:, None]), tuple(reciprocal(direction)), tuple(half))
-            # A start inside the box has a negative entry.
-            near = np.flatnonzero(entry < 1.0)
-            at, origin, direction = at[near], origin[:, near], direction[:, near]
-        frames = {}
-        for solid in solids:
-            if solid.yaw not in frames:
-                turned = (*to_frame(solid.yaw, direction[0], direction[1]), direction[2])
-                frames[solid.yaw] = turned, tuple(map(reciprocal, turned))
-            turned, inverse = frames[solid.yaw]
-            x, y, z = (origin[i] - solid.centre[i] for i in range(3))
-            entry = enter(solid, (*to_frame(solid.yaw, x, y), z), turned, inverse)
-            result[at[(entry > 0.0) & (entry < 1.0)]] = True
+        entry = enter_box(tuple(origin - centre[:, None]), tuple(reciprocal(direction)), tuple(high - centre))
+        near = np.flatnonzero(entry < 1.0)  # negative where the start is inside the box
+        at, origin, direction = at[near], origin[:, near], direction[:, near]
+        for batch in batches:
+            result[at] |= batch.hides(origin, direction)
     return result
 
 
-def lamp_light(
-    light: Light, casters: Casters, point: np.ndarray, normal: np.ndarray, jitter: np.ndarray
-) -> np.ndarray:
+def lamp_light(light: Light, casters: Casters, point: np.ndarray, normal: np.ndarray, jitter: np.ndarray) -> np.ndarray:
     """(N,) share of the light's strength that arrives: cosine, distance, and hidden or not.
 
     `jitter` (3, N) in units of the light's radius moves the light from pixel to pixel, for soft shadows.

@@ -113,7 +113,7 @@ def trace(scene: Scene, height: int, width: int) -> Hits:
             frames[primitive.yaw] = (turned, tuple(map(reciprocal, turned)))
         part = slice(y0, y1), slice(x0, x1)
         direction, inverse = (tuple(c[part] for c in vectors) for vectors in frames[primitive.yaw])
-        entry = enter(primitive, origin, direction, inverse)
+        entry = enter(primitive.kind, primitive.axis, primitive.half, primitive.taper, origin, direction, inverse)
         nearer = (entry < depth[part]) & (entry > 0.0)
         np.copyto(depth[part], entry, where=nearer)
         np.copyto(solid[part], number, where=nearer)
