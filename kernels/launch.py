@@ -13,10 +13,27 @@ import torch
 from torch import Tensor
 
 Row = tuple[Any, ...]
-Layout = tuple[int, int, int]
+
+
+class Layout(NamedTuple):
+    """What holds for all maps of one name in a launch.
+
+    `axis`: 0 where tokens are contiguous, 1 where channels are, -1 where neither is; `unit` elements divide all other
+    strides (and the tokens, where these are contiguous); `address` bytes divide the addresses; `wide` where offsets
+    inside a tile need 64 bits. All others do have them.
+    """
+
+    axis: int
+    unit: int
+    address: int
+    wide: bool
+
 
 MAX_ENTRIES = 16
 """Entries of one launch. A row is about 64 bytes per map and CUDA promises 4 KB of arguments."""
+
+LARGEST_TILE = 1024
+"""Tokens or channels of a tile at most."""
 
 
 class Launch(NamedTuple):
@@ -90,22 +107,22 @@ class Batch(NamedTuple):
     buffers: dict[str, tuple[Row, ...]]
 
 
-def _layout(tensor: Tensor, tokens: int) -> Layout:
-    """Contiguous axis, divisor of all other strides in elements, divisor of the address in bytes."""
-    axis = 1 if tensor.stride(-1) == 1 else 0 if tensor.stride(-2) == 1 else -1
+def _layout(tensor: Tensor) -> Layout:
+    token_stride, channel_stride = tensor.stride()[-2:]
+    wide = LARGEST_TILE * (token_stride + channel_stride) >= 2**31
     size = tensor.element_size()
-    numbers = [stride for i, stride in enumerate(tensor.stride()) if i != tensor.dim() - 2 + axis]
-    if axis == 0:
-        numbers.append(tokens)
-    if axis == -1:
-        return axis, 1, size
+    if channel_stride == 1:
+        axis, others = 1, tensor.stride()[:-1]
+    elif token_stride == 1:
+        axis, others = 0, (*tensor.stride()[:-2], channel_stride, tensor.shape[-2])
+    else:
+        return Layout(-1, 1, size, wide)
     unit = 16 // size
-    while unit > 1 and any(number % unit for number in numbers):
+    while any(number % unit for number in others):
         unit //= 2
-    address = 16
-    while tensor.data_ptr() % address:
-        address //= 2
-    return axis, unit, min(address, unit * size)
+    while tensor.data_ptr() % (unit * size):
+        unit //= 2
+    return Layout(axis, unit, unit * size, wide)
 
 
 def _pairs(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
@@ -160,7 +177,7 @@ def batches(
         if 0 in tensors[0].shape[:-1]:
             continue
         for pair in _pairs(tuple(tensors)):
-            key = tuple(_layout(tensor, tensor.shape[-2]) for tensor in pair[: len(views)])
+            key = tuple(_layout(tensor) for tensor in pair[: len(views)])
             groups.setdefault(key, []).append((pair, share_of))
     for key, members in groups.items():
         for i in range(0, len(members), MAX_ENTRIES):

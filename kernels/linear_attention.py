@@ -286,7 +286,7 @@ BLOCKS: dict[tuple[int, int], Shape] = {
     (16, 2): Shape(*(Blocks(128, 16, 16, 4, 3),) * 4),
     (32, 2): Shape(*(Blocks(128, 32, 32, 4, 3),) * 4),
     (64, 2): Shape(
-        Blocks(128, 64, 64, 4, 3), Blocks(128, 64, 64, 4, 3), Blocks(64, 64, 64, 4, 3), Blocks(64, 64, 64, 4, 3)
+        Blocks(64, 64, 64, 4, 3), Blocks(64, 64, 64, 4, 3), Blocks(64, 64, 64, 4, 3), Blocks(64, 64, 64, 4, 3)
     ),
     (128, 2): Shape(
         Blocks(64, 128, 128, 8, 3), Blocks(64, 128, 128, 8, 3), Blocks(64, 128, 128, 8, 2), Blocks(64, 128, 128, 8, 2)

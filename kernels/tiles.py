@@ -37,8 +37,7 @@ def locate(sizes):
 def view(entry, lead, inner, table, LAYOUT: tl.constexpr):
     """(pointer to token 0 and channel 0, token stride, channel stride) of one matrix of `launch.Batch.views`.
 
-    LAYOUT = (contiguous axis: 0 tokens, 1 channels, -1 neither; elements that divide every other stride and
-    offset; bytes that divide the pointer) is what the compiler needs for wide, coalesced accesses.
+    LAYOUT is a `launch.Layout`: what the compiler needs to know for wide, coalesced accesses.
     """
     AXIS: tl.constexpr = LAYOUT[0]
     UNIT: tl.constexpr = LAYOUT[1]
@@ -46,8 +45,14 @@ def view(entry, lead, inner, table, LAYOUT: tl.constexpr):
     inner_stride = tl.cast(pick(entry, table, 2), tl.int64)
     offset = (lead // inner) * outer_stride + (lead % inner) * inner_stride
     pointer = tl.multiple_of(pick(entry, table, 0) + tl.multiple_of(offset, UNIT), LAYOUT[2])
-    token_stride = tl.multiple_of(tl.cast(pick(entry, table, 3), tl.int64), 1 if AXIS == 0 else UNIT)
-    channel_stride = tl.multiple_of(tl.cast(pick(entry, table, 4), tl.int64), 1 if AXIS == 1 else UNIT)
+    index: tl.constexpr = tl.int64 if LAYOUT[3] else tl.int32
+    token_stride = tl.cast(pick(entry, table, 3), index)
+    channel_stride = tl.cast(pick(entry, table, 4), index)
+    # Arithmetic, as hints on the arguments of a kernel are ignored.
+    if AXIS != 0:
+        token_stride = token_stride // UNIT * UNIT
+    if AXIS != 1:
+        channel_stride = channel_stride // UNIT * UNIT
     return pointer, token_stride, channel_stride
 
 
@@ -66,7 +71,7 @@ def load_tile(source, start, tokens, channels, CHANNELS: tl.constexpr, ROWS: tl.
     else:
         offsets = rows[:, None] * token_stride + channels[None, :] * channel_stride
     mask = (rows < left)[:, None] & (channels < CHANNELS)[None, :]
-    return tl.load(pointer + start * token_stride + offsets, mask=mask, other=0.0)
+    return tl.load(pointer + tl.cast(start, tl.int64) * token_stride + offsets, mask=mask, other=0.0)
 
 
 @triton.jit
