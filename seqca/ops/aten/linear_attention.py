@@ -51,7 +51,7 @@ def _backward(
     dq_tokens, dk_tokens, dv_tokens = _batched(dq), _batched(dk), _batched(dv)
     grad, q, k, v = _batched(grad), _batched(q), _batched(k), _batched(v)
     sums, normaliser = _split(state)
-    d_sums, d_normaliser = torch.zeros_like(sums.mT), torch.zeros_like(normaliser)
+    d_sums, d_normaliser = sums.new_zeros(sums.mT.shape), torch.zeros_like(normaliser)
     for piece in _pieces(q):
         query, gradient = _wide(q[:, piece]), _wide(grad[:, piece])
         unclamped = _times_row(query, normaliser)
