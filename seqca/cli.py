@@ -1,16 +1,50 @@
-"""The command `seqca`: finds out which part of the package a subcommand needs and hands over to it."""
+"""The command `seqca`: hands over to the part of the package that a subcommand needs, and imports no other."""
 
+import argparse
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-# subcommand: (what it does, module that carries it out by main(arguments), extra of the package that it needs)
-COMMANDS = {
-    "fit": ("train a network", "seqca.training.cli", "train"),
-    "validate": ("score a checkpoint on the validation set", "seqca.training.cli", "train"),
-    "test": ("score a checkpoint on the test set", "seqca.training.cli", "train"),
-    "predict": ("predict every task for pictures of your own", "seqca.training.predict", "train"),
+
+def train(arguments: Sequence[str]) -> int:
+    from seqca.training.cli import main
+
+    return main(arguments)
+
+
+def predict(arguments: Sequence[str]) -> int:
+    from seqca.training.predict import main
+
+    return main(arguments[1:])
+
+
+def explain(arguments: Sequence[str]) -> int:
+    from seqca import explain
+
+    print(explain(device_of(arguments)))
+    return 0
+
+
+def selftest(arguments: Sequence[str]) -> int:
+    from seqca import selftest
+
+    return 0 if selftest(device_of(arguments)) else 1
+
+
+def device_of(arguments: Sequence[str]) -> str | None:
+    parser = argparse.ArgumentParser(prog=f"seqca {arguments[0]}", description=COMMANDS[arguments[0]][0])
+    parser.add_argument("--device", help="cpu or cuda; by default cuda where there is a GPU")
+    return parser.parse_args(arguments[1:]).device
+
+
+# name: (what it does, the function that does it, given the whole command line)
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "fit": ("train a network", train),
+    "validate": ("score a checkpoint on the validation set", train),
+    "test": ("score a checkpoint on the test set", train),
+    "predict": ("predict every task for pictures of your own", predict),
+    "explain": ("tell which backend each operator would use here, and why not the others", explain),
+    "selftest": ("judge every operator on every backend that can run here", selftest),
 }
 
 USAGE = "\n".join([
@@ -18,7 +52,7 @@ USAGE = "\n".join([
     "",
     "Sequential Cross Attention multi-task networks: several dense predictions from one image.",
     "",
-    *(f"  {name:<10}{summary}" for name, (summary, _, _) in COMMANDS.items()),
+    *(f"  {name:<10}{summary}" for name, (summary, _) in COMMANDS.items()),
     "",
     "seqca COMMAND --help lists the options of a command, seqca --version tells the version.",
 ])  # fmt: skip
@@ -37,15 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"seqca: unknown command {command!r}\n\n{USAGE}", file=sys.stderr)
         return 2
-    _, module, extra = COMMANDS[command]
     try:
-        run = import_module(module).main
+        return COMMANDS[command][1](arguments)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "seqca":
+        if (error.name or "seqca").split(".")[0] == "seqca":
             raise
         print(
-            f"seqca {command} needs the module {error.name!r}, which is not installed: pip install 'seqca[{extra}]'",
+            f"seqca {command} needs the module {error.name!r}, which is not installed: pip install 'seqca[train]'",
             file=sys.stderr,
         )
         return 1
-    return run(arguments)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from seqca.data.normalise import denormalise
@@ -40,7 +41,7 @@ class ImagePanels(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for index in range(min(self.samples, len(batch["image"]))):
-                    panel = draw_sample(batch, outputs, index, pl_module.hparams["class_names"])
+                    panel = to_array(draw_sample(batch, outputs, index, pl_module.hparams["class_names"]))
                     logger.experiment.add_image(
                         f"val/{batch['name'][index]}", panel, trainer.global_step, dataformats="HWC"
                     )
@@ -48,15 +49,14 @@ class ImagePanels(Callback):
 
 def draw_sample(
     batch: Mapping[str, Any], predictions: Mapping[str, Tensor], index: int, class_names: Mapping[str, list[str]] | None
-) -> Any:
-    """The panel (H, W, 3) uint8 of one sample of a batch, predictions above labels."""
-    figure = draw_panel(
+) -> Figure:
+    """The panel of one sample of a batch, predictions above labels."""
+    return draw_panel(
         denormalise(batch["image"][index].cpu()),
         {task: prediction[index].cpu().numpy() for task, prediction in predictions.items()},
         {task: batch[task][index].cpu().numpy() for task in predictions},
         class_names,
     )
-    return to_array(figure)
 
 
 class ScoresFile(Callback):

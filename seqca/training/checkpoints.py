@@ -108,9 +108,7 @@ class LastCheckpoint(Callback):
         trainer.save_checkpoint(self._path(trainer))
 
     def _stop(self, trainer: Trainer) -> None:
-        rank_zero_info(
-            f"\nStopped after step {trainer.global_step}; to go on, repeat the command with --ckpt_path {self._path(trainer)}"
-        )
+        rank_zero_info(f"\nStopped after step {trainer.global_step}. To go on, add --ckpt_path {self._path(trainer)}")
         raise SIGTERMException if trainer.received_sigterm else KeyboardInterrupt
 
     @staticmethod

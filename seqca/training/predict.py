@@ -4,7 +4,7 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         save_arrays(options.out / f"{names[path]}.npz", predictions)
         save_panel(draw_panel(image, predictions, None, class_names), options.out / f"{names[path]}.png")
         written += 1
+        if names[path] != path.stem:
+            tqdm.write(f"{path}: as {names[path]}")
     for problem in problems:
         print(f"seqca predict: skipped {problem}", file=sys.stderr)
     print(f"{written} of {written + len(problems)} done, in {options.out}")
@@ -92,41 +94,16 @@ def find_images(paths: Iterable[Path], out: Path) -> tuple[list[Path], list[str]
     return list(images), problems
 
 
-def output_names(images: Sequence[Path]) -> dict[Path, str]:
-    """A name for the outputs of each image, no two alike, not even to a file system that ignores case.
-
-    It is the image's own name without extension; to those that others have too, the extension and then the folders
-    around are added, from the inside out, and in the end a number.
-    """
-    candidates = {path: [*name_candidates(path)] for path in images}
-    level = dict.fromkeys(images, 0)
-
-    def name(path: Path) -> str:
-        known = candidates[path]
-        spare = level[path] - len(known) + 1
-        return known[level[path]] if spare <= 0 else f"{known[-1]}_{images.index(path)}_{spare}"
-
-    while clashing := [paths for paths in group_by_name(images, name) if len(paths) > 1]:
-        for path in itertools.chain.from_iterable(clashing):
-            level[path] += 1
-    return {path: name(path) for path in images}
-
-
-def name_candidates(path: Path) -> Iterator[str]:
-    absolute = path.absolute()
-    full = absolute.name.replace(".", "_")
-    yield absolute.stem
-    yield full
-    for folder in reversed(absolute.parts[1:-1]):
-        full = f"{folder}_{full}"
-        yield full
-
-
-def group_by_name(images: Iterable[Path], name: Callable[[Path], str]) -> Iterable[list[Path]]:
-    groups: dict[str, list[Path]] = {}
+def output_names(images: Iterable[Path]) -> dict[Path, str]:
+    """A name for the outputs of each image, its own without extension; where an earlier image has that, by the eyes
+    of a file system that ignores case, with a number: x, x_2, x_3."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
     for path in images:
-        groups.setdefault(name(path).casefold(), []).append(path)
-    return groups.values()
+        candidates = itertools.chain([path.stem], (f"{path.stem}_{number}" for number in itertools.count(2)))
+        names[path] = next(name for name in candidates if name.casefold() not in taken)
+        taken.add(names[path].casefold())
+    return names
 
 
 class UnreadableImage(ValueError):

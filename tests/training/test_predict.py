@@ -1,0 +1,142 @@
+"""`seqca predict`: any picture in, panels and arrays out, nothing lost on the way."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from PIL import Image
+
+from seqca.models import to_published_state
+from seqca.training.module import MultiTaskModule
+from seqca.training.predict import DONE, NOTHING_DONE, SOME_FAILED, main, output_names, read_image
+
+
+@pytest.fixture(scope="module")
+def module() -> MultiTaskModule:
+    torch.manual_seed(0)
+    return MultiTaskModule({"semseg": 4, "depth": 1}, class_names={"semseg": ["wall", "floor", "sofa", "lamp"]}).eval()
+
+
+@pytest.fixture(scope="module")
+def ckpt(module: MultiTaskModule, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}, path)
+    return str(path)
+
+
+def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (37, 21)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+    return path
+
+
+def test_arrays_have_the_pictures_size_and_the_units_of_the_network(module, ckpt, tmp_path):
+    path = picture(tmp_path / "in" / "room.png")
+    assert main(["--ckpt", ckpt, "--images", str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]) == DONE
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["room.npz", "room.png"]
+    arrays = np.load(tmp_path / "out" / "room.npz")
+    assert arrays["semseg"].shape == (21, 37) and arrays["semseg"].dtype == np.uint8
+    assert arrays["depth"].shape == (1, 21, 37) and arrays["depth"].dtype == np.float32
+    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+    image = (torch.from_numpy(np.array(Image.open(path))) / 255 - mean) / deviation
+    expected = module.network.predict(image.permute(2, 0, 1)[None])
+    assert np.array_equal(arrays["semseg"], expected["semseg"][0].numpy())
+    np.testing.assert_allclose(arrays["depth"], expected["depth"][0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_unreadable_files_are_reported_and_the_rest_is_done(ckpt, tmp_path, capsys):
+    picture(tmp_path / "in" / "good.jpg")
+    whole = picture(tmp_path / "in" / "cut.png", size=(64, 64)).read_bytes()
+    (tmp_path / "in" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in" / "text.jpg").write_text("no picture")
+    (tmp_path / "in" / "notes.txt").write_text("not asked for")
+    arguments = ["--ckpt", ckpt, "--images", str(tmp_path / "in"), str(tmp_path / "nowhere.png"), "--out"]
+    assert main([*arguments, str(tmp_path / "out")]) == SOME_FAILED
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good.npz", "good.png"]
+    printed = capsys.readouterr()
+    assert all(name in printed.err for name in ("cut.png", "text.jpg", "nowhere.png"))
+    assert "notes.txt" not in printed.err
+    assert "1 of 4" in printed.out
+
+
+def test_nothing_readable_has_a_status_of_its_own(ckpt, tmp_path):
+    assert main(["--ckpt", ckpt, "--images", str(tmp_path / "none.jpg"), "--out", str(tmp_path / "out")]) == NOTHING_DONE
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, capsys):
+    path = picture(tmp_path / "in" / "room.png")
+    (tmp_path / "bad.ckpt").write_text("nothing")
+    for bad in ("bad.ckpt", "missing.ckpt"):
+        arguments = ["--ckpt", str(tmp_path / bad), "--images", str(path), "--out", str(tmp_path / "out")]
+        assert main(arguments) == NOTHING_DONE
+        assert bad in capsys.readouterr().err
+
+
+def test_the_folder_of_the_pictures_is_refused_as_the_folder_to_write_to(ckpt, tmp_path, capsys):
+    path = picture(tmp_path / "room.png")
+    before = path.read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        main(["--ckpt", ckpt, "--images", str(path), "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert path.read_bytes() == before
+
+
+def test_a_second_run_does_not_take_the_first_ones_panels_for_pictures(ckpt, tmp_path, capsys):
+    picture(tmp_path / "room.png")
+    for _ in range(2):
+        assert main(["--ckpt", ckpt, "--images", str(tmp_path), "--out", str(tmp_path / "out")]) == DONE
+        assert "1 of 1" in capsys.readouterr().out
+
+
+def test_a_published_checkpoint_predicts_too(module, tmp_path):
+    path = picture(tmp_path / "in" / "room.png")
+    torch.save({"model": to_published_state(module.network.state_dict())}, tmp_path / "published.pth")
+    arguments = ["--ckpt", str(tmp_path / "published.pth"), "--images", str(path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == DONE
+    assert set(np.load(tmp_path / "out" / "room.npz")) == {"semseg", "depth"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["a/x.jpg", "a/y.jpg"], ["x", "y"]),
+        (["a/x.jpg", "a/x.png"], ["x", "x_2"]),
+        (["a/x.jpg", "b/X.jpg"], ["x", "X_2"]),
+        (["a/x_2.jpg", "a/x.jpg", "b/x.jpg", "b/x.png"], ["x_2", "x", "x_3", "x_4"]),
+    ],
+)
+def test_no_two_pictures_share_the_name_of_their_outputs(files, expected):
+    assert list(output_names([Path(file) for file in files]).values()) == expected
+
+
+def test_exif_orientation_is_respected(tmp_path):
+    upright = Image.new("RGB", (40, 20), "red")
+    upright.paste("blue", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    upright.save(tmp_path / "turned.png", exif=exif)
+    image = read_image(tmp_path / "turned.png")
+    assert image.shape == (40, 20, 3)
+    assert (image[:20] == (0, 0, 255)).all() and (image[20:] == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_every_common_mode_becomes_rgb(tmp_path, mode):
+    path = picture(tmp_path / f"room.{'jpg' if mode == 'CMYK' else 'png'}", mode)
+    image = read_image(path)
+    assert image.shape == (21, 37, 3) and image.dtype == np.uint8
+
+
+def test_sixteen_bits_of_grey_keep_their_brightness(tmp_path):
+    Image.fromarray(np.full((4, 4), 0x8080, np.uint16)).save(tmp_path / "grey.png")
+    assert (read_image(tmp_path / "grey.png") == 0x80).all()
+
+
+def test_what_is_transparent_becomes_white(tmp_path):
+    Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png") == 255).all()
