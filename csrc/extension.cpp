@@ -7,6 +7,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "build_information.h"
 #include "linear_attention.h"
 
 STABLE_TORCH_LIBRARY(seqca_cuda, library) {

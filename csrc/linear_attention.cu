@@ -16,36 +16,40 @@ namespace seqca {
 namespace {
 
 using linear_attention::Entries;
+using linear_attention::Kernel;
 using linear_attention::Launches;
 using linear_attention::Maps;
 using linear_attention::Memory;
+using linear_attention::resident_blocks;
 using torch::headeronly::ScalarType;
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, 2) sum_source(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::sum_source, S::channels))
+    sum_source(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
   linear_attention::sum_source<S>(entries, blockIdx.x, shared);
 }
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, 2) map_target(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::map_target, S::channels))
+    map_target(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
   linear_attention::map_target<S>(entries, blockIdx.x, shared);
 }
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, 2) differentiate_target(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::differentiate_target, S::channels))
+    differentiate_target(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
   linear_attention::differentiate_target<S>(entries, blockIdx.x, shared);
 }
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, 2) differentiate_source(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::differentiate_source, S::channels))
+    differentiate_source(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
   linear_attention::differentiate_source<S>(entries, blockIdx.x, shared);
 }
-
-enum class Kernel { sum_source, map_target, differentiate_target, differentiate_source };
 
 template <class S>
 auto kernel_and_memory(Kernel kernel) {

@@ -68,6 +68,19 @@ struct Memory {
       2 * S::buffers * S::tile_bytes + S::state_bytes + last_bytes + 2 * S::stage_bytes;
 };
 
+// Blocks on a multiprocessor that the compiler leaves registers for, as many as it can without spilling. At 72
+// channels a block has three warps, else four.
+enum class Kernel { sum_source, map_target, differentiate_target, differentiate_source };
+SEQCA_MAP int resident_blocks(Kernel kernel, int channel_class) {
+  const bool small = channel_class == 18, middle = channel_class == 36;
+  switch (kernel) {
+    case Kernel::sum_source: return middle ? 4 : 5;
+    case Kernel::map_target: return small ? 6 : middle ? 5 : 4;
+    case Kernel::differentiate_target: return small ? 4 : middle ? 3 : 2;
+    default: return small ? 5 : 4;
+  }
+}
+
 // Cuts a kernel's shared memory into pieces.
 struct Carver {
   char* next;

@@ -1,0 +1,1 @@
+"""Backend `cuda`: CUDA C++ from `csrc/`, in the extension `seqca._C`. One module per operator."""
