@@ -19,7 +19,9 @@ from seqca.colour import palette
 from seqca.data.labels import check_label
 from seqca.losses import MultiTaskLoss
 from seqca.metrics import MultiTaskMetric, best_constant, delta_m
+from seqca.reference.upsampled_loss import Loss
 from seqca.tasks import available_tasks, get_task, register_task
+from tests.metrics.examples import labels_and_predictions
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tasks.md"
 CHANNELS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1, "sal": 1, "human_parts": 7}
@@ -34,8 +36,17 @@ def test_the_six_tasks_have_their_published_weights_and_directions() -> None:
     assert [get_task(name).weight for name in available_tasks()] == [1, 1, 10, 50, 5, 2]
     assert [name for name in available_tasks() if not get_task(name).higher_is_better] == ["depth", "normals"]
     assert [get_task(name).channels for name in available_tasks()] == [None, 1, 3, 1, 1, 7]
+    assert [get_task(name).loss for name in available_tasks()] == [
+        Loss("cross_entropy", ignore=255),
+        Loss("l1", ignore=255),
+        Loss("unit_l1", ignore=255),
+        Loss("balanced_bce", positive_weight=0.95),
+        Loss("balanced_bce"),
+        Loss("cross_entropy", ignore=255),
+    ]
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_the_document_s_table_agrees_with_the_registry() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     rows = {
@@ -68,6 +79,16 @@ def test_a_name_is_registered_once() -> None:
 def test_a_task_that_makes_no_sense_cannot_be_made(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(get_task("depth"), **{field: value})
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_labels_outside_their_range_are_refused_and_ignored_pixels_are_not(name: str) -> None:
+    task, (labels, _) = get_task(name), labels_and_predictions(1)
+    label = labels[name][0]
+    check_label(label, task.labels, source="a test", task=name)
+    label[..., 5, 5] = {"normals": 2, "depth": 0}.get(name, -1)
+    with pytest.raises(ValueError, match=f"the {name} label has the v.*row 5, column 5"):
+        check_label(label, task.labels, source="a test", task=name)
 
 
 @pytest.mark.parametrize("name", CHANNELS)
@@ -110,9 +131,9 @@ def test_predictions_and_labels_become_pictures_with_ignored_pixels_black(name: 
 
 
 def test_colours_mean_what_the_field_expects() -> None:
-    towards_camera, floor = np.array([0.0, 0, -1]), np.array([0.0, -1, 0])
-    normals = np.stack([towards_camera, floor], -1)[:, None].astype(np.float32)
-    assert get_task("normals").colour(normals)[0].tolist() == [[128, 128, 255], [128, 255, 128]]
+    towards_camera, floor, to_the_right = [0, 0, -1], [0, -1, 0], [1, 0, 0]
+    normals = np.array([towards_camera, floor, to_the_right], np.float32).T[:, None]
+    assert get_task("normals").colour(normals)[0].tolist() == [[128, 128, 255], [128, 255, 128], [255, 128, 128]]
     depth = np.array([[[0.0, 1, 3, 9]]], np.float32)
     lightness = get_task("depth").colour(depth, low=1, high=3).astype(int).sum(-1)[0]
     assert lightness[0] == lightness[1] > lightness[2] == lightness[3]  # clipped to the range; near is light

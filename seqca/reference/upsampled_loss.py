@@ -63,10 +63,12 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
             the ignore value, with its position. (On a GPU torch's own assertion stops the process.)
         TypeError: dtypes that do not fit.
     """
-    _check(prediction, target, loss)
+    check_arguments(prediction, target, loss)
     upsampled = F.interpolate(prediction, target.shape[-2:], mode="bilinear", align_corners=False)
     if upsampled.dtype in (torch.float16, torch.bfloat16):
         upsampled = upsampled.float()  # sums over an image overflow float16
+    if loss.kind != "cross_entropy":
+        target = target.to(upsampled.dtype)
     return _FUNCTIONS[loss.kind](upsampled, target, loss)
 
 
@@ -79,17 +81,9 @@ def _cross_entropy(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     try:
         total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
     except IndexError:  # torch looks at every label on the CPU, but does not say where the bad one is
-        raise _class_error(target, logits.shape[1], loss.ignore) from None
+        check_classes(target, logits.shape[1], loss.ignore)
+        raise
     return total / _valid(target, loss.ignore).sum().clamp(min=1)
-
-
-def _class_error(target: Tensor, classes: int, ignore: float | None) -> ValueError:
-    bad = ((target < 0) | (target >= classes)) & _valid(target, ignore)
-    image, row, column = bad.nonzero()[0].tolist()
-    return ValueError(
-        f"target holds {target[image, row, column].item()} at image {image}, row {row}, column {column}, "
-        f"expected classes 0 to {classes - 1}" + ("" if ignore is None else f", or {ignore:g} for ignored pixels")
-    )
 
 
 def _l1(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
@@ -135,7 +129,19 @@ _FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Loss], Tensor]] = {
 }
 
 
-def _check(prediction: Tensor, target: Tensor, loss: Loss) -> None:
+def check_classes(target: Tensor, classes: int, ignore: float | None) -> None:
+    """ValueError with the first label that is neither in [0, classes) nor the ignore value; waits for a GPU."""
+    bad = ((target < 0) | (target >= classes)) & _valid(target, ignore)
+    if bad.any():
+        image, row, column = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"target holds {target[image, row, column].item()} at image {image}, row {row}, column {column}, "
+            f"expected classes 0 to {classes - 1}" + ("" if ignore is None else f", or {ignore:g} for ignored pixels")
+        )
+
+
+def check_arguments(prediction: Tensor, target: Tensor, loss: Loss) -> None:
+    """Whether dtypes, shapes and devices fit the loss; raises as `upsampled_loss` says."""
     if not prediction.is_floating_point():
         raise TypeError(f"prediction must be floating, got {prediction.dtype}")
     if prediction.ndim != 4:

@@ -113,6 +113,14 @@ def test_predictions_at_ignored_pixels_have_no_say(name: str) -> None:
     assert moved.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("kind", ["balanced_bce", "two_class"])
+def test_ignored_pixels_do_not_count_as_negatives_either(kind: str) -> None:
+    prediction, target = example(Loss(kind, ignore=IGNORE))
+    expected = upsampled_loss(prediction, target, Loss(kind, ignore=IGNORE))
+    target[target == IGNORE] = -1
+    assert upsampled_loss(prediction, target, Loss(kind, ignore=-1)).item() == expected.item()
+
+
 def test_two_class_loss_is_the_class_weighted_cross_entropy_over_all_valid_pixels() -> None:
     prediction, target = example(LOSSES["two_class, counted"])
     valid = target[:, 0] != IGNORE
