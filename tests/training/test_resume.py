@@ -13,7 +13,8 @@ pytest.importorskip("lightning")
 from seqca.training.cli import main
 
 ROOT = Path(__file__).parents[2]
-# Two epochs of five batches; gradients of two batches are accumulated, so that an epoch has three steps.
+# Two epochs of three batches; gradients of two batches are accumulated, so that an epoch has two steps, the second of
+# which is of one batch.
 RECIPE = """
 trainer:
   max_epochs: 2
@@ -26,8 +27,9 @@ trainer:
   enable_model_summary: false
 data:
   class_path: RoomsDataModule
-  init_args: {tasks: [depth], size: [32, 32], train_length: 11, val_length: 2, batch_size: 2, num_workers: 0}
+  init_args: {tasks: [depth], size: [32, 32], train_length: 7, val_length: 2, batch_size: 2, num_workers: 0}
 last: {every_n_steps: 1}
+best: {save_top_k: 0}
 panels: {samples: 0}
 """
 
@@ -54,6 +56,11 @@ def state(folder: Path) -> dict:
     return torch.load(checkpoint(folder), weights_only=True)
 
 
+def go_on(folder: Path) -> None:
+    main(command(folder, "--ckpt_path", str(checkpoint(folder))))
+    assert [path.name for path in (folder / "rooms").iterdir()] == ["version_0"], "a run goes on in its own folder"
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("unbroken")
@@ -62,7 +69,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def assert_same_training_state(left: dict, right: dict) -> None:
-    assert left["global_step"] == right["global_step"] == 6
+    assert left["global_step"] == right["global_step"] == 4
     assert left["state_dict"].keys() == right["state_dict"].keys()
     for key, value in left["state_dict"].items():
         assert torch.equal(value, right["state_dict"][key]), key
@@ -73,13 +80,27 @@ def assert_same_training_state(left: dict, right: dict) -> None:
                 assert torch.equal(value, other["state"][index][key]), (index, key)
 
 
-@pytest.mark.parametrize(("epoch", "batch", "steps"), [(1, 3, 4), (1, 0, 3)], ids=["mid-epoch", "after an epoch"])
-def test_a_killed_run_goes_on_to_the_weights_of_the_unbroken_run(unbroken, tmp_path, epoch, batch, steps):
+def test_a_killed_run_goes_on_to_the_weights_of_the_unbroken_run(unbroken, tmp_path):
     killed = subprocess.run(
-        [sys.executable, "-m", "seqca", *command(tmp_path), *interrupted_by(signal.SIGKILL, epoch, batch)],
+        [sys.executable, "-m", "seqca", *command(tmp_path), *interrupted_by(signal.SIGKILL, epoch=1, batch=2)],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert state(tmp_path)["global_step"] == 3
+    go_on(tmp_path)
+    assert_same_training_state(state(tmp_path), unbroken)
+
+
+@pytest.mark.parametrize(
+    ("number", "batch", "steps"),
+    [(signal.SIGINT, 0, 1), (signal.SIGTERM, 1, 1), (signal.SIGINT, 2, 2)],
+    ids=["Ctrl-C while gradients are accumulated", "SIGTERM", "Ctrl-C at the end of an epoch"],
+)
+def test_an_interrupted_run_ends_its_step_saves_and_goes_on(unbroken, tmp_path, number, batch, steps):
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit):
+        main(command(tmp_path, *interrupted_by(number, epoch=0, batch=batch)))
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert state(tmp_path)["global_step"] == steps
-    main(command(tmp_path, "--ckpt_path", str(checkpoint(tmp_path))))
+    go_on(tmp_path)
     assert_same_training_state(state(tmp_path), unbroken)

@@ -1,0 +1,124 @@
+"""The LightningModule: what is minimised, when it refuses to go on, and by what a run is judged."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from seqca.training.module import MultiTaskModule, read_scores, summed_log_scores
+
+
+def batch(size: tuple[int, int] = (32, 32)) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "image": torch.randn(2, 3, *size, generator=generator),
+        "depth": torch.rand(2, 1, *size, generator=generator) + 1,
+        "edge": (torch.rand(2, 1, *size, generator=generator) > 0.8).float(),
+        "normals": torch.nn.functional.normalize(torch.randn(2, 3, *size, generator=generator), dim=1),
+        "counted": torch.tensor([True, False]),
+    }
+
+
+@pytest.fixture(scope="module")
+def module() -> MultiTaskModule:
+    torch.manual_seed(0)
+    return MultiTaskModule({"depth": 1, "edge": 1}, auxiliary={"normals": 3}, weights={"edge": 2.0}, drop_path=0.0)
+
+
+@pytest.fixture
+def logged(module, monkeypatch) -> dict:
+    """What the module logs, by name."""
+    values = {}
+    monkeypatch.setattr(module, "log", lambda name, value, **options: values.update({name: float(value)}))
+    monkeypatch.setattr(module, "log_dict", lambda scores, **options: values.update(scores))
+    return values
+
+
+def test_every_parameter_has_a_gradient_so_that_plain_ddp_works(module, logged):
+    module.train().zero_grad()
+    module.training_step(batch(), 0).backward()
+    assert [name for name, parameter in module.named_parameters() if parameter.grad is None] == []
+
+
+def test_the_loss_is_the_weighted_sum_and_the_progress_shows_every_task(module, logged):
+    loss = module.train().training_step(batch(), 0)
+    assert logged["loss"] == pytest.approx(loss.item())
+    assert {"loss/depth", "loss/edge", "loss/normals"} <= logged.keys()
+    with torch.no_grad():
+        parts = module.criterion(module.network(batch()["image"]), batch()).parts
+    weights = {"depth": 1.0, "edge": 2.0, "normals": 10.0}
+    assert loss.item() == pytest.approx(sum(weights[key.split("/")[0]] * float(p) for key, p in parts.items()), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_finite_number_stops_with_the_task_and_the_step(module, logged, monkeypatch, value):
+    monkeypatch.setattr(module, "_trainer", SimpleNamespace(global_step=17, current_epoch=3))
+    final = module.network.heads["edge"].aggregation
+    handle = final.register_forward_hook(lambda part, inputs, output: output * value)
+    try:
+        with pytest.raises(FloatingPointError, match=r"step 17 \(epoch 3\): edge = (nan|inf)"):
+            module.train().training_step(batch(), 0)
+    finally:
+        handle.remove()
+
+
+def test_the_learning_rate_falls_polynomially_to_zero_over_the_whole_run(module, monkeypatch):
+    monkeypatch.setattr(module, "_trainer", SimpleNamespace(estimated_stepping_batches=10))
+    module.zero_grad()
+    settings = module.configure_optimizers()
+    optimizer, schedule = settings["optimizer"], settings["lr_scheduler"]["scheduler"]
+    assert type(optimizer) is torch.optim.Adam and settings["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([1e-4 * (1 - t / 10) ** 0.9 for t in range(11)])
+
+
+def test_a_run_without_an_end_is_refused(module, monkeypatch):
+    monkeypatch.setattr(module, "_trainer", SimpleNamespace(estimated_stepping_batches=math.inf))
+    with pytest.raises(ValueError, match="max_epochs or max_steps"):
+        module.configure_optimizers()
+
+
+def test_scores_count_what_is_to_be_counted_and_are_reported_once(module, logged):
+    predictions = module.eval().validation_step(batch(), 0)
+    module.on_validation_epoch_end()
+    error = (predictions["depth"] - batch()["depth"])[:1].square().mean().sqrt()
+    assert logged["val/depth/rmse"] == pytest.approx(error.item(), rel=1e-5)
+    assert logged["val/score"] == pytest.approx(summed_log_scores(module.scores, ["depth", "edge"]))
+    assert "val/normals/mean" not in logged, "auxiliary tasks have no final prediction to score"
+
+
+def test_the_score_is_the_sum_of_signed_logarithms():
+    scores = {"semseg/mIoU": 0.5, "depth/rmse": 0.25, "normals/mean": 20.0, "normals/median": 7.0}
+    expected = math.log(0.5) - math.log(0.25) - math.log(20)
+    assert summed_log_scores(scores, ["semseg", "depth", "normals"]) == pytest.approx(expected)
+    assert summed_log_scores({"semseg/mIoU": 0.0}, ["semseg"]) == pytest.approx(math.log(0.001))
+
+
+def test_with_single_task_scores_the_score_is_delta_m(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"depth/rmse": 0.5, "depth/log_rmse": 0.3}))
+    (tmp_path / "b.json").write_text(json.dumps({"edge/pixel_f": 0.4}))
+    scores = {"depth/rmse": 0.4, "edge/pixel_f": 0.38}
+    judged = MultiTaskModule.overall(
+        SimpleNamespace(
+            single_task_scores=read_scores([tmp_path / "a.json", tmp_path / "b.json"], ["depth", "edge"])
+        ),
+        scores,
+    )
+    assert judged == pytest.approx(100 * (0.2 - 0.05) / 2)
+
+
+def test_single_task_scores_that_are_missing_or_there_twice_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"depth/rmse": 0.5}))
+    with pytest.raises(ValueError, match="no file has edge/pixel_f"):
+        read_scores([path], ["depth", "edge"])
+    with pytest.raises(ValueError, match="depth/rmse, which another file has too"):
+        read_scores([path, path], ["depth"])
