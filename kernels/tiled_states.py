@@ -1,0 +1,203 @@
+"""Triton kernels of linear attention for any number of channels: states are read tile by tile.
+
+A tile is (BLOCK_E, BLOCK_D). The second dimension of the grid counts tiles of the output. Mathematics and scaling:
+`linear_attention`.
+"""
+
+import triton
+import triton.language as tl
+
+from .states import merge, state_tile, store_state
+from .tiles import load_tile, locate, normalise, pick, power_of_two, reciprocal, store_tile, view
+
+
+@triton.jit
+def tiled_output_kernel(
+    sizes,
+    queries,
+    partials,
+    states,
+    outputs,
+    eps,
+    QUERIES: tl.constexpr,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """BLOCK_E channels of the outputs; the first piece of the queries also writes the merged state."""
+    entry, lead, part, first, end, tokens, inner = locate(sizes)
+    tile = tl.program_id(1)
+    rows = tile * BLOCK_E + tl.arange(0, BLOCK_E)
+    dtype = pick(entry, queries, 0).dtype.element_ty
+    parts = pick(entry, partials, 1) // (E + 1)
+    partial = pick(entry, partials, 0) + lead.to(tl.int64) * parts * ((E + 1) * D)
+    state_pointer = pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D)
+    query = view(entry, lead, inner, queries, QUERIES)
+    for start in range(first, end, BLOCK_N):
+        o = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+        denominator = tl.zeros([BLOCK_N], tl.float32)
+        for column in tl.range(0, D, BLOCK_D, num_stages=STAGES):
+            columns = column + tl.arange(0, BLOCK_D)
+            q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
+            state = state_tile(partial, parts, rows, columns, D, E)
+            z = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
+            if (start == 0) & (parts > 1):
+                store_state(state_pointer, rows, columns, state, z, tile == 0, D, E)
+            operand, scale = normalise(state, dtype)
+            denominator += tl.sum(q.to(tl.float32) * z[None, :], axis=1)
+            o += tl.dot(q, tl.trans(operand), input_precision=PRECISION) * scale
+        o /= tl.maximum(denominator, eps)[:, None]
+        store_tile(pick(entry, outputs, 0), lead, start, tokens, rows, o, E, BLOCK_N)
+
+
+@triton.jit
+def _weighted_values(
+    gradient,
+    state,
+    start,
+    tokens,
+    columns,
+    DTYPE: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """(w = g S, (BLOCK_N, columns), and the largest element of these columns of S)."""
+    w = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    largest = 0.0
+    for row in tl.range(0, E, BLOCK_E, num_stages=STAGES):
+        rows = row + tl.arange(0, BLOCK_E)
+        g = load_tile(gradient, start, tokens, rows, E, BLOCK_N, LAYOUT)
+        tile = state_tile(state, 1, rows, columns, D, E)
+        operand, scale = normalise(tile, DTYPE)
+        w += tl.dot(g, operand, input_precision=PRECISION) * scale
+        largest = tl.maximum(largest, tl.max(tl.abs(tile)))
+    return w, largest
+
+
+@triton.jit
+def tiled_query_gradient_kernel(
+    sizes,
+    gradients,
+    queries,
+    states,
+    query_gradients,
+    weights,
+    scales,
+    eps,
+    GRADIENTS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dq, and what `state_kernel` needs to make the partial dŜ: `weights` of the tokens, `scales` of its rows.
+
+    w·q needs all columns of w before any of dq can be written, so w is made twice.
+    """
+    entry, lead, _, first, end, tokens, inner = locate(sizes)
+    dtype = pick(entry, queries, 0).dtype.element_ty
+    state = pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D)
+    query = view(entry, lead, inner, queries, QUERIES)
+    gradient = view(entry, lead, inner, gradients, GRADIENTS)
+    for start in range(first, end, BLOCK_N):
+        product = tl.zeros([BLOCK_N], tl.float32)
+        denominator = tl.zeros([BLOCK_N], tl.float32)
+        largest = 0.0
+        largest_z = 0.0
+        for column in range(0, D, BLOCK_D):
+            columns = column + tl.arange(0, BLOCK_D)
+            q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES).to(tl.float32)
+            z = tl.load(state + E * D + columns, mask=columns < D, other=0.0)
+            w, here = _weighted_values(
+                gradient, state, start, tokens, columns, dtype, GRADIENTS, D, E,
+                BLOCK_N, BLOCK_D, BLOCK_E, STAGES, PRECISION,
+            )  # fmt: skip
+            product += tl.sum(w * q, axis=1)
+            denominator += tl.sum(q * z[None, :], axis=1)
+            largest = tl.maximum(largest, here)
+            largest_z = tl.maximum(largest_z, tl.max(tl.abs(z)))
+        token = start + tl.arange(0, BLOCK_N)
+        inverse = tl.where(token < tokens, 1.0 / tl.maximum(denominator, eps), 0.0)
+        product = tl.where(denominator >= eps, product * inverse, 0.0)
+        for column in range(0, D, BLOCK_D):
+            columns = column + tl.arange(0, BLOCK_D)
+            z = tl.load(state + E * D + columns, mask=columns < D, other=0.0)
+            w, _ = _weighted_values(
+                gradient, state, start, tokens, columns, dtype, GRADIENTS, D, E,
+                BLOCK_N, BLOCK_D, BLOCK_E, STAGES, PRECISION,
+            )  # fmt: skip
+            dq = (w - product[:, None] * z[None, :]) * inverse[:, None]
+            store_tile(pick(entry, query_gradients, 0), lead, start, tokens, columns, dq, D, BLOCK_N)
+        z_scale = power_of_two(largest_z)
+        o_scale = power_of_two(largest) * reciprocal(z_scale)
+        weight = pick(entry, weights, 0) + 2 * (lead.to(tl.int64) * tokens + token)
+        tl.store(weight, inverse * z_scale, mask=token < tokens)
+        tl.store(weight + 1, -product * reciprocal(o_scale), mask=token < tokens)
+        if start == 0:
+            scale = pick(entry, scales, 0) + 2 * lead
+            tl.store(scale, reciprocal(z_scale))
+            tl.store(scale + 1, o_scale * reciprocal(z_scale))
+
+
+@triton.jit
+def tiled_source_gradient_kernel(
+    sizes,
+    keys,
+    values,
+    partials,
+    key_gradients,
+    value_gradients,
+    KEYS: tl.constexpr,
+    VALUES: tl.constexpr,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """BLOCK_D channels of dk or, in the tiles after these, BLOCK_E channels of dv, from the partial dŜ."""
+    entry, lead, _, first, end, tokens, inner = locate(sizes)
+    d_tiles: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    tile = tl.program_id(1)
+    dtype = pick(entry, keys, 0).dtype.element_ty
+    parts = pick(entry, partials, 1) // (E + 1)
+    partial = pick(entry, partials, 0) + lead.to(tl.int64) * parts * ((E + 1) * D)
+    if tile < d_tiles:
+        columns = tile * BLOCK_D + tl.arange(0, BLOCK_D)
+        value = view(entry, lead, inner, values, VALUES)
+        dz = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
+        for start in range(first, end, BLOCK_N):
+            dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32) + dz[None, :]
+            for row in tl.range(0, E, BLOCK_E, num_stages=STAGES):
+                rows = row + tl.arange(0, BLOCK_E)
+                v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
+                operand, scale = normalise(state_tile(partial, parts, rows, columns, D, E), dtype)
+                dk += tl.dot(v, operand, input_precision=PRECISION) * scale
+            store_tile(pick(entry, key_gradients, 0), lead, start, tokens, columns, dk, D, BLOCK_N)
+    else:
+        rows = (tile - d_tiles) * BLOCK_E + tl.arange(0, BLOCK_E)
+        key = view(entry, lead, inner, keys, KEYS)
+        for start in range(first, end, BLOCK_N):
+            dv = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+            for column in tl.range(0, D, BLOCK_D, num_stages=STAGES):
+                columns = column + tl.arange(0, BLOCK_D)
+                k = load_tile(key, start, tokens, columns, D, BLOCK_N, KEYS)
+                operand, scale = normalise(state_tile(partial, parts, rows, columns, D, E), dtype)
+                dv += tl.dot(k, tl.trans(operand), input_precision=PRECISION) * scale
+            store_tile(pick(entry, value_gradients, 0), lead, start, tokens, rows, dv, E, BLOCK_N)
