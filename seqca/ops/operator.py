@@ -59,6 +59,8 @@ class Operator:
     """The fused implementations by backend."""
     samples: Mapping[str, Sampler]
     """Generators of inputs, by what they show."""
+    casts: bool = True
+    """Whether the door casts under autocast. Losses, which torch keeps out of half precision, do not."""
     channel_axis: int = -1
     """Where outputs and gradients have their channels, for the mean error per channel."""
 

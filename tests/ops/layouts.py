@@ -17,10 +17,12 @@ def _reversed_dimensions(x: Tensor) -> Tensor:
 
 def _channels_last(x: Tensor) -> Tensor:
     """Maps (B, C, H, W) as torch.channels_last; tokens (B, N, C) as the map (B, C, N) that they came from."""
-    return _contiguous(x.movedim(1, -1)).movedim(-1, 1) if x.ndim > 2 else _contiguous(x.mT).mT
+    return _contiguous(x.movedim(1, -1)).movedim(-1, 1) if x.ndim > 2 else _reversed_dimensions(x)
 
 
 def _slice_of_a_cat(x: Tensor) -> Tensor:
+    if x.ndim == 0:
+        return x.new_tensor([torch.nan, x.item()])[1]
     gap = x.new_full((*x.shape[:-1], 1), torch.nan)
     return torch.cat([gap, x, gap, gap], -1).narrow(-1, 1, x.shape[-1])
 
@@ -37,6 +39,8 @@ def _expanded(x: Tensor) -> Tensor:
 
 def _expanded_rows(x: Tensor) -> Tensor:
     """The gradient that `.sum(-2)` sends: other values, one row for all."""
+    if x.ndim < 2:
+        return _expanded(x)
     return _contiguous(x[..., :1, :]).expand(x.shape)
 
 
@@ -47,8 +51,6 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "slice of a cat": _slice_of_a_cat,
     "every other": _every_other,
 }
-"""For tensors of two and more dimensions."""
-
 GRADIENT_LAYOUTS = {**LAYOUTS, "expanded": _expanded, "expanded rows": _expanded_rows}
 
 
@@ -58,7 +60,9 @@ def far_apart(x: Tensor, axis: int, buffer: Tensor, slot: int) -> Tensor:
     Of the buffer, which must have `FAR_ELEMENTS` elements that nothing has touched, the operating system
     commits the few pages that are used. Different slots keep tensors apart.
     """
-    axis %= x.ndim
+    if x.numel() == 1:
+        return buffer.as_strided(x.shape, [1] * x.ndim, 2**31 + slot).copy_(x)
+    axis = axis % x.ndim if -axis <= x.ndim else 0
     axis = axis if x.shape[axis] > 1 else max(range(x.ndim), key=lambda i: x.shape[i])
     strides = [0] * x.ndim
     extent = 1

@@ -1,0 +1,207 @@
+"""Which backend runs, who may decide it, and what is said when it cannot."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import seqca
+from seqca.ops import availability, choices
+from seqca.ops.dispatch import BackendUnavailable, forced_backend, refusal, resolve, use_backend
+from seqca.ops.operator import OPERATORS, Call
+
+OPERATOR = OPERATORS["linear_attention"]
+CPU = Call("cpu", torch.float32, 36, 19200)
+GPU = Call("cuda", torch.bfloat16, 36, 19200)
+
+
+@pytest.fixture(autouse=True)
+def nothing_forced() -> Iterator[None]:
+    with use_backend("auto"):
+        yield
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a fresh interpreter without the settings of the tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SEQCA_", "TRITON_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=False
+    )
+
+
+def tokens(**options: Any) -> torch.Tensor:
+    return torch.rand(3, 4, **options)
+
+
+def test_on_the_cpu_torch_algebra_is_chosen_and_on_a_gpu_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
+    monkeypatch.setattr(availability, "TRITON_INTERPRETED", False)
+    assert resolve(OPERATOR, CPU) == "aten"
+    assert resolve(OPERATOR, GPU) == "triton"
+    assert resolve(OPERATOR, GPU._replace(dtype=torch.float64)) == "aten"
+    assert resolve(OPERATOR, GPU._replace(device="mps")) == "aten"
+
+
+def test_without_triton_a_gpu_uses_torch_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "TRITON_INSTALLED", False)
+    assert resolve(OPERATOR, GPU) == "aten"
+
+
+def test_the_interpreter_of_triton_is_never_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
+    monkeypatch.setattr(availability, "TRITON_INTERPRETED", True)
+    assert resolve(OPERATOR, CPU) == "aten"
+    assert refusal(OPERATOR, "triton", CPU) is None
+
+
+def test_a_measured_row_comes_before_the_default_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = choices.Row("cuda", ("aten",), max_channels=36, max_tokens=20000)
+    monkeypatch.setitem(choices.MEASURED, "linear_attention", (row,))
+    assert choices.preference("linear_attention", GPU) == ("aten",)
+    assert choices.preference("linear_attention", GPU._replace(channels=37))[0] == "triton"
+    assert choices.preference("linear_attention", GPU._replace(tokens=20001))[0] == "triton"
+    assert choices.preference("linear_attention", CPU)[0] == "aten"
+    assert choices.preference("another", GPU)[0] == "triton"
+
+
+@pytest.mark.parametrize(
+    ("backend", "call", "reason"),
+    [
+        ("triton", CPU, "needs CUDA tensors"),
+        ("triton", GPU._replace(dtype=torch.float64), "not torch.float64"),
+        ("cuda", GPU, "seqca._C is not built"),
+    ],
+)
+def test_a_forced_backend_that_cannot_run_raises_its_reason(
+    backend: str, call: Call, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
+    monkeypatch.setattr(availability, "TRITON_INTERPRETED", False)
+    monkeypatch.setattr(availability, "EXTENSION_BUILT", False)
+    with use_backend(backend), pytest.raises(BackendUnavailable, match=f"linear_attention.*{backend}.*{reason}"):
+        resolve(OPERATOR, call)
+
+
+def test_a_missing_triton_a_wrong_interpreter_and_a_wrong_device_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(availability, "TRITON_INSTALLED", False)
+    assert refusal(OPERATOR, "triton", GPU) == "Triton is not installed"
+    monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
+    monkeypatch.setattr(availability, "TRITON_INTERPRETED", True)
+    assert "bfloat16" in (refusal(OPERATOR, "triton", CPU._replace(dtype=torch.bfloat16)) or "")
+    monkeypatch.setattr(availability, "EXTENSION_BUILT", True)
+    assert "needs CUDA tensors" in (refusal(OPERATOR, "cuda", CPU) or "")
+    if "cuda" not in OPERATOR.backends:
+        assert "no such implementation" in (refusal(OPERATOR, "cuda", GPU) or "")
+
+
+def test_the_public_function_raises_for_a_forced_backend_that_cannot_run() -> None:
+    x = tokens(dtype=torch.float64)
+    with use_backend("triton"), pytest.raises(BackendUnavailable, match="linear_attention"):
+        seqca.ops.linear_attention(x, x, x)
+
+
+def test_use_backend_holds_as_a_call_and_restores_as_a_context() -> None:
+    use_backend("aten")
+    assert forced_backend() == "aten"
+    with use_backend("reference"):
+        assert forced_backend() == "reference"
+        with use_backend("auto"):
+            assert forced_backend() == "auto"
+    assert forced_backend() == "aten"
+    with pytest.raises(KeyError), use_backend("reference"):
+        raise KeyError
+    assert forced_backend() == "aten"
+
+
+def test_an_unknown_backend_is_refused_and_changes_nothing() -> None:
+    with pytest.raises(ValueError, match=r"name: got 'nvidia', expected one of auto, reference, aten, triton, cuda"):
+        use_backend("nvidia")
+    assert forced_backend() == "auto"
+
+
+def test_the_environment_forces_a_backend_for_the_process() -> None:
+    code = "import seqca; print(seqca.explain('cpu')[0].backend)"
+    assert python(code, SEQCA_BACKEND="reference").stdout == "reference\n"
+    refused = python(code, SEQCA_BACKEND="fastest")
+    assert refused.returncode != 0
+    assert "ValueError: SEQCA_BACKEND: got 'fastest', expected one of auto" in refused.stderr
+
+
+def test_importing_loads_no_triton_no_lightning_and_touches_no_gpu() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules); import seqca; new = set(sys.modules) - before;"
+        "roots = {name.split('.')[0] for name in new};"
+        "print(sorted(roots & {'triton', 'lightning', 'torchmetrics', 'timm', 'matplotlib'}),"
+        "any(name.startswith('seqca.kernels.') for name in new), torch.cuda.is_initialized())"
+    )
+    assert python(code).stdout == "[] False False\n"
+
+
+def test_explain_gives_a_reason_against_every_other_backend() -> None:
+    (choice, *_) = seqca.explain("cpu")
+    assert choice.operator == "linear_attention"
+    assert choice.backend == "aten"
+    assert set(choice.others) == {"reference", "triton", "cuda"}
+    assert choice.others["reference"] == "can run, aten comes first"
+    text = str(seqca.explain("cpu"))
+    assert "linear_attention (cpu, float32, 36 channels, 19200 tokens): aten" in text
+    assert f"not cuda: {choice.others['cuda']}" in text
+
+
+def test_explain_shows_what_is_forced_and_that_it_would_raise() -> None:
+    with use_backend("reference"):
+        assert seqca.explain("cpu")[0].others["aten"] == "can run, reference is forced"
+    with use_backend("cuda"):
+        explanation = seqca.explain("cpu")
+    assert explanation[0].backend is None
+    assert explanation[0].others["cuda"] == refusal(OPERATOR, "cuda", explanation[0].call)
+    assert "tokens): raises" in str(explanation)
+
+
+def test_a_switch_recompiles_a_compiled_function() -> None:
+    graphs: list[set[str]] = []
+
+    def note(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append({str(node.target) for node in graph.graph.nodes if node.op == "call_function"})
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(seqca.ops.linear_attention, backend=note, fullgraph=True)
+    x = tokens()
+    for backend in ("aten", "reference", "aten"):
+        with use_backend(backend):
+            compiled(x, x, x)
+    fused = [any("seqca" in target for target in targets) for targets in graphs]
+    assert fused == [True, False]
+
+
+def test_a_compiled_function_may_switch_inside() -> None:
+    def both(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with use_backend("reference"):
+            one = seqca.ops.linear_attention(x, x, x)
+        return one, seqca.ops.linear_attention(x, x, x)
+
+    torch.compiler.reset()
+    x = tokens(requires_grad=True)
+    plain, fused = torch.compile(both, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(plain, fused)
+    assert forced_backend() == "auto"
+
+
+def test_a_gradient_is_computed_by_the_backend_of_its_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = tokens(requires_grad=True)
+    with use_backend("aten"):
+        output = seqca.ops.linear_attention(x, x, x)
+    calls: list[int] = []
+    implementation = OPERATOR.implementation("aten")
+    backward = implementation.backward
+    monkeypatch.setattr(implementation, "backward", lambda *args: (calls.append(1), backward(*args))[1])
+    with use_backend("reference"):
+        output.sum().backward()
+    assert calls == [1]
