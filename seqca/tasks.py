@@ -63,16 +63,18 @@ class Task:
         if self.metric.count(":") != 1:
             raise ValueError(f"metric of task {self.name!r} must be 'module:Class', got {self.metric!r}")
 
-    def metric_class(self) -> "type[Metric]":
+    def metric_class(self) -> "Callable[..., Metric]":
         """The class that `metric` names; importing it may need torchmetrics."""
         module, _, name = self.metric.partition(":")
         return getattr(importlib.import_module(module), name)
 
-    def build_metric(self, channels: int) -> "Metric":
-        """A fresh metric for predictions of this task with so many channels."""
+    def build_metric(self, channels: int | None = None) -> "Metric":
+        """A fresh metric; `channels`, those of the raw output, are needed where the data set decides them."""
         if self.channels is None:
+            if channels is None:
+                raise ValueError(f"task {self.name!r} has as many channels as the data set says: give channels")
             return self.metric_class()(channels)
-        if channels != self.channels:
+        if channels not in (None, self.channels):
             raise ValueError(f"task {self.name!r} has {self.channels} channels, got {channels}")
         return self.metric_class()()
 

@@ -17,17 +17,14 @@ def best_constant(
         task: name of a registered task.
         labels: the evaluated set in batches, gone through twice: label tensors with batch dimension, or
             mappings (of a data loader) that hold them under the task's name.
-        channels: channels of the raw output, the number of classes, where the task leaves it to the data set.
+        channels: of the raw output (the number of classes), where the task leaves it to the data set.
 
     Returns:
         {score: value}, from the task's own metric.
     """
-    definition = get_task(task)
-    if channels is None and definition.channels is None:
-        raise ValueError(f"task {task!r} has as many channels as the data set says: give channels")
     if iter(labels) is labels:
         raise TypeError("labels must be something to go through twice, not an iterator")
-    metric = definition.build_metric(definition.channels if channels is None else channels)
+    metric = get_task(task).build_metric(channels)
     if not isinstance(metric, TaskMetric):
         raise TypeError(f"the metric of task {task!r} knows no best constant: it is no TaskMetric")
 

@@ -18,6 +18,10 @@ class DepthError(TaskMetric):
         ignore: label of the pixels that are left out.
     """
 
+    squares: Tensor
+    log_squares: Tensor
+    pixels: Tensor
+
     def __init__(self, ignore: float = 255, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ignore = ignore
@@ -50,4 +54,6 @@ class DepthError(TaskMetric):
             valid = label[label != self.ignore]
             total += valid.double().sum().item()
             pixels += valid.numel()
+        if not pixels:
+            raise ValueError("labels hold no valid depth")
         return torch.tensor([total / pixels], dtype=torch.float64)

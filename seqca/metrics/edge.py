@@ -19,6 +19,9 @@ class PixelEdgeF(TaskMetric):
     edges within a distance, so an edge that is off by one pixel is missed, and the two must not be compared.
     """
 
+    edges: Tensor
+    others: Tensor
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Pixels by the number of thresholds that their probability reaches, 0 … 99.

@@ -23,6 +23,11 @@ class NormalError(TaskMetric):
         ignore: label, in all channels, of the pixels that are left out; so are zero vectors.
     """
 
+    angles: Tensor
+    squares: Tensor
+    below: Tensor
+    histogram: Tensor
+
     def __init__(self, ignore: float = 255, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ignore = ignore

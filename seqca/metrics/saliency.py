@@ -21,6 +21,11 @@ class SaliencyScores(TaskMetric):
     0/0.
     """
 
+    iou: Tensor
+    precision: Tensor
+    recall: Tensor
+    images: Tensor
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for state in ("iou", "precision", "recall"):
@@ -51,6 +56,5 @@ class SaliencyScores(TaskMetric):
         return {"mIoU": (self.iou / self.images).max(), "maxF": f.max()}
 
     def best_constant(self, labels: Iterable[Tensor]) -> Tensor:
-        """0.5: foreground everywhere below that threshold and nowhere from it on, all that a constant can
-        do."""
+        """0.5: everything is foreground below that threshold and nothing from it on, all a constant can do."""
         return torch.tensor([0.5], dtype=torch.float64)

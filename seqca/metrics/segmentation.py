@@ -20,6 +20,10 @@ class MeanIoU(TaskMetric):
         ignore: label of the pixels that are left out.
     """
 
+    hits: Tensor
+    predicted: Tensor
+    labelled: Tensor
+
     def __init__(self, classes: int, ignore: int = 255, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.classes, self.ignore = classes, ignore

@@ -71,6 +71,12 @@ def test_labels_that_can_be_read_only_once_are_refused() -> None:
         best_constant("depth", iter([torch.ones(1, 1, 2, 2)]))
 
 
+@pytest.mark.parametrize("name", ["depth", "normals"])
+def test_labels_without_a_valid_pixel_have_no_best_constant(name: str) -> None:
+    with pytest.raises(ValueError, match="no valid depth|no directions"):
+        best_constant(name, [torch.full((1, CHANNELS[name], 2, 2), 255.0)])
+
+
 def test_classes_without_their_number_are_refused() -> None:
     with pytest.raises(ValueError, match="give channels"):
         best_constant("semseg", [torch.zeros(1, 2, 2, dtype=torch.int64)])
