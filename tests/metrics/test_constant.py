@@ -73,7 +73,7 @@ def test_labels_that_can_be_read_only_once_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["depth", "normals"])
 def test_labels_without_a_valid_pixel_have_no_best_constant(name: str) -> None:
-    with pytest.raises(ValueError, match="no valid depth|no directions"):
+    with pytest.raises(ValueError, match=r"no valid depth|no directions"):
         best_constant(name, [torch.full((1, CHANNELS[name], 2, 2), 255.0)])
 
 
