@@ -4,5 +4,6 @@ from .dispatch import BackendUnavailable, use_backend
 from .explain import explain
 from .linear_attention import linear_attention
 from .selftest import selftest
+from .upsampled_loss import upsampled_loss
 
-__all__ = ["BackendUnavailable", "explain", "linear_attention", "selftest", "use_backend"]
+__all__ = ["BackendUnavailable", "explain", "linear_attention", "selftest", "upsampled_loss", "use_backend"]

@@ -6,11 +6,14 @@ They are conditioned so that the reference stays finite in every dtype: a yardst
 """
 
 from collections.abc import Callable
+from math import isqrt
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import normalize, softplus
+
+from seqca.reference.upsampled_loss import Loss
 
 
 class Sample(NamedTuple):
@@ -40,8 +43,13 @@ def _attention(leading: int, tokens: int, sources: int, channels: int, values: i
 # measure a bound by. So only the sample with clamped denominators, where it is not so, has one.
 
 
+def _leading(tokens: int) -> int:
+    """Leading indices: the fewer tokens, the more."""
+    return 4 if tokens < 8 else 2
+
+
 def _one_map(tokens: int, channels: int, generator: Generator) -> Sample:
-    q, k, v = _attention(4, tokens, tokens + 2, channels, channels, generator)
+    q, k, v = _attention(_leading(tokens), tokens, tokens + 2, channels, channels, generator)
     return Sample({"q": q, "k": k, "v": v}, ("q", "k", "v"))
 
 
@@ -49,8 +57,8 @@ def _several_maps(tokens: int, channels: int, generator: Generator) -> Sample:
     """Entries of different lengths and leading dimensions, with fewer values than channels."""
     values = channels // 2 + 1
     entries = [
-        _attention(3, tokens + 4, tokens + 3, channels, values, generator),
-        _attention(4, tokens, tokens // 2 + 2, channels, values, generator),
+        _attention(_leading(tokens) - 1, tokens + 4, tokens + 3, channels, values, generator),
+        _attention(_leading(tokens), tokens, tokens // 2 + 2, channels, values, generator),
     ]
     q, k, v = (list(tensors) for tensors in zip(*entries, strict=True))
     return Sample({"q": q, "k": k, "v": v}, ("q", "k", "v"))
@@ -58,7 +66,7 @@ def _several_maps(tokens: int, channels: int, generator: Generator) -> Sample:
 
 def _clamped(tokens: int, channels: int, generator: Generator) -> Sample:
     """Every second query has a denominator far below eps, the others far above, in every dtype."""
-    q, k, v = _attention(2, tokens, tokens, channels, channels, generator)
+    q, k, v = _attention(_leading(tokens), tokens, tokens, channels, channels, generator)
     q[:, ::2] /= 64
     return Sample({"q": q, "k": k, "v": v, "eps": tokens * channels / 16}, ("q", "k", "v"))
 
@@ -67,4 +75,71 @@ linear_attention_samples: dict[str, Sampler] = {
     "one map": _one_map,
     "several maps": _several_maps,
     "clamped denominators": _clamped,
+}
+
+
+def _map_size(tokens: int) -> tuple[int, int]:
+    """About so many cells, more wide than high."""
+    height = isqrt(tokens)
+    return height, tokens // height + 2
+
+
+def _classes(tokens: int, channels: int, generator: Generator) -> Sample:
+    """Stride 4, every fifth pixel ignored."""
+    h, w = _map_size(tokens)
+    prediction = _normal(3, channels, h, w, generator=generator)
+    target = torch.randint(channels, (3, 4 * h, 4 * w), generator=generator)
+    target.view(-1)[::5] = 255 if channels <= 255 else -1
+    loss = Loss("cross_entropy", ignore=255 if channels <= 255 else -1)
+    return Sample({"prediction": prediction, "target": target, "loss": loss}, ("prediction",))
+
+
+def _dense(
+    tokens: int, channels: int, size: Callable[[int, int], tuple[int, int]], generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """A prediction and noise in the place and the dtype of its label, of the size that `size` makes of the cells."""
+    h, w = _map_size(tokens)
+    noise = _normal(3, channels, *size(h, w), generator=generator).float()
+    return _normal(3, channels, h, w, generator=generator), noise
+
+
+def _values(tokens: int, channels: int, generator: Generator) -> Sample:
+    """Ratios that are no integers, every fifth entry ignored."""
+    prediction, target = _dense(tokens, channels, lambda h, w: (2 * h + 1, w + w // 2 + 1), generator)
+    target.view(-1)[::5] = 255
+    loss = Loss("l1", ignore=255)
+    return Sample({"prediction": prediction, "target": target, "loss": loss}, ("prediction",))
+
+
+def _unit_vectors(tokens: int, channels: int, generator: Generator) -> Sample:
+    """An odd stride across, none down, every fifth pixel ignored."""
+    prediction, noise = _dense(tokens, channels, lambda h, w: (h, 3 * w), generator)
+    target = normalize(noise, dim=1)
+    target.flatten(2)[:, :, ::5] = 255
+    loss = Loss("unit_l1", ignore=255)
+    return Sample({"prediction": prediction, "target": target, "loss": loss}, ("prediction",))
+
+
+def _few_positives(tokens: int, channels: int, generator: Generator) -> Sample:
+    """About every sixth pixel positive, which the batch's weight makes up for."""
+    prediction, noise = _dense(tokens, channels, lambda h, w: (2 * h, 2 * w), generator)
+    target = (noise > 1).float()
+    return Sample({"prediction": prediction, "target": target, "loss": Loss("balanced_bce")}, ("prediction",))
+
+
+def _two_classes(tokens: int, channels: int, generator: Generator) -> Sample:
+    """Two channels whatever their number, stride 8, the last row ignored, a fixed weight."""
+    prediction, noise = _dense(tokens, 2, lambda h, w: (8 * h, 8 * w), generator)
+    target = (noise[:, :1] > 1).float()
+    target[:, :, -1] = 255
+    loss = Loss("two_class", ignore=255, positive_weight=0.8)
+    return Sample({"prediction": prediction, "target": target, "loss": loss}, ("prediction",))
+
+
+upsampled_loss_samples: dict[str, Sampler] = {
+    "classes": _classes,
+    "values": _values,
+    "unit vectors": _unit_vectors,
+    "few positives": _few_positives,
+    "two classes": _two_classes,
 }

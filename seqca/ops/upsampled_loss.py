@@ -1,0 +1,142 @@
+"""Bilinear upsampling and a dense-prediction loss in one: the full-size prediction never exists."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqca.reference.upsampled_loss import Loss, check_arguments
+from seqca.reference.upsampled_loss import upsampled_loss as reference
+
+from .dispatch import resolve
+from .operator import Backend, Call, Operator, kernel_scope, refuse_second_derivative, register
+from .samples import upsampled_loss_samples
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+MAX_COUPLED_CHANNELS = 512
+"""Channels of one pixel that Triton's kernel holds at once where the loss needs all of them together."""
+
+
+def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    """Upsample the prediction bilinearly (align_corners=False) to the label's size and compare it with the label.
+
+    The value and the gradient of `seqca.reference.upsampled_loss`, where the losses are written out. What is kept for
+    backward is the gradient of the low-resolution prediction, computed in the forward pass, in float32 (float64 for
+    float64), and the number of valid pixels; without gradient (`torch.no_grad`, a prediction that requires none)
+    nothing is. A batch whose pixels are all ignored has loss 0 and zero gradients.
+
+    Args:
+        prediction: raw network output (B, C, h, w), any strides; float32, bfloat16, float16 or float64. Autocast does
+            not cast it, as torch's own losses are not computed in half precision.
+        target: label on the same device, any strides: (B, H, W) int64 for "cross_entropy", else (B, C, H, W) floating
+            (C = 1 for "two_class"). H ≥ h and W ≥ w, any ratio, per axis. No gradient flows into it.
+        loss: which loss, and its ignore value and weight.
+
+    Returns:
+        Scalar; float32, or float64 for a float64 prediction.
+
+    Raises:
+        TypeError: dtypes that do not fit.
+        ValueError: shapes or devices that do not fit; on the CPU, a class label outside [0, C) that is not the ignore
+            value, with its position. On a GPU such a label makes the loss and the gradients of the cells around it NaN:
+            nothing is read out of bounds, and the host does not wait. (The backend `reference` stops the process.)
+        BackendUnavailable: if a forced backend cannot run the call.
+        NotImplementedError: from a second derivative, except on the backend `reference`.
+    """
+    check_arguments(prediction, target, loss)
+    if prediction.dtype not in _DTYPES:
+        raise TypeError(f"prediction: got {prediction.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    backend = resolve(OPERATOR, _call(prediction, target, loss))
+    if backend == "reference":
+        return reference(prediction, target, loss)
+    needs_gradient = torch.is_grad_enabled() and prediction.requires_grad
+    weight = loss.positive_weight
+    return _forward(prediction, target.detach(), loss.kind, loss.ignore, weight, needs_gradient, backend)[0]
+
+
+@torch.library.custom_op("seqca::upsampled_loss", mutates_args=())
+def _forward(
+    prediction: Tensor,
+    target: Tensor,
+    kind: str,
+    ignore: float | None,
+    positive_weight: float | None,
+    needs_gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    with kernel_scope(prediction):
+        implementation = OPERATOR.implementation(backend)
+        return implementation.forward(prediction, target, kind, ignore, positive_weight, needs_gradient)
+
+
+@torch.library.custom_op("seqca::upsampled_loss_backward", mutates_args=())
+def _backward(grad: Tensor, gradient: Tensor, divisor: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
+    with kernel_scope(gradient):
+        return OPERATOR.implementation(backend).backward(grad, gradient, divisor, dtype)
+
+
+@_forward.register_fake
+def _(
+    prediction: Tensor,
+    target: Tensor,
+    kind: str,
+    ignore: float | None,
+    positive_weight: float | None,
+    needs_gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide = torch.float64 if prediction.dtype == torch.float64 else torch.float32
+    gradient = prediction.new_empty(prediction.shape if needs_gradient else 0, dtype=wide)
+    return prediction.new_empty((), dtype=wide), gradient, prediction.new_empty((), dtype=wide)
+
+
+@_backward.register_fake
+def _(grad: Tensor, gradient: Tensor, divisor: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
+    return gradient.new_empty(gradient.shape, dtype=dtype)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    prediction, *_, ctx.backend = inputs
+    ctx.dtype = prediction.dtype
+    ctx.set_materialize_grads(False)
+    # The gradient stays a differentiable output, though its own gradient is nowhere computed: only so does the result
+    # of the backward operator depend on the prediction, and differentiating it once more is refused, not dropped.
+    ctx.save_for_backward(*output[1:])
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    gradient = None if grad is None else _backward(grad, *ctx.saved_tensors, ctx.dtype, ctx.backend)
+    return gradient, None, None, None, None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+refuse_second_derivative(_backward, "upsampled_loss")
+
+
+def _call(prediction: Tensor, target: Tensor, loss: Loss) -> Call:
+    coupled = loss.kind in ("cross_entropy", "unit_l1")
+    batch, channels = prediction.shape[:2]
+    pixels = batch * target.shape[-2] * target.shape[-1]
+    return Call(prediction.device.type, prediction.dtype, channels if coupled else 1, pixels)
+
+
+def _triton_limit(call: Call) -> str | None:
+    if call.channels > MAX_COUPLED_CHANNELS:
+        return f"takes up to {MAX_COUPLED_CHANNELS} classes, not {call.channels}"
+    return None
+
+
+OPERATOR = register(
+    Operator(
+        name="upsampled_loss",
+        function=upsampled_loss,
+        reference=reference,
+        backends={
+            "aten": Backend("seqca.ops.aten.upsampled_loss"),
+            "triton": Backend("seqca.kernels.upsampled_loss", limit=_triton_limit),
+        },
+        samples=upsampled_loss_samples,
+        channel_axis=1,
+    )
+)
