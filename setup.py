@@ -52,12 +52,12 @@ class BuildExtension(build_ext):
         try:
             building.build(folder, building.parameters())
         except building.CannotBuild as reason:
-            skip(folder, reason)
+            skip(folder, str(reason))
 
     def copy_extensions_to_source(self):
         for extension in self.extensions:
             self.build_extension(extension)
-    
+
     def get_outputs(self):
         folder = Path(self.get_ext_fullpath("seqca._C")).parent
         return [str(folder / name) for name in (building.FILE_NAME, building.SIDECAR_NAME) if (folder / name).exists()]

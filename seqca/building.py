@@ -223,7 +223,7 @@ def _sources() -> Path:
 def _torch() -> Torch:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
-        raise CannotBuild("the build does not see torch, as pip isolates builds; pip install --no-build-isolation shows it")
+        raise CannotBuild("the build cannot see torch, which pip hides from it without --no-build-isolation")
     folder = Path(spec.origin).parent
     version = runpy.run_path(str(folder / "version.py"))
     if version.get("cuda") is None:

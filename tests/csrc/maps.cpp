@@ -85,7 +85,7 @@ void right_operands_arrive_where_products_expect_them() {
     for (int lane = 0; lane < 32; ++lane) {
       for (int word = 0; word < 2; ++word) {
         const int k = (lane & 3) * 2 + 8 * word, n = lane >> 2;
-        require(words[lane].word[word] == static_cast<uint32_t>(k * 8 + n | (k * 8 + 8 + n) << 16),
+        require(words[lane].word[word] == static_cast<uint32_t>((k * 8 + n) | (k * 8 + 8 + n) << 16),
                 "right operand through ldmatrix");
       }
     }

@@ -1,0 +1,191 @@
+"""Where the extension cannot be built, the package installs without it and says why; see docs/building.md."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqca import building
+from seqca.building import CannotBuild
+
+from .host import ROOT
+
+HOST = {"PATH": os.environ["PATH"]}
+
+
+def _script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def _fake_nvcc(root: Path, release: str) -> Path:
+    """A compiler that answers questions and compiles nothing."""
+    return _script(
+        root / "bin" / "nvcc",
+        f'case "$*" in\n'
+        f'  *--version*) echo "Cuda compilation tools, release {release}, V{release}.1";;\n'
+        f'  *--dryrun*) echo "#\\$ TOP={root}" >&2;;\n'
+        f'  *) echo "error: unsupported host compiler" >&2; exit 1;;\n'
+        f"esac",
+    )
+
+
+@pytest.fixture
+def cuda_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch with CUDA 13, whichever is installed."""
+    monkeypatch.setattr(building, "_torch", lambda: building.Torch(Path("/torch"), "2.11.0", "13.0"))
+
+
+@pytest.mark.usefixtures("cuda_torch")
+class TestReasons:
+    def test_without_nvcc(self, tmp_path: Path) -> None:
+        with pytest.raises(CannotBuild, match="no nvcc on the PATH, and CUDA_HOME is not set"):
+            building.parameters({"PATH": str(tmp_path)})
+
+    def test_cuda_home_without_nvcc(self, tmp_path: Path) -> None:
+        with pytest.raises(CannotBuild, match="which CUDA_HOME names"):
+            building.parameters({**HOST, "CUDA_HOME": str(tmp_path)})
+
+    def test_nvcc_of_another_major_version_than_torch(self, tmp_path: Path) -> None:
+        _fake_nvcc(tmp_path, "12.8")
+        with pytest.raises(CannotBuild, match=r"nvcc is of CUDA 12\.8\.1, torch 2\.11\.0 of CUDA 13\.0"):
+            building.parameters({**HOST, "CUDA_HOME": str(tmp_path)})
+
+    def test_something_that_is_not_nvcc(self, tmp_path: Path) -> None:
+        _script(tmp_path / "bin" / "nvcc", "echo hello")
+        with pytest.raises(CannotBuild, match="does not answer like nvcc"):
+            building.parameters({**HOST, "CUDA_HOME": str(tmp_path)})
+
+    def test_without_a_host_compiler(self, tmp_path: Path) -> None:
+        _fake_nvcc(tmp_path, "13.0")
+        with pytest.raises(CannotBuild, match="no C"):
+            building.parameters({**HOST, "CUDA_HOME": str(tmp_path), "CXX": "no-such-compiler"})
+
+    def test_without_enough_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        _fake_nvcc(tmp_path, "13.0")
+        monkeypatch.setattr(building, "_free_memory", lambda: 2**30)
+        monkeypatch.setattr(building, "_ninja", lambda environment: "ninja")
+        with pytest.raises(CannotBuild, match=r"1\.0 GiB of memory are free"):
+            building.parameters({**HOST, "CUDA_HOME": str(tmp_path)})
+
+    @pytest.mark.parametrize("architectures", ["70", "90a", "hopper", "80;;90"])
+    def test_architectures_that_the_kernels_do_not_know(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architectures: str
+    ) -> None:
+        _fake_nvcc(tmp_path, "13.0")
+        monkeypatch.setattr(building, "_ninja", lambda environment: "ninja")
+        with pytest.raises(CannotBuild, match="SEQCA_CUDA_ARCHS: got"):
+            building.parameters({**HOST, "CUDA_HOME": str(tmp_path), "SEQCA_CUDA_ARCHS": architectures})
+
+
+@pytest.fixture
+def here(tmp_path: Path, cuda_torch: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An environment in which everything needed is there."""
+    _fake_nvcc(tmp_path / "toolkit", "13.0")
+    monkeypatch.setattr(building, "_ninja", lambda environment: "ninja")
+    monkeypatch.setattr(building, "_free_memory", lambda: 2**40)
+    return {**HOST, "CUDA_HOME": str(tmp_path / "toolkit")}
+
+
+def test_torch_without_cuda_or_out_of_sight_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(building, "find_spec", lambda name: None)
+    with pytest.raises(CannotBuild, match="--no-build-isolation"):
+        building.parameters(HOST)
+    (tmp_path / "version.py").write_text("__version__ = '2.11.0+cpu'\ncuda = None\n")
+    spec = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
+    monkeypatch.setattr(building, "find_spec", lambda name: spec)
+    with pytest.raises(CannotBuild, match="without CUDA"):
+        building.parameters(HOST)
+
+
+def test_a_script_named_nvcc_leads_to_the_toolkit_that_it_calls(here: dict[str, str], tmp_path: Path) -> None:
+    real = Path(here.pop("CUDA_HOME"))
+    _script(tmp_path / "wrapper" / "nvcc", f'exec {real}/bin/nvcc "$@"')
+    here["PATH"] = f"{tmp_path / 'wrapper'}{os.pathsep}{here['PATH']}"
+    toolkit = building.parameters(here).toolkit
+    assert toolkit == building.Toolkit(real, real / "bin" / "nvcc", "13.0.1")
+
+
+def test_the_switches_are_obeyed(here: dict[str, str]) -> None:
+    chosen = building.parameters({**here, "SEQCA_CUDA_ARCHS": "9.0;80", "MAX_JOBS": "5"})
+    assert chosen.architectures == ("80", "90")
+    assert chosen.jobs == 5
+    assert building.parameters(here).architectures == building.ARCHITECTURES
+    assert building.parameters(here, ("89",)).architectures == ("89",)
+
+
+def test_no_flag_asks_for_fast_mathematics(here: dict[str, str]) -> None:
+    chosen = building.parameters(here)
+    flags = " ".join((*chosen.nvcc_flags, *chosen.compiler_flags))
+    assert not any(word in flags for word in ("fast", "-ftz", "-prec", "-Ofast", "-fmad"))
+
+
+def test_the_cache_knows_sources_and_parameters(
+    here: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(building._sources(), tmp_path / "csrc")
+    monkeypatch.setattr(building, "_sources", lambda: tmp_path / "csrc")
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    first = building.cache_folder(building.parameters(here), cache)
+    assert first.parent == tmp_path / "cache" / "seqca"
+    assert building.cache_folder(building.parameters(here), cache) == first
+    assert building.cache_folder(building.parameters({**here, "SEQCA_CUDA_ARCHS": "90"}), cache) != first
+    with (tmp_path / "csrc" / building.SOURCES[0]).open("a") as source:
+        source.write("// another\n")
+    assert building.cache_folder(building.parameters(here), cache) != first
+
+
+def _tree(folder: Path) -> Path:
+    """A copy of the sources to build a wheel from."""
+    for name in ("seqca", "kernels", "csrc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "_C.*"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def _wheel(tmp_path: Path, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[Path]]:
+    command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(tmp_path / "dist")]
+    tree = _tree(tmp_path / "tree")
+    result = subprocess.run(command, cwd=tree, env={**os.environ, **environment}, capture_output=True, text=True)
+    return result, sorted((tmp_path / "dist").glob("*.whl"))
+
+
+def _sidecar(wheel: Path, folder: Path) -> dict[str, str]:
+    shutil.unpack_archive(wheel, folder, "zip")
+    assert (folder / "seqca" / "kernels").is_dir() and (folder / "seqca" / "csrc" / building.SOURCES[0]).is_file()
+    assert not (folder / "seqca" / building.FILE_NAME).exists()
+    return json.loads((folder / "seqca" / building.SIDECAR_NAME).read_text())
+
+
+def test_a_wheel_without_the_extension_serves_every_machine_and_says_why_once(tmp_path: Path) -> None:
+    result, wheels = _wheel(tmp_path, SEQCA_BUILD="0")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("installed without its CUDA C++ extension: SEQCA_BUILD=0") == 1
+    assert [w.name.split("-", 2)[2] for w in wheels] == ["py3-none-any.whl"]
+    assert "SEQCA_BUILD=0" in _sidecar(wheels[0], tmp_path / "unpacked")["skipped"]
+
+
+def test_a_compiler_that_fails_does_not_fail_the_installation_unless_asked(tmp_path: Path) -> None:
+    import torch
+
+    if torch.version.cuda is None or shutil.which("ninja") is None:
+        pytest.skip("reaching the compiler takes a torch with CUDA and ninja; the reasons before it are tested above")
+    _fake_nvcc(tmp_path / "toolkit", torch.version.cuda)
+    compiler = _script(tmp_path / "c++", 'case "$*" in *-dump*) echo 12;; *) sleep 1;; esac')
+    demanding = {"CUDA_HOME": str(tmp_path / "toolkit"), "CXX": str(compiler)}
+    result, wheels = _wheel(tmp_path, **demanding)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("installed without its CUDA C++ extension: a compiler failed") == 1
+    assert "unsupported host compiler" in _sidecar(wheels[0], tmp_path / "unpacked")["skipped"]
+    shutil.rmtree(tmp_path / "tree")
+    shutil.rmtree(tmp_path / "dist")
+    result, wheels = _wheel(tmp_path, **demanding, SEQCA_BUILD="1")
+    assert result.returncode != 0 and not wheels
+    assert "SEQCA_BUILD=1 was set, but a compiler failed" in result.stderr
