@@ -20,14 +20,16 @@ def skirting(wall: Spot, length: float, material: Material) -> None:
 
 
 def door(wall: Spot, w: float, h: float, style: Style, dice: Dice) -> None:
-    """A closed door: frame, leaf, two raised panels or a slim one, a handle."""
+    """A closed door: leaf, frame or none, up to two raised panels, a handle."""
     part = wall.object("door")
     leaf, frame = style.solid(dice), style.solid(dice)
-    for low, high in ((-w / 2, -w / 2 + 0.08), (w / 2 - 0.08, w / 2)):
-        part.box((low, 0.0, 0.0), (high, 0.06, h), frame, casts=False)
-    part.box((-w / 2 + 0.08, 0.0, h - 0.08), (w / 2 - 0.08, 0.06, h), frame, casts=False)
-    part.box((-w / 2 + 0.08, 0.0, 0.0), (w / 2 - 0.08, 0.03, h - 0.08), leaf, casts=False)
-    panels = dice.pick((((0.12, 0.48), (0.54, 0.92)), ((0.1, 0.92),), ()))
+    border = dice.pick((0.0, 0.08))
+    if border:
+        for low, high in ((-w / 2, -w / 2 + border), (w / 2 - border, w / 2)):
+            part.box((low, 0.0, 0.0), (high, 0.05, h), frame, casts=False)
+        part.box((-w / 2 + border, 0.0, h - border), (w / 2 - border, 0.05, h), frame, casts=False)
+    part.box((-w / 2 + border, 0.0, 0.0), (w / 2 - border, 0.03, h - border), leaf, casts=False)
+    panels = dice.weighted(((((0.12, 0.48), (0.54, 0.92)), 0.25), (((0.1, 0.92),), 0.25), ((), 0.5)))
     panel = leaf if dice.chance(0.7) else style.solid(dice)
     for low, high in panels:
         part.box((-w / 2 + 0.2, 0.03, low * h), (w / 2 - 0.2, 0.045, high * h), panel, casts=False)
@@ -46,11 +48,11 @@ def window(wall: Spot, w: float, sill: float, h: float, style: Style, dice: Dice
         part.box((low, 0.0, sill + t), (high, 0.05, sill + h - t), frame, casts=False)
     for low in (sill, sill + h - t):
         part.box((-w / 2, 0.0, low), (w / 2, 0.05, low + t), frame, casts=False)
-    bars = max(1, round(w / 0.75)) - 1 if dice.chance(0.8) else 0
+    bars = max(1, round(w / 0.75)) - 1 if dice.chance(0.6) else 0
     for i in range(bars):
         x = -w / 2 + (i + 1) * w / (bars + 1)
         part.box((x - 0.025, 0.0, sill + t), (x + 0.025, 0.04, sill + h - t), frame, casts=False)
-    if dice.chance(0.4):
+    if dice.chance(0.25):
         z = sill + 0.62 * h
         part.box((-w / 2 + t, 0.0, z - 0.02), (w / 2 - t, 0.035, z + 0.02), frame, casts=False)
     if dice.chance(0.6):
@@ -64,11 +66,11 @@ def curtains(part: Spot, w: float, sill: float, h: float, style: Style, dice: Di
     cloth = style.cloth(dice)
     top, bottom = sill + h + 0.08, sill - 0.12
     rod = w / 2 + 0.28
-    part.roll((-rod, rod), 0.07, top, 0.015, style.solid(dice), casts=False)
+    part.roll((-rod, rod), 0.06, top, 0.015, style.solid(dice), casts=False)
     for side in (-1.0, 1.0):
-        for fold in range(3):
-            x = side * (w / 2 + 0.2 - 0.1 * fold)
-            part.column(x, 0.07, (bottom, top - 0.02), (0.055, 0.045), cloth, casts=False)
+        for fold in range(2):
+            x = side * (w / 2 + 0.18 - 0.1 * fold)
+            part.column(x, 0.06, (bottom, top - 0.02), (0.058, 0.05), cloth, casts=False)
 
 
 def picture(wall: Spot, w: float, z: float, h: float, style: Style, dice: Dice) -> None:
@@ -76,7 +78,7 @@ def picture(wall: Spot, w: float, z: float, h: float, style: Style, dice: Dice) 
     part = wall.object("picture")
     part.box((-w / 2, 0.0, z), (w / 2, 0.03, z + h), style.solid(dice), casts=False)
     margin = 0.04
-    if dice.chance(0.5):
+    if dice.chance(0.3):
         part.box((-w / 2 + 0.04, 0.03, z + 0.04), (w / 2 - 0.04, 0.034, z + h - 0.04), style.paint(dice), casts=False)
         margin = 0.04 + 0.12 * min(w, h)
     base, accent = dice.sample(style.colours, 2)
@@ -88,14 +90,17 @@ def picture(wall: Spot, w: float, z: float, h: float, style: Style, dice: Dice) 
 
 
 def rug(spot: Spot, w: float, d: float, style: Style, dice: Dice) -> None:
-    """A rug with a border, or a round one."""
+    """A rug, square or round, with a border or without."""
     part = spot.object("rug")
-    cloth, border = style.cloth(dice), style.cloth(dice)
+    cloth = style.cloth(dice)
+    bordered = dice.chance(0.5)
+    border = style.cloth(dice) if bordered else cloth
     if dice.chance(0.25):
         r = min(w, d) / 2
         part.column(0.0, 0.0, (0.0, 0.012), (r, r), border, casts=False)
-        part.column(0.0, 0.0, (0.012, 0.016), (0.85 * r, 0.85 * r), cloth, casts=False)
+        if bordered:
+            part.column(0.0, 0.0, (0.012, 0.016), (0.85 * r, 0.85 * r), cloth, casts=False)
         return
     part.box((-w / 2, -d / 2, 0.0), (w / 2, d / 2, 0.012), border, casts=False)
-    m = 0.12
-    part.box((-w / 2 + m, -d / 2 + m, 0.012), (w / 2 - m, d / 2 - m, 0.016), cloth, casts=False)
+    if bordered:
+        part.box((-w / 2 + 0.12, -d / 2 + 0.12, 0.012), (w / 2 - 0.12, d / 2 - 0.12, 0.016), cloth, casts=False)

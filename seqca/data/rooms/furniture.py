@@ -108,12 +108,12 @@ def sofa(spot: Spot, w: float, d: float, h: float, style: Style, dice: Dice) -> 
     part.box((-w / 2 + arm, -d / 2, foot), (w / 2 - arm, -d / 2 + back, h), cloth)
     for low, high in ((-w / 2, -w / 2 + arm), (w / 2 - arm, w / 2)):
         part.box((low, -d / 2, foot), (high, d / 2, 0.58), cloth)
-    places = max(1, round((w - 2 * arm) / 0.62))
+    part.box((-w / 2 + arm, -d / 2 + back, seat - 0.14), (w / 2 - arm, d / 2, seat), cushion)
+    places = max(1, round((w - 2 * arm) / 0.7))
     step = (w - 2 * arm) / places
     for i in range(places):
         x = -w / 2 + arm + i * step
-        part.box((x + 0.01, -d / 2 + back, seat - 0.14), (x + step - 0.01, d / 2, seat), cushion)
-        part.box((x + 0.02, -d / 2 + back, seat), (x + step - 0.02, -d / 2 + back + 0.14, h - 0.05), cushion)
+        part.box((x, -d / 2 + back, seat), (x + step - 0.005, -d / 2 + back + 0.14, h - 0.03), cushion)
     if dice.chance(0.6):
         pillow = style.cloth(dice)
         x = dice.pick((-1.0, 1.0)) * (w / 2 - arm - 0.22)
@@ -154,7 +154,7 @@ def cabinet(spot: Spot, w: float, d: float, h: float, style: Style, dice: Dice) 
     for i in range(columns):
         for j in range(rows):
             x, z = -w / 2 + i * sx, foot + 0.02 + j * sz
-            part.box((x + 0.02, d / 2 - 0.02, z + 0.015), (x + sx - 0.02, d / 2, z + sz - 0.015), front, casts=False)
+            part.box((x + 0.005, d / 2 - 0.02, z + 0.005), (x + sx - 0.005, d / 2, z + sz - 0.005), front, casts=False)
             kx = x + sx / 2 if rows > 1 else x + (0.82 if i % 2 == 0 else 0.18) * sx
             part.ball((kx, d / 2 + 0.015, z + 0.5 * sz), (0.02, 0.02, 0.02), knob, casts=False)
     if h < 1.25:

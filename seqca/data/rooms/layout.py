@@ -137,7 +137,7 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
         primitives=tuple(builder.primitives),
         materials=tuple(builder.materials),
         owners=tuple(builder.owners),
-        camera=look(room.eye, target, dice.uniform(0.6, 0.9), dice.rotation(0.025)),
+        camera=look(room.eye, target, dice.uniform(0.52, 0.8), dice.rotation(0.025)),
         lights=lights,
         sun=sun,
         ambient=ambient,
@@ -157,8 +157,9 @@ def _empty_room(builder: Builder, style: Style, dice: Dice) -> Room:
     ]
     eye = (width * dice.uniform(0.2, 0.8), dice.uniform(0.3, 0.8), dice.uniform(1.15, 1.7))
     board = style.paint(dice) if dice.chance(0.5) else style.wood(dice)
-    for wall in walls:
-        fixtures.skirting(wall.spot, wall.length, board)
+    if dice.chance(0.5):
+        for wall in walls:
+            fixtures.skirting(wall.spot, wall.length, board)
     return Room((width, length, height), eye, builder, style, dice, walls)
 
 

@@ -15,7 +15,7 @@ def books(spot: Spot, width: float, height: float, style: Style, dice: Dice) -> 
     part = spot.object("object")
     x = -width / 2
     while x < width / 2 - 0.05:
-        end = min(x + dice.uniform(0.05, 0.16), width / 2)
+        end = min(x + dice.uniform(0.09, 0.22), width / 2)
         tall = height * dice.uniform(0.7, 1.0)
         part.box((x, -0.08, 0.0), (end - 0.004, dice.uniform(0.05, 0.09), tall), style.paint(dice), casts=False)
         x = end
@@ -49,14 +49,15 @@ def ball(spot: Spot, radius: float, style: Style, dice: Dice) -> None:
 def plant(spot: Spot, w: float, d: float, h: float, style: Style, dice: Dice) -> None:
     """A potted plant: pot, stem, a few leafy balls."""
     part = spot.object("object")
-    pot, radius = style.paint(dice), 0.3 * w
+    width = min(w, d)
+    pot, radius = style.paint(dice), 0.3 * width
     rim = 0.28 * h
     part.column(0.0, 0.0, (0.0, rim), (0.75 * radius, radius), pot)
     leaf = Material("leaves", *_LEAF, phase=dice.random())
     part.column(0.0, 0.0, (rim, 0.6 * h), (0.025, 0.02), Material("plain", (0.1, 0.06, 0.03), (0.1, 0.06, 0.03)))
     for z, spread in ((0.55, 0.85), (0.72, 1.0), (0.87, 0.6)):
-        r = 0.44 * w * spread
-        x, y = dice.uniform(-0.1, 0.1) * w, dice.uniform(-0.1, 0.1) * w
+        r = 0.42 * width * spread
+        x, y = dice.uniform(-0.08, 0.08) * width, dice.uniform(-0.08, 0.08) * width
         part.ball((x, y, z * h), (r, r, 0.14 * h), leaf)
 
 
@@ -68,7 +69,7 @@ def table_lamp(spot: Spot, height: float, style: Style, dice: Dice) -> None:
     """A foot and a conical shade."""
     part = spot.object("lamp")
     foot = style.solid(dice)
-    radius = 0.36 * height
+    radius = 0.34 * height
     part.column(0.0, 0.0, (0.0, 0.03), (0.55 * radius, 0.5 * radius), foot)
     part.column(0.0, 0.0, (0.03, 0.55 * height), (0.025, 0.02), foot, casts=False)
     part.column(0.0, 0.0, (0.5 * height, height), (radius, 0.72 * radius), _lit(style, dice))
@@ -77,7 +78,7 @@ def table_lamp(spot: Spot, height: float, style: Style, dice: Dice) -> None:
 def floor_lamp(spot: Spot, w: float, d: float, h: float, style: Style, dice: Dice) -> None:
     """A standing lamp with a conical, cylindrical or round shade."""
     part = spot.object("lamp")
-    foot, shade, radius = style.solid(dice), _lit(style, dice), w / 2
+    foot, shade, radius = style.solid(dice), _lit(style, dice), min(w, d) / 2
     part.column(0.0, 0.0, (0.0, 0.03), (0.6 * radius, 0.55 * radius), foot)
     part.column(0.0, 0.0, (0.03, h - 0.25), (0.022, 0.018), foot, casts=False)
     if dice.chance(0.3):
@@ -109,7 +110,7 @@ def dress_top(spot: Spot, w: float, d: float, style: Style, dice: Dice) -> None:
     for place in range(places):
         if dice.chance(0.4):
             continue
-        here = spot.at((place - (places - 1) / 2) * w / places, dice.uniform(-0.05, 0.25) * d)
+        here = spot.at((place - (places - 1) / 2) * w / places, dice.uniform(0.0, 0.25) * d)
         kind = dice.weighted(kinds)
         if kind == "vase":
             vase(here, dice.uniform(0.18, 0.34), style, dice)
@@ -118,5 +119,5 @@ def dress_top(spot: Spot, w: float, d: float, style: Style, dice: Dice) -> None:
         elif kind == "carton":
             carton(here, dice.uniform(0.14, 0.24), style, dice)
         else:
-            table_lamp(here, dice.uniform(0.38, 0.5), style, dice)
+            table_lamp(here, dice.uniform(0.36, 0.46), style, dice)
             kinds.pop()
