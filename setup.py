@@ -6,6 +6,7 @@ installation succeeds without it and says why, once; see docs/building.md.
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,19 +49,23 @@ class BuildExtension(build_ext):
     """Compiles by the package's own parameters."""
 
     def build_extension(self, extension):
-        folder = Path(self.get_ext_fullpath(extension.name)).parent
+        folder = Path(self.build_lib) / "seqca"
         try:
             building.build(folder, building.parameters())
         except building.CannotBuild as reason:
             skip(folder, str(reason))
 
     def copy_extensions_to_source(self):
-        for extension in self.extensions:
-            self.build_extension(extension)
+        """For an editable installation."""
+        for file in self._files():
+            shutil.copyfile(file, HERE / "seqca" / file.name)
 
     def get_outputs(self):
-        folder = Path(self.get_ext_fullpath("seqca._C")).parent
-        return [str(folder / name) for name in (building.FILE_NAME, building.SIDECAR_NAME) if (folder / name).exists()]
+        return [str(file) for file in self._files()]
+
+    def _files(self):
+        folder = Path(self.build_lib) / "seqca"
+        return [folder / name for name in (building.FILE_NAME, building.SIDECAR_NAME) if (folder / name).is_file()]
 
 
 class BuildWithoutExtension(build_py):
