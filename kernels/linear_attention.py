@@ -50,32 +50,49 @@ class Shape(NamedTuple):
     parts: int = 32
 
 
+# By the power of two that holds D and E + 1 (0: any other) and the bytes of an element. Where a tile holds a state,
+# D <= d and E < e, kernels of `whole_states` run, else those of `tiled_states`.
 # Chosen by registers, shared memory and arithmetic (docs/resources.md); not yet measured on a GPU.
-WHOLE: dict[tuple[int, int], Shape] = {
+SHAPES: dict[tuple[int, int], Shape] = {
     (16, 2): Shape(*(Blocks(64, 16, 16, 4, 3),) * 4),
-    (32, 2): Shape(*(Blocks(64, 32, 32, 4, 3),) * 4),
+    (32, 2): Shape(Blocks(128, 32, 32, 4, 3), *(Blocks(64, 32, 32, 4, 3),) * 3),
     (64, 2): Shape(*(Blocks(64, 64, 64, 4, 3),) * 4),
-    (128, 2): Shape(*(Blocks(32, 128, 128, 8, 3),) * 4),
+    (128, 2): Shape(
+        state=Blocks(64, 128, 128, 8, 3),
+        output=Blocks(64, 128, 128, 8, 3),
+        query_gradient=Blocks(64, 32, 32, 4, 3),
+        source_gradient=Blocks(32, 128, 128, 8, 3),
+        parts=8,
+    ),
+    (0, 2): Shape(Blocks(64, 64, 64, 4, 3), *(Blocks(64, 64, 64, 8, 3),) * 3, parts=4),
     (16, 4): Shape(*(Blocks(32, 16, 16, 4, 2),) * 4),
     (32, 4): Shape(*(Blocks(32, 32, 32, 4, 2),) * 4),
-    (64, 4): Shape(*(Blocks(32, 64, 64, 8, 2),) * 4),
+    (64, 4): Shape(
+        state=Blocks(32, 64, 64, 8, 2),
+        output=Blocks(16, 64, 64, 8, 2),
+        query_gradient=Blocks(32, 64, 64, 8, 2),
+        source_gradient=Blocks(32, 64, 64, 8, 2),
+    ),
+    (0, 4): Shape(
+        state=Blocks(32, 64, 64, 8, 2),
+        output=Blocks(64, 32, 32, 8, 2),
+        query_gradient=Blocks(32, 32, 32, 8, 2),
+        source_gradient=Blocks(32, 32, 32, 8, 2),
+        parts=4,
+    ),
 }
-"""By the power of two that holds D and E + 1, and the bytes of an element."""
-
-TILED: dict[int, Shape] = {
-    2: Shape(*(Blocks(64, 64, 64, 4, 3),) * 4, parts=4),
-    4: Shape(*(Blocks(32, 64, 64, 8, 2),) * 4, parts=4),
-}
-"""By the bytes of an element, where no state fits in a tile."""
 
 PROGRAMS = 768
 """Pieces that a list is cut into where there is enough of it: about six for each multiprocessor of an H200."""
 
 
-def _shape(d: int, e: int, element_size: int) -> tuple[Shape, bool]:
-    """Launch parameters, and whether a state fits in a tile."""
-    whole = WHOLE.get((max(16, triton.next_power_of_2(max(d, e + 1))), element_size))
-    return (whole, True) if whole else (TILED[element_size], False)
+def _shape(d: int, e: int, element_size: int) -> Shape:
+    channels = max(16, triton.next_power_of_2(max(d, e + 1)))
+    return SHAPES.get((channels, element_size), SHAPES[0, element_size])
+
+
+def _whole(blocks: Blocks, d: int, e: int) -> bool:
+    return d <= blocks.d and e < blocks.e
 
 
 def _share(tensors: Sequence[Tensor], blocks: Blocks, parts: int) -> list[Work]:
@@ -137,13 +154,13 @@ def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tu
         Outputs (..., N_q, E) in the inputs' dtype, and states (..., E + 1, D) in float32, S above z. Contiguous.
     """
     d, e = k[0].shape[-1], v[0].shape[-1]
-    shape, whole = _shape(d, e, k[0].element_size())
+    shape = _shape(d, e, k[0].element_size())
     outputs = [t.new_empty((*t.shape[:-1], e)) for t in q]
     states = [t.new_empty((*t.shape[:-2], e + 1, d), dtype=torch.float32) for t in k]
     work = _share(k, shape.state, shape.parts)
     partials = _partials(states, work)
     _sum_states(k, v, partials, work, shape.state)
-    kernel = output_kernel if whole else tiled_output_kernel
+    kernel = output_kernel if _whole(shape.output, d, e) else tiled_output_kernel
     tiles = triton.cdiv(e, shape.output.e)
     buffers = {"partials": partials, "states": states, "outputs": outputs}
     for batch in batches({"queries": q}, buffers, _share(q, shape.output, shape.parts)):
@@ -161,30 +178,33 @@ def backward(
         q, k, v, eps: the arguments of `forward`.
         states: the states that it returned.
     """
-    like = d, e = k[0], v[0]
-    shape, whole = _shape(d.shape[-1], e.shape[-1], d.element_size())
+    like = k[0], v[0]
+    d, e = k[0].shape[-1], v[0].shape[-1]
+    shape = _shape(d, e, k[0].element_size())
     dq, dk, dv = ([t.new_empty(t.shape) for t in inputs] for inputs in (q, k, v))
     sums = [torch.empty_like(state) for state in states]
     views = {"gradients": grad, "queries": q}
     buffers = {"states": states, "query_gradients": dq}
-    work = _share(q, shape.query_gradient, shape.parts)
-    if whole:
+    blocks = shape.query_gradient
+    work = _share(q, blocks, shape.parts)
+    if _whole(blocks, d, e):
         partials = _partials(sums, work)
         for batch in batches(views, {**buffers, "partials": partials}, work):
-            _start(query_gradient_kernel, batch, 1, shape.query_gradient, like, eps=eps)
+            _start(query_gradient_kernel, batch, 1, blocks, like, eps=eps)
     else:
         weighting = {
             "weights": [t.new_empty((*t.shape[:-1], 2), dtype=torch.float32) for t in q],
             "scales": [t.new_empty((*t.shape[:-2], 1, 2), dtype=torch.float32) for t in q],
         }
-        for batch in batches(views, buffers | weighting, work):
-            _start(tiled_query_gradient_kernel, batch, 1, shape.query_gradient, like, eps=eps)
+        for batch in batches(views, {**buffers, **weighting}, work):
+            _start(tiled_query_gradient_kernel, batch, 1, blocks, like, eps=eps)
         work = _share(q, shape.state, shape.parts)
         partials = _partials(sums, work)
         _sum_states(q, grad, partials, work, shape.state, weighting)
     blocks = shape.source_gradient
-    tiles = 1 if whole else triton.cdiv(d.shape[-1], blocks.d) + triton.cdiv(e.shape[-1], blocks.e)
+    whole = _whole(blocks, d, e)
     kernel = source_gradient_kernel if whole else tiled_source_gradient_kernel
+    tiles = 1 if whole else triton.cdiv(d, blocks.d) + triton.cdiv(e, blocks.e)
     buffers = {"partials": partials, "key_gradients": dk, "value_gradients": dv}
     for batch in batches({"keys": k, "values": v}, buffers, _share(k, blocks, shape.parts)):
         _start(kernel, batch, tiles, blocks, like)

@@ -1,16 +1,18 @@
-"""What every kernel takes from the GPU, by ahead-of-time compilation: needs no GPU, but a Triton that compiles.
+"""What every kernel takes from the GPU, by ahead-of-time compilation, which needs no GPU.
 
-`python -m seqca.kernels.resources` compiles all launches of every operator over the network's shapes, for sm_80, sm_90
-and sm_100, and prints a table. The launches are those that the operators make: they are recorded on tensors without
-memory, and their arguments specialised by Triton's own launcher code.
+`python -m seqca.kernels.resources` compiles the launches of every operator over the network's shapes for sm_80, sm_90
+and sm_100, and prints a table; it fails where registers spill, shared memory is exceeded or tensor cores are not used
+by 16-bit inputs. The launches are those that the operators make, recorded on tensors without memory, and their
+arguments are specialised by the code of Triton's own launcher. Needs a process in which TRITON_INTERPRET is not set.
 """
 
 import argparse
 import json
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import torch
 import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, make_backend
+from triton.compiler import ASTSource, CompiledKernel, make_backend
 from triton.runtime.jit import create_function_from_signature
 
 from . import linear_attention
@@ -27,25 +29,36 @@ from .launch import Launch, record
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that one program may use, by compute capability."""
 
-_TENSOR_CORES = {
-    "tcgen05.mma": re.compile(r"\btcgen05\.mma"),
-    "wgmma": re.compile(r"\bwgmma\.mma_async"),
-    "mma.sync": re.compile(r"\bmma\.sync"),
-}
+TOKENS = {18: 19200, 36: 19200, 60: 19200, 72: 4800, 144: 1200, 288: 300}
+"""Tokens of a 480×640 image at the scale that has so many channels."""
+
+_TENSOR_CORES = {"tcgen05": r"\btcgen05\.mma", "wgmma": r"\bwgmma\.mma_async", "mma.sync": r"\bmma\.sync"}
 
 
 @dataclass(frozen=True)
 class Resources:
-    """One kernel compiled for one architecture."""
+    """One kernel on one shape, compiled for one compute capability."""
 
     kernel: str
     shape: str
     dtype: str
     arch: int
     registers: int
+    """32-bit registers of a thread."""
     spills: int
+    """Bytes of local memory of a thread."""
     shared: int
+    """Bytes of shared memory of a program."""
     tensor_cores: str
+
+    def faults(self) -> list[str]:
+        """What must not be."""
+        limit = SHARED_LIMIT[self.arch]
+        return [
+            *([f"{self.spills} bytes of registers spill"] if self.spills else []),
+            *([f"{self.shared} bytes of shared memory, the limit is {limit}"] if self.shared > limit else []),
+            *(["no tensor cores"] if self.dtype != "float32" and self.tensor_cores == "none" else []),
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,13 +70,56 @@ class Case:
     run: Callable[[], object]
 
 
-def compile_launch(launch: Launch, arch: int) -> triton.compiler.CompiledKernel:
-    """Compile what `launch` would compile on a GPU of compute capability `arch` (80, 90, 100)."""
+def linear_attention_case(channels: int, dtype: torch.dtype, layout: str) -> Case:
+    """Forward and backward on 96 maps: `layout` channels-last or contiguous, or a list of maps of three sizes."""
+
+    def maps(tokens: int) -> Tensor:
+        if layout == "contiguous":
+            return torch.empty(8, 12, channels, tokens, dtype=dtype, device="meta").mT
+        return torch.empty(8, 12, tokens, channels, dtype=dtype, device="meta")
+
+    def run() -> None:
+        tokens = TOKENS[channels]
+        sizes = [tokens, tokens // 4, tokens // 16] * 3 if layout == "list" else [tokens]
+        q, k, v, grad = ([maps(size) for size in sizes] for _ in range(4))
+        _, states = linear_attention.forward(q, k, v, 1e-12)
+        linear_attention.backward(grad, q, k, v, states, 1e-12)
+
+    return Case(f"C = {channels}, {layout}", dtype, run)
+
+
+def all_cases() -> Iterator[tuple[Case, int]]:
+    """Every shape on every compute capability."""
+    for arch in SHARED_LIMIT:
+        for channels in TOKENS:
+            for dtype in (torch.bfloat16, torch.float16, torch.float32):
+                yield linear_attention_case(channels, dtype, "channels-last"), arch
+            yield linear_attention_case(channels, torch.bfloat16, "contiguous"), arch
+        yield linear_attention_case(36, torch.bfloat16, "list"), arch
+
+
+def quick_cases() -> Iterator[tuple[Case, int]]:
+    """A selection in which every shape, dtype, layout and compute capability occurs, the target shape on all."""
+    bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
+    for arch in SHARED_LIMIT:
+        yield linear_attention_case(36, bf16, "channels-last"), arch
+    yield linear_attention_case(36, bf16, "list"), 90
+    yield linear_attention_case(18, fp16, "contiguous"), 90
+    yield linear_attention_case(36, fp32, "contiguous"), 90
+    yield linear_attention_case(60, fp16, "channels-last"), 80
+    yield linear_attention_case(72, bf16, "contiguous"), 80
+    yield linear_attention_case(144, fp16, "channels-last"), 100
+    yield linear_attention_case(288, bf16, "contiguous"), 90
+    yield linear_attention_case(288, fp32, "channels-last"), 80
+
+
+def compile_launch(launch: Launch, arch: int) -> CompiledKernel:
+    """Compile what `launch` would have compiled on a GPU of compute capability `arch` (80, 90, 100)."""
     target = GPUTarget("cuda", arch, 32)
     backend = make_backend(target)
     kernel = launch.kernel
-    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
     options = {**launch.options, "debug": False}
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
     bound, specialization, _ = bind(**launch.arguments, **options)
     parsed, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, options)
     source = ASTSource(kernel, signature, constants, attributes)
@@ -80,18 +136,59 @@ def _usage(cubin: bytes) -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", text)}
 
 
-def resources(launch: Launch, case: Case, arch: int) -> Resources:
-    """Compile one launch and read what it takes."""
-    compiled = compile_launch(launch, arch)
-    usage = _usage(compiled.asm["cubin"])
-    found = [name for name, pattern in _TENSOR_CORES.items() if pattern.search(compiled.asm["ptx"])]
-    return Resources(
-        kernel=launch.kernel.fn.__name__.strip("_"),
-        shape=case.shape,
-        dtype=str(case.dtype).removeprefix("torch."),
-        arch=arch,
-        registers=usage["REG"],
-        spills=usage["STACK"] + usage["LOCAL"],
-        shared=compiled.metadata.shared,
-        tensor_cores=", ".join(found) or "none",
-    )
+def measure(case: Case, arch: int) -> Iterator[Resources]:
+    """Compile the launches of `case`, each kernel once, and read what they take."""
+    with record() as launches:
+        case.run()
+    different = {(x.kernel, tuple(name for name, value in x.arguments.items() if value is None)): x for x in launches}
+    for (_, absent), launch in different.items():
+        compiled = compile_launch(launch, arch)
+        usage = _usage(compiled.asm["cubin"])
+        found = [name for name, pattern in _TENSOR_CORES.items() if re.search(pattern, compiled.asm["ptx"])]
+        yield Resources(
+            kernel=" without ".join([launch.kernel.fn.__name__.removesuffix("_kernel"), *absent[:1]]),
+            shape=case.shape,
+            dtype=str(case.dtype).removeprefix("torch."),
+            arch=arch,
+            registers=usage["REG"],
+            spills=usage["STACK"] + usage["LOCAL"],
+            shared=compiled.metadata.shared,
+            tensor_cores=", ".join(found) or "none",
+        )
+
+
+def table(rows: list[Resources]) -> str:
+    """Markdown."""
+    lines = [
+        "# Resources of the Triton kernels",
+        "",
+        f"Made by `python -m seqca.kernels.resources` with Triton {triton.__version__}; compiled, not measured.",
+        "Registers and spilled bytes of a thread, bytes of shared memory of a program.",
+        "",
+        "| kernel | shape | dtype | sm | registers | spilled | shared | tensor cores |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in sorted(rows, key=lambda r: (r.kernel, r.dtype, r.shape, r.arch)):
+        cells = (r.kernel, r.shape, r.dtype, r.arch, r.registers, r.spills, r.shared, r.tensor_cores)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m seqca.kernels.resources", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a selection of shapes")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    arguments = parser.parse_args()
+    rows = []
+    for case, arch in quick_cases() if arguments.quick else all_cases():
+        print(f"sm_{arch} {case.shape} {case.dtype}", file=sys.stderr, flush=True)
+        rows += measure(case, arch)
+    print("\n".join(json.dumps(asdict(r)) for r in rows) if arguments.json else table(rows), end="\n")
+    faults = [f"{r.kernel}, {r.shape}, {r.dtype}, sm_{r.arch}: {fault}" for r in rows for fault in r.faults()]
+    if faults:
+        sys.exit("\n".join(faults))
+
+
+if __name__ == "__main__":
+    main()

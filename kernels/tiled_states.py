@@ -136,7 +136,7 @@ def tiled_query_gradient_kernel(
         for column in range(0, D, BLOCK_D):
             columns = column + tl.arange(0, BLOCK_D)
             z = tl.load(state + E * D + columns, mask=columns < D, other=0.0)
-            w, _ = _weighted_values(
+            w, same = _weighted_values(
                 gradient, state, start, tokens, columns, dtype, GRADIENTS, D, E,
                 BLOCK_N, BLOCK_D, BLOCK_E, STAGES, PRECISION,
             )  # fmt: skip
