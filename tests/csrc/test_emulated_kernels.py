@@ -207,3 +207,22 @@ def test_half_precision_is_computed_by_tensor_cores_and_single_precision_is_not(
     q, k, v, _ = _entry((1,), 64, 64, 36, 36, dtype)
     emulated_kernels.forward([q], [k], [v], 1e-12)
     assert (emulated_kernels.products > 0) == (dtype != torch.float32)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_offsets_have_64_bits(emulated_kernels: EmulatedKernels, axis: int) -> None:
+    shape = [3, 70, 18]
+    entry = _entry((3,), 70, 70, 18, 18, torch.bfloat16)
+    expected = _results(emulated_kernels, [entry], 1e-12, 528)[0]
+    # The last index of one axis lies more than 2³¹ numbers from the first, in memory that nothing touches.
+    strides = {0: [0, 18, 1], 1: [18, 0, 1], 2: [70, 1, 0]}[axis]
+    strides[axis] = 2**31 // (shape[axis] - 1) + 1
+    buffer = torch.empty(2**31 + 2**16, dtype=torch.bfloat16)
+    views = []
+    for i, x in enumerate(entry):
+        far = buffer.as_strided(shape, strides, 7 + 4096 * i)
+        far.copy_(x)
+        views.append(far)
+    found = _results(emulated_kernels, [tuple(views)], 1e-12, 528)[0]  # type: ignore[list-item]
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
