@@ -1,0 +1,144 @@
+"""The command line: `python -m benchmarks run | list | compare | report`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's messages; read when torch is imported
+
+import torch
+
+from .cases import Choice, all_cases
+from .compare import compare_files, compare_revision
+from .environment import ROOT, environment
+from .report import write_report
+from .results import ResultsError, resume
+from .run import run_all
+from .shapes import Plan, plan
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except ResultsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on after the last finished case", file=sys.stderr)
+        return 130
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of all commands."""
+    top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="measure; an interrupted run goes on where it stopped")
+    _add_choice(run)
+    run.add_argument("--output", type=Path, help="result file; by default one under out/benchmarks/ named by machine,"
+                     " set and commit")  # fmt: skip
+    run.add_argument("--checkout", type=Path, default=ROOT, help=argparse.SUPPRESS)  # where the package comes from
+    run.set_defaults(command=run_command)
+
+    listing = commands.add_parser("list", help="show the cases and who takes part in them, measure nothing")
+    _add_choice(listing)
+    listing.set_defaults(command=list_command)
+
+    compare = commands.add_parser("compare", help="what changed beyond noise; exits 1 on any regression")
+    compare.add_argument("before", help="a result file; or, alone, a git revision, which is measured against this one")
+    compare.add_argument("after", nargs="?", help="a result file")
+    _add_choice(compare)
+    compare.set_defaults(command=compare_command)
+
+    report = commands.add_parser("report", help="write tables and plots from result files")
+    report.add_argument("files", nargs="*", type=Path, help="by default all in benchmarks/results/")
+    report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is not up to date")
+    report.set_defaults(command=report_command)
+    return top
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    size = command.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="two minutes; the standard set takes up to ten")
+    size.add_argument("--full", action="store_true", help="with compiled networks and sweeps, as long as it takes")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    command.add_argument("--minutes", type=float, help="begin no case after so many minutes")
+    for name, what in (
+        ("op", "part of an operator's name"),
+        ("shape", "part of a shape's name"),
+        ("dtype", "fp32, bf16"),
+        ("direction", "forward, backward, both"),
+        ("provider", "part of a provider's name; the reference always takes part"),
+    ):
+        command.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"{what}; repeatable")
+
+
+def _choice(options: argparse.Namespace) -> Choice:
+    names = (options.op, options.shape, options.dtype, options.direction, options.provider)
+    return Choice(*map(tuple, names))
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    name = "quick" if options.quick else "full" if options.full else "standard"
+    return plan(name, options.device, options.minutes)
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Measures, and says where the results are."""
+    chosen, choice = _plan(options), _choice(options)
+    cases = list(all_cases(chosen, choice))
+    if not cases:
+        raise ResultsError("no case is chosen; python -m benchmarks list shows their names")
+    where = environment(options.device, options.checkout)
+    path = options.output or default_output(where, chosen)
+    results = resume(path, where, {"set": chosen.name, "seconds": chosen.seconds})
+    left = run_all(cases, choice, results, path, chosen, lambda line: print(line, flush=True))
+    print(f"{path}: {len(results['cases'])} cases" + (f", {left} left" if left else ""))
+    return 0
+
+
+def default_output(where: dict[str, object], chosen: Plan) -> Path:
+    """out/benchmarks/<machine>-<set>-<commit>.json."""
+    machine = str(where.get("gpu") or "cpu").lower().replace(" ", "-")
+    commit = str(where["commit"] or "unknown")[:8] + ("-" + str(where["changes"])[:8] if where["dirty"] else "")
+    return ROOT / "out" / "benchmarks" / f"{machine}-{chosen.name}-{commit}.json"
+
+
+def list_command(options: argparse.Namespace) -> int:
+    """Prints the cases, their contenders, and who is absent, with the reason."""
+    choice = _choice(options)
+    for case in all_cases(_plan(options), choice):
+        field = choice.narrow(case.contenders())
+        print(f"{case.name}: {'; '.join(contender.name for contender in field.contenders)}")
+        for name, reason in field.absent.items():
+            print(f"    absent {name}: {reason}")
+    return 0
+
+
+def compare_command(options: argparse.Namespace) -> int:
+    """Compares two files, or a revision with this one."""
+    if options.after:
+        return compare_files(Path(options.before), Path(options.after))
+    passed_on = [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
+    passed_on += ["--device", options.device]
+    passed_on += [] if options.minutes is None else ["--minutes", str(options.minutes)]
+    for name in ("op", "shape", "dtype", "direction", "provider"):
+        for value in getattr(options, name):
+            passed_on += [f"--{name}", value]
+    return compare_revision(options.before, passed_on)
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """Writes tables and plots, or checks the tables."""
+    files = options.files or sorted(RESULTS.glob("*.json"))
+    return write_report(files, check=options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""What changed between two results beyond noise."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .noise import differs
+from .results import ResultsError, load
+from .revisions import measure_in_turn
+
+EXACT = ("kept_bytes", "peak_bytes", "operators", "kernels")
+"""Quantities without noise; the fewer the better."""
+
+
+class Change(NamedTuple):
+    """One quantity of one contender that is not what it was."""
+
+    where: str
+    what: str
+    before: float
+    after: float
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is a regression."""
+        return self.after > self.before
+
+    def __str__(self) -> str:
+        factor = f" {self.after / self.before:.3f} times" if self.before else ""
+        return f"{'WORSE ' if self.worse else 'better'}  {self.where}: {self.what}{factor}"
+
+
+def compare_files(before: Path, after: Path) -> int:
+    """Prints what changed from one result file to another.
+
+    Returns:
+        1 if anything is worse or there is nothing to compare, else 0.
+
+    Raises:
+        ResultsError: if the files are from different kinds of devices.
+    """
+    return show(load(before), load(after))
+
+
+def compare_revision(revision: str, options: list[str]) -> int:
+    """Measures a git revision and this checkout in turn, and prints what changed."""
+    return show(*measure_in_turn(revision, options))
+
+
+def show(before: dict[str, Any], after: dict[str, Any]) -> int:
+    """Prints changes, the worst last, and returns the exit status."""
+    for key in ("device", "gpu", "processor"):
+        if before["environment"].get(key) != after["environment"].get(key):
+            print(f"different {key}: {before['environment'].get(key)} and {after['environment'].get(key)}")
+    common = before["cases"].keys() & after["cases"].keys()
+    if not common:
+        raise ResultsError("the two results have no case in common")
+    found = sorted(changes(before, after), key=lambda change: change.worse)
+    for change in found:
+        print(change)
+    worse = sum(change.worse for change in found)
+    print(f"{len(common)} cases compared: {worse} worse, {len(found) - worse} better, the rest the same within noise")
+    return 1 if worse else 0
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+    """All changes in the cases that both results hold.
+
+    On a GPU times are compared as they are. On a CPU, which is shared more often than not, the time of a contender
+    is taken relative to that of the reference in the same run.
+    """
+    relative = before["environment"]["device"] == "cpu"
+    for name, old in before["cases"].items():
+        new = after["cases"].get(name)
+        if new is None:
+            continue
+        for provider, one in old["providers"].items():
+            where = f"{name}, {provider}"
+            other = new["providers"].get(provider)
+            if one["check"]["ok"] and provider in new["absent"]:
+                yield Change(where, f"absent: {new['absent'][provider]}", 0, 1)
+            if one["check"]["ok"] and other is not None and not other["check"]["ok"]:
+                yield Change(where, f"no numbers: {other['check']['what']}", 0, 1)
+            if other is None or not (one["check"]["ok"] and other["check"]["ok"]):
+                continue
+            for what in EXACT:
+                if what in one and what in other and one[what] != other[what]:
+                    yield Change(where, what.replace("_", " "), one[what], other[what])
+            times = [_time(case, provider, relative) for case in (old, new)]
+            if times[0] and times[1] and differs(times[0], times[1]):
+                what = "time relative to the reference" if relative else "time"
+                yield Change(where, what, times[0]["median"], times[1]["median"])
+
+
+def _time(case: dict[str, Any], provider: str, relative: bool) -> dict[str, float] | None:
+    """Median and noise of a contender, relative to the reference's if asked for."""
+    time = case["providers"][provider].get("time")
+    if time is None or not relative:
+        return time
+    rival = case["providers"].get("reference", {}).get("time")
+    if rival is None or provider == "reference":
+        return None
+    return {"median": time["median"] / rival["median"], "noise": time["noise"] + rival["noise"]}

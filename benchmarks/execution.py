@@ -1,0 +1,84 @@
+"""Runs a contender on inputs, in its mode."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqca.ops.verify import leaves
+
+from .case import Contender, Inputs
+
+
+class Call(NamedTuple):
+    """One call to be timed: `run(prepare())`, of which only `run` counts."""
+
+    prepare: Callable[[], Any]
+    run: Callable[[Any], Any]
+
+
+class Execution:
+    """A contender in its mode, compiled or captured when it first runs.
+
+    Whoever uses it forces the contender's backend around it.
+    """
+
+    def __init__(self, contender: Contender, direction: str) -> None:
+        self._direction = direction
+        self._captures = contender.mode == "graph"
+        self._function = contender.function
+        if contender.mode == "compiled":
+            # No dynamic shapes: every case has one shape, and a user's training has one too.
+            self._function = torch.compile(contender.function, dynamic=False)
+
+    def evaluate(self, inputs: Inputs) -> list[Tensor]:
+        """Outputs and, unless the pass is forward, gradients."""
+        if self._captures:
+            graph, results = capture(lambda: self._work(inputs))
+            graph.replay()
+            return [result.clone() for result in results]
+        return self._work(inputs)
+
+    def call(self, inputs: Inputs) -> Call:
+        """What the clock times."""
+        if self._captures:
+            graph, results = capture(lambda: self._work(inputs))
+            return Call(lambda: results, lambda _: graph.replay())  # the results keep the graph's memory alive
+        if self._direction == "backward":
+            return Call(lambda: self.forward(inputs), lambda outputs: differentiate(outputs, inputs))
+        return Call(lambda: None, lambda _: self._work(inputs))
+
+    def forward(self, inputs: Inputs) -> list[Tensor]:
+        """Outputs that can be differentiated."""
+        return leaves(self._function(**inputs.arguments))
+
+    def _work(self, inputs: Inputs) -> list[Tensor]:
+        if self._direction == "forward":
+            with torch.no_grad():
+                return self.forward(inputs)
+        outputs = self.forward(inputs)
+        return [*(output.detach() for output in outputs), *differentiate(outputs, inputs)]
+
+
+def differentiate(outputs: list[Tensor], inputs: Inputs) -> list[Tensor]:
+    """Gradients of the leaves; zeros for leaves that the outputs do not depend on."""
+    return list(torch.autograd.grad(outputs, inputs.leaves, inputs.gradients, materialize_grads=True))
+
+
+def capture(work: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
+    """Captures work as a CUDA graph, after a warm-up on a stream of its own, as capture demands.
+
+    Returns:
+        The graph, and the tensors that hold the results after each replay.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = work()
+    return graph, results

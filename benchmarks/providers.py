@@ -1,0 +1,73 @@
+"""Who computes a case: every backend of the package, the eager reference, and torch.compile of the reference."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from seqca.ops.dispatch import BACKENDS, refusal
+from seqca.ops.operator import OPERATORS
+from seqca.ops.operator import Call as OperatorCall
+
+from .case import Contender, Field
+
+MODES = ("eager", "compiled", "graph")
+
+
+def in_mode(name: str, mode: str) -> str:
+    """The name of a contender in a mode, such as "reference, compiled"."""
+    return name if mode == "eager" else f"{name}, {mode}"
+
+
+def mode_refusal(mode: str, device: str, direction: str, modes: Iterable[str]) -> str | None:
+    """Why a mode cannot be had, or None."""
+    if mode == "graph" and device != "cuda":
+        return "CUDA graphs need a GPU"
+    if mode == "graph" and direction == "backward":
+        return "a graph holds the forward pass too: see the pass both"
+    if mode == "compiled" and device == "cpu" and not any(map(shutil.which, ("g++", "clang++"))):
+        return "torch.compile needs a C++ compiler here"
+    if mode not in modes:
+        return "not in this set of cases (compiling takes longer than all else): see --full"
+    return None
+
+
+def operator_field(
+    operator: str,
+    reference: Callable[..., Any],
+    call: OperatorCall,
+    direction: str,
+    modes: Iterable[str],
+) -> Field:
+    """The contenders of an operator.
+
+    Args:
+        operator: its name.
+        reference: its plain mathematics, of the same arguments.
+        call: what the choice of a backend depends on.
+        direction: the pass.
+        modes: those that this set of cases offers.
+    """
+    field = Field([], {})
+    for mode in MODES:
+        add(field, Contender(in_mode("reference", mode), reference, "reference", mode), call.device, direction, modes)
+    for backend in BACKENDS:
+        if backend == "reference":
+            continue
+        if operator not in OPERATORS:
+            field.absent[backend] = f"this version of seqca has no operator {operator}"
+        elif (reason := refusal(OPERATORS[operator], backend, call)) is not None:
+            field.absent[backend] = reason
+        else:
+            for mode in ("eager", "graph"):
+                contender = Contender(in_mode(backend, mode), OPERATORS[operator].function, backend, mode)
+                add(field, contender, call.device, direction, modes)
+    return field
+
+
+def add(field: Field, contender: Contender, device: str, direction: str, modes: Iterable[str]) -> None:
+    """Adds a contender to the field, or to those absent."""
+    reason = mode_refusal(contender.mode, device, direction, modes)
+    if reason is None:
+        field.contenders.append(contender)
+    else:
+        field.absent[contender.name] = reason

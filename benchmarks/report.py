@@ -1,0 +1,123 @@
+"""Writes tables into README.md and docs/benchmarks.md, and plots into docs/plots/, from result files alone."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .environment import ROOT
+from .results import ResultsError, load
+from .tables import (
+    Results,
+    absences,
+    claim_table,
+    conditions,
+    device_name,
+    operator_table,
+    training_steps,
+    training_table,
+)
+
+PAGES = ("README.md", "docs/benchmarks.md")
+_BLOCK = re.compile(r"(<!-- benchmarks:begin ([\w-]+) -->\n).*?(<!-- benchmarks:end \2 -->)", re.DOTALL)
+
+
+def write_report(files: Sequence[Path], root: Path = ROOT, check: bool = False) -> int:
+    """Fills the marked blocks of the pages, and draws the plots.
+
+    A block is the text between `<!-- benchmarks:begin NAME -->` and `<!-- benchmarks:end NAME -->`.
+
+    Args:
+        files: result files.
+        root: folder of the pages.
+        check: write nothing.
+
+    Returns:
+        1 if `check` finds a page that is not up to date, else 0.
+
+    Raises:
+        ResultsError: if there is no result, or a page has a block of an unknown name.
+    """
+    if not files:
+        raise ResultsError("no result files; python -m benchmarks run makes one")
+    results = {file.stem: load(file) for file in files}
+    status = 0
+    for name in PAGES:
+        page = root / name
+        old = page.read_text() if page.exists() else ""
+        new = filled(old, results)
+        if new == old:
+            continue
+        if check:
+            print(f"{name} is not what python -m benchmarks report writes")
+            status = 1
+        else:
+            page.write_text(new)
+            print(f"wrote {name}")
+    if not check:
+        from .plots import draw  # matplotlib is optional
+
+        for path in draw(results, root / "docs" / "plots"):
+            print(f"wrote {path.relative_to(root)}")
+    return status
+
+
+def filled(page: str, results: dict[str, Results]) -> str:
+    """A page with its blocks written anew."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match[2]
+        if name not in BLOCKS:
+            raise ResultsError(f"unknown block {name!r}; known are {', '.join(BLOCKS)}")
+        return f"{match[1]}{BLOCKS[name](results)}\n{match[3]}"
+
+    return _BLOCK.sub(block, page)
+
+
+def per_result(table: Callable[[Results], str]) -> Callable[[dict[str, Results]], str]:
+    """One table for each result, under the name of its device."""
+
+    def block(results: dict[str, Results]) -> str:
+        return "\n\n".join(f"**{stem}** ({device_name(result)})\n\n{table(result)}" for stem, result in results.items())
+
+    return block
+
+
+def training_on(device: str) -> Callable[[dict[str, Results]], str]:
+    """The training step on a device type."""
+
+    def block(results: dict[str, Results]) -> str:
+        found = [
+            result
+            for result in results.values()
+            if result["environment"]["device"] == device and any(training_steps(result))
+        ]
+        return "\n\n".join(map(training_table, found)) or f"No result measured on {device} yet."
+
+    return block
+
+
+def plots(results: dict[str, Results]) -> str:
+    """The plots of every result, as docs/benchmarks.md shows them."""
+    from .plots import PLOTS
+
+    lines = [
+        f"![{title}, {stem}](plots/{stem}-{name}.png)"
+        for stem, result in results.items()
+        for name, (title, _, points) in PLOTS.items()
+        if points(result)
+    ]
+    return "\n\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[dict[str, Results]], str]] = {
+    "cpu": training_on("cpu"),
+    "gpu": training_on("cuda"),
+    "conditions": per_result(conditions),
+    "network": per_result(lambda result: operator_table(result, "network")),
+    "linear_attention": per_result(lambda result: operator_table(result, "linear_attention")),
+    "upsampled_loss": per_result(lambda result: operator_table(result, "upsampled_loss")),
+    "claim": per_result(claim_table),
+    "absent": per_result(absences),
+    "plots": plots,
+}
+"""By name, the text of a block."""

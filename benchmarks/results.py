@@ -1,0 +1,62 @@
+"""Result files: one JSON file a run, written case by case."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .environment import same_conditions
+
+FORMAT = 1
+
+
+class ResultsError(ValueError):
+    """A result file that cannot be used for what is asked; the message says why."""
+
+
+def new_results(environment: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Results without any case yet."""
+    return {"format": FORMAT, "environment": environment, "settings": settings, "limits": None, "cases": {}}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a result file.
+
+    Raises:
+        ResultsError: if there is none, or it is not one of these.
+    """
+    try:
+        results = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ResultsError(f"{path}: no readable result file: {error}") from error
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        raise ResultsError(f"{path}: no result file of format {FORMAT}")
+    return results
+
+
+def save(results: dict[str, Any], path: Path) -> None:
+    """Writes a result file under a temporary name and renames it, so that it is never half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".json.part")
+    temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    os.replace(temporary, path)
+
+
+def resume(path: Path, environment: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The results of an interrupted run, if it was on the same machine, software and source; else new ones.
+
+    Raises:
+        ResultsError: if the file was measured under other conditions, which it names.
+    """
+    if not path.exists():
+        return new_results(environment, settings)
+    results = load(path)
+    differing = same_conditions(results["environment"], environment)
+    if results["settings"] != settings:
+        differing.append("settings")
+    if differing:
+        raise ResultsError(
+            f"{path}: measured under other conditions ({', '.join(sorted(differing))}); "
+            "name another --output, or remove it"
+        )
+    return results

@@ -1,0 +1,91 @@
+"""Measures another git revision of the package and this one in turn, with the benchmarks of this one."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .environment import ROOT
+from .results import ResultsError, load
+
+
+def measure_in_turn(revision: str, options: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Results of a revision and of this checkout, measured in the order A B B A.
+
+    The revision is checked out in a temporary folder and installed into another one, without dependencies and without
+    a build environment of its own; so is a copy of this checkout's files, so that both have gone the same way.
+
+    Args:
+        revision: anything that git understands.
+        options: of `run`, passed on.
+
+    Raises:
+        ResultsError: if the revision does not exist, cannot be installed or cannot be measured.
+    """
+    with tempfile.TemporaryDirectory(prefix="seqca-benchmarks-") as folder:
+        worktree = Path(folder) / "revision"
+        _run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(worktree), revision])
+        try:
+            sites = [Path(folder) / "before", Path(folder) / "after"]
+            for checkout, site in zip((worktree, ROOT), sites, strict=True):
+                print(f"installing {checkout}", flush=True)
+                install(checkout, site, Path(folder))
+            files = []
+            for turn, i in enumerate((0, 1, 1, 0)):
+                print(f"measuring {'this checkout' if i else revision}, turn {turn + 1} of 4", flush=True)
+                files.append(Path(folder) / f"turn{turn}.json")
+                measure(sites[i], (worktree, ROOT)[i], files[-1], options)
+        finally:
+            _run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(worktree)])
+        turns = [load(file) for file in files]
+    return merged(turns[0], turns[3]), merged(turns[1], turns[2])
+
+
+def install(checkout: Path, site: Path, scratch: Path) -> None:
+    """Installs a checkout's package into a folder, and puts this checkout's benchmarks beside it."""
+    copy = Path(tempfile.mkdtemp(dir=scratch))  # building leaves files behind, which do not belong in a checkout
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "seqca", "kernels", "csrc"):
+        source = checkout / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        elif source.exists():
+            shutil.copy(source, copy / name)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    _run([*pip, str(site), str(copy)])
+    shutil.copytree(ROOT / "benchmarks", site / "benchmarks", ignore=shutil.ignore_patterns("__pycache__", "results"))
+
+
+def measure(site: Path, checkout: Path, output: Path, options: list[str]) -> None:
+    """Runs the benchmarks of a folder on the package in that folder."""
+    command = [sys.executable, "-m", "benchmarks", "run", "--checkout", str(checkout), "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(site)}  # in front of any installed version
+    try:
+        subprocess.run([*command, *options], cwd=site, env=environment, check=True)
+    except subprocess.CalledProcessError as error:
+        raise ResultsError(f"measuring {checkout} ended with status {error.returncode}") from None
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two results of the same source as one.
+
+    A time is the mean of the two medians, and the noise covers their difference.
+    """
+    for name, case in one["cases"].items():
+        for provider, entry in case["providers"].items():
+            again = other["cases"].get(name, {}).get("providers", {}).get(provider)
+            if again is None or "time" not in entry or "time" not in again:
+                continue
+            first, second = entry["time"], again["time"]
+            median = (first["median"] + second["median"]) / 2
+            apart = abs(first["median"] - second["median"]) / median
+            entry["time"] = {**first, "median": median, "noise": max(first["noise"], second["noise"], apart)}
+    return one
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ResultsError(f"{' '.join(command[:6])} … failed:\n{done.stderr.strip()[-2000:]}")

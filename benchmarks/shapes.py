@@ -1,0 +1,106 @@
+"""Shapes of the network on its data sets, and what each set of cases takes of them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+CHANNELS = (36, 72, 144, 288)
+"""C_k of a task's map at scale k; strides are 4, 8, 16, 32."""
+
+
+class Dataset(NamedTuple):
+    """Images of one size, with the tasks that are predicted."""
+
+    name: str
+    batch: int
+    height: int
+    width: int
+    tasks: dict[str, int]
+    """Output channels by task."""
+
+
+NYUD_TASKS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
+PASCAL_TASKS = {"semseg": 21, "human_parts": 7, "sal": 1, "normals": 3, "edge": 1}
+
+
+def nyud(batch: int) -> Dataset:
+    """NYUD-v2."""
+    return Dataset("nyud", batch, 480, 640, NYUD_TASKS)
+
+
+def pascal(batch: int) -> Dataset:
+    """PASCAL-Context."""
+    return Dataset("pascal", batch, 512, 512, PASCAL_TASKS)
+
+
+def tokens_per_scale(data: Dataset) -> tuple[int, ...]:
+    """Pixels of a map at strides 4, 8, 16 and 32."""
+    return tuple(data.height // stride * (data.width // stride) for stride in (4, 8, 16, 32))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A set of cases on a device type."""
+
+    name: str
+    device: str
+    datasets: tuple[Dataset, ...]
+    scales: tuple[int, ...]
+    tasks: int
+    dtypes: tuple[str, ...]
+    directions: tuple[str, ...]
+    task_sweep: tuple[int, ...]
+    token_sweep: tuple[int, ...]
+    channel_sweep: tuple[int, ...]
+    sweep_dtype: str
+    sweep_leading: int
+    """Leading indices in the sweeps over tokens and channels."""
+    claim_sides: tuple[int, int]
+    """Height and width of the image whose maps the comparison of attention schemes uses."""
+    claim_tasks: tuple[int, ...]
+    claim_scales: tuple[int, ...]
+    compiled: tuple[str, ...]
+    """What is compiled in this set: of `operators`, `sweeps` and `network`."""
+    seconds: float
+    """Spent on timing one contender, where its calls are short enough."""
+    minutes: float
+    """After which no further case is begun."""
+
+    def modes(self, sweep: bool = False) -> tuple[str, ...]:
+        """Modes of the operators' cases."""
+        compiled = ("compiled",) if ("sweeps" if sweep else "operators") in self.compiled else ()
+        return ("eager", *compiled, "graph")
+
+    def network_modes(self) -> tuple[str, ...]:
+        """Modes of the network's cases."""
+        return ("eager", *(("compiled",) if "network" in self.compiled else ()), "graph")
+
+
+def plan(name: str, device: str, minutes: float | None = None) -> Plan:
+    """The set `quick`, `standard` or `full` for a device type.
+
+    On a CPU images come one at a time and in float32, and sizes end where a call takes a second.
+    """
+    gpu = device == "cuda"
+    quick, full = name == "quick", name == "full"
+    datasets = (nyud(8), pascal(16)) if gpu else (nyud(1), pascal(1))
+    last = 18 if gpu or not quick else 15
+    return Plan(
+        name=name,
+        device=device,
+        datasets=datasets[:1] if quick else datasets,
+        scales=(0, 3) if quick else (0, 1, 2, 3),
+        tasks=4,
+        dtypes=("bf16",) if gpu and quick else ("bf16", "fp32") if gpu else ("fp32",),
+        directions=("both",) if quick else ("forward", "backward", "both"),
+        task_sweep=(2, 3, 4, 5),
+        token_sweep=tuple(2**i for i in range(10, last + 1, 2 if quick else 1)),
+        channel_sweep=(18, 72, 288) if quick else (18, 36, 72, 144, 288),
+        sweep_dtype="bf16" if gpu else "fp32",
+        sweep_leading=8 if gpu else 1,
+        claim_sides=(480, 640) if gpu else (120, 160),
+        claim_tasks=(2, 4) if quick else (1, 2, 3, 4, 5, 6),
+        claim_scales=(2, 4) if quick else (1, 2, 3, 4),
+        compiled=("operators", "sweeps", "network") if full else ("operators",) if gpu and not quick else (),
+        seconds=0.1 if quick else 0.4,
+        minutes={"quick": 2, "standard": 10, "full": 240}[name] if minutes is None else minutes,
+    )
