@@ -105,7 +105,8 @@ class LastCheckpoint(Callback):
         return trainer.strategy.reduce_boolean_decision(self._interrupted or trainer.received_sigterm, all=False)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self._path(trainer))
+        if not trainer.fast_dev_run:  # which leaves nothing behind
+            trainer.save_checkpoint(self._path(trainer))
 
     def _stop(self, trainer: Trainer) -> None:
         rank_zero_info(f"\nStopped after step {trainer.global_step}. To go on, add --ckpt_path {self._path(trainer)}")

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -34,7 +34,7 @@ class SeqcaCLI(LightningCLI):
                     "class_path": class_path(TensorBoardLogger),
                     "init_args": {"save_dir": "runs", "name": "rooms", "default_hp_metric": False},
                 },
-                "callbacks": [ResumableRandomness(), ScoresFile(), LearningRateMonitor("step")],
+                "callbacks": [ResumableRandomness(), ScoresFile()],
                 "plugins": [{"class_path": class_path(AtomicCheckpointIO)}],
                 "max_epochs": 40,
                 "log_every_n_steps": 10,

@@ -89,6 +89,9 @@ class MultiTaskModule(LightningModule):
             self.log(f"loss/{task}", part, prog_bar=True, batch_size=size)
         return losses.total
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.log("learning_rate", optimizer.param_groups[0]["lr"])
+
     def _refuse_broken(self, parts: Mapping[str, Tensor]) -> None:
         finite = torch.stack([part.detach() for part in parts.values()]).isfinite()
         if not finite.all():

@@ -51,7 +51,8 @@ def test_the_loss_is_the_weighted_sum_and_the_progress_shows_every_task(module, 
     with torch.no_grad():
         parts = module.criterion(module.network(batch()["image"]), batch()).parts
     weights = {"depth": 1.0, "edge": 2.0, "normals": 10.0}
-    assert loss.item() == pytest.approx(sum(weights[key.split("/")[0]] * float(p) for key, p in parts.items()), rel=1e-4)
+    expected = sum(weights[key.split("/")[0]] * float(part) for key, part in parts.items())
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -65,7 +65,8 @@ def test_unreadable_files_are_reported_and_the_rest_is_done(ckpt, tmp_path, caps
 
 
 def test_nothing_readable_has_a_status_of_its_own(ckpt, tmp_path):
-    assert main(["--ckpt", ckpt, "--images", str(tmp_path / "none.jpg"), "--out", str(tmp_path / "out")]) == NOTHING_DONE
+    arguments = ["--ckpt", ckpt, "--images", str(tmp_path / "none.jpg"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == NOTHING_DONE
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, capsys):
