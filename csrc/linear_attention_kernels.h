@@ -68,15 +68,15 @@ struct Memory {
       2 * S::buffers * S::tile_bytes + S::state_bytes + last_bytes + 2 * S::stage_bytes;
 };
 
-// Blocks on a multiprocessor that the compiler leaves registers for, as many as it can without spilling. At 72
-// channels a block has three warps, else four.
+// Blocks on a multiprocessor that the compiler leaves registers for: as many as it can on sm_80, sm_90 and sm_100
+// without spilling. At 72 channels a block has three warps, whose registers count as those of four.
 enum class Kernel { sum_source, map_target, differentiate_target, differentiate_source };
 SEQCA_MAP int resident_blocks(Kernel kernel, int channel_class) {
   const bool small = channel_class == 18, middle = channel_class == 36;
   switch (kernel) {
-    case Kernel::sum_source: return middle ? 4 : 5;
-    case Kernel::map_target: return small ? 6 : middle ? 5 : 4;
-    case Kernel::differentiate_target: return small ? 4 : middle ? 3 : 2;
+    case Kernel::sum_source: return small ? 5 : 4;
+    case Kernel::map_target: return small ? 6 : middle ? 4 : 3;
+    case Kernel::differentiate_target: return small ? 4 : 2;
     default: return small ? 5 : 4;
   }
 }
@@ -188,7 +188,7 @@ SEQCA_DEVICE void map_target(const Entries& entries, int64_t block, char* shared
           Lanes<float> d[2];
           clear<S>(out);
           SEQCA_EACH_LANE(lane) d[0][lane] = d[1][lane] = 0.0f;
-          SEQCA_UNROLL
+          SEQCA_UNROLL_BY(1)  // more blocks fit into the registers
           for (int channel = 0; channel < S::channels; channel += 16) {
             const Block<S> q(queries[buffer], 16 * warp, channel);
             add_dots(d, q, z);

@@ -10,7 +10,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "csrc"
-FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", f"-I{Path(__file__).parent}")
+FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", f"-I{Path(__file__).parent}")
 NUMBERS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
