@@ -9,7 +9,7 @@ roots, which IEEE 754 rounds in one way only: what is hit is the same on every m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,6 @@ BOX, CYLINDER, ELLIPSOID = 0, 1, 2
 
 Vector = tuple[float, float, float]
 Scalars = float | np.ndarray
-Rays = tuple[np.ndarray, ...]  # the three components of many vectors
-S = TypeVar("S", float, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,45 +48,48 @@ class Primitive:
         return x, y, z
 
 
-def to_frame(yaw: tuple[float, float], x: S, y: S) -> tuple[S, S]:
-    """World x and y components of a vector in a frame turned by yaw = (cos, sin)."""
+class Rays(NamedTuple):
+    """Directions of many rays, with 1 / direction and its magnitude, which slabs need; each (3, ...) float32."""
+
+    direction: np.ndarray
+    inverse: np.ndarray
+    reach: np.ndarray
+
+
+def to_frame(yaw: tuple[float, float], vectors: np.ndarray) -> np.ndarray:
+    """World vectors (3, ...) in a frame turned by yaw = (cos, sin)."""
     cos, sin = yaw
     if sin == 0.0 and cos == 1.0:
-        return x, y
-    return cos * x + sin * y, cos * y - sin * x
+        return vectors
+    x, y, z = vectors
+    return np.stack([cos * x + sin * y, cos * y - sin * x, z])
 
 
-def reciprocal(direction: np.ndarray) -> np.ndarray:
-    """1 / direction, where zero is taken as 1e-12 so that slabs stay finite; others that small do not occur."""
-    return 1.0 / (direction + np.float32(1e-12))
+def make_rays(direction: np.ndarray) -> Rays:
+    """Rays of the given directions (3, ...).
+
+    A component of zero is taken as 1e-12, so that slabs stay finite; others that small do not occur.
+    """
+    inverse = 1.0 / (direction + np.float32(1e-12))
+    return Rays(direction, inverse, np.abs(inverse))
 
 
-def slab(origin: Scalars, inverse: np.ndarray, half: Scalars) -> tuple[np.ndarray, np.ndarray]:
-    """Ray parameters of entry into and exit from |x| <= half along one axis."""
+def slab(origin: np.ndarray, inverse: np.ndarray, reach: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ray parameters of entry into and exit from |x| <= half, component by component."""
     middle = -origin * inverse
-    reach = half * np.abs(inverse)
-    return middle - reach, middle + reach
+    extent = half * reach
+    return middle - extent, middle + extent
 
 
-def enter_box(origin: tuple[Scalars, ...], inverse: Rays, half: tuple[Scalars, ...]) -> np.ndarray:
+def enter_box(origin: np.ndarray, rays: Rays, half: np.ndarray) -> np.ndarray:
     """Ray parameter where rays enter a box; infinity where they miss it."""
-    near, far = slab(origin[0], inverse[0], half[0])
-    for i in (1, 2):
-        near_i, far_i = slab(origin[i], inverse[i], half[i])
-        np.maximum(near, near_i, out=near)
-        np.minimum(far, far_i, out=far)
-    near[near > far] = np.inf
-    return near
+    near, far = slab(origin, rays.inverse, rays.reach, half)
+    entry = np.maximum(np.maximum(near[0], near[1]), near[2])
+    entry[entry > np.minimum(np.minimum(far[0], far[1]), far[2])] = np.inf
+    return entry
 
 
-def enter_cylinder(
-    origin: tuple[Scalars, ...],
-    direction: Rays,
-    inverse: Rays,
-    half: tuple[Scalars, ...],
-    axis: int,
-    taper: Scalars,
-) -> np.ndarray:
+def enter_cylinder(origin: np.ndarray, rays: Rays, half: np.ndarray, axis: int, taper: Scalars) -> np.ndarray:
     """Ray parameter where rays enter a capped cylinder or cone frustum; infinity where they miss it.
 
     The lateral surface is |p|² = r(z)², a quadratic a·t² + 2b·t + c. Its discriminant is taken from the value at
@@ -97,7 +98,7 @@ def enter_cylinder(
     """
     i, j = (axis + 1) % 3, (axis + 2) % 3
     x, y, z = origin[i], origin[j], origin[axis]
-    dx, dy, dz = direction[i], direction[j], direction[axis]
+    dx, dy, dz = rays.direction[i], rays.direction[j], rays.direction[axis]
     radius = half[i] + taper * z
     widening = taper * dz
     a = np.maximum(dx * dx + dy * dy - widening * widening, np.float32(1e-12))
@@ -105,36 +106,37 @@ def enter_cylinder(
     px, py, pr = x + vertex * dx, y + vertex * dy, radius + vertex * widening
     squared = (pr * pr - px * px - py * py) / a
     reach = np.sqrt(np.maximum(squared, 0.0))
-    near, far = slab(z, inverse[axis], half[axis])
-    np.maximum(near, vertex - reach, out=near)
-    np.minimum(far, vertex + reach, out=far)
-    near[(near > far) | (squared <= 0.0)] = np.inf
-    return near
+    near, far = slab(z, rays.inverse[axis], rays.reach[axis], half[axis])
+    entry = np.maximum(near, vertex - reach)
+    entry[(entry > np.minimum(far, vertex + reach)) | (squared <= 0.0)] = np.inf
+    return entry
 
 
-def enter_ellipsoid(origin: tuple[Scalars, ...], direction: Rays, half: tuple[Scalars, ...]) -> np.ndarray:
+def enter_ellipsoid(origin: np.ndarray, rays: Rays, half: np.ndarray) -> np.ndarray:
     """Ray parameter where rays enter an ellipsoid; infinity where they miss it.
 
     Scaled to the unit sphere; the discriminant is taken at the point nearest to the centre, as above.
     """
-    x, y, z = (o * (1.0 / h) for o, h in zip(origin, half, strict=True))
-    dx, dy, dz = (d * (1.0 / h) for d, h in zip(direction, half, strict=True))
-    a = dx * dx + dy * dy + dz * dz
-    nearest = -(x * dx + y * dy + z * dz) / a
-    px, py, pz = x + nearest * dx, y + nearest * dy, z + nearest * dz
-    squared = (1.0 - px * px - py * py - pz * pz) / a
+    scale = 1.0 / half
+    start, direction = origin * scale, rays.direction * scale
+    a = _dot(direction, direction)
+    nearest = -_dot(start, direction) / a
+    point = start + nearest * direction
+    squared = (1.0 - _dot(point, point)) / a
     entry = nearest - np.sqrt(np.maximum(squared, 0.0))
     entry[squared <= 0.0] = np.inf
     return entry
 
 
-def enter(
-    kind: int, axis: int, half: tuple[Scalars, ...], taper: Scalars,
-    origin: tuple[Scalars, ...], direction: Rays, inverse: Rays,
-) -> np.ndarray:  # fmt: skip
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    product = a * b
+    return product[0] + product[1] + product[2]
+
+
+def enter(kind: int, axis: int, half: np.ndarray, taper: Scalars, origin: np.ndarray, rays: Rays) -> np.ndarray:
     """Ray parameter where rays, given in the solid's frame, enter it; infinity where they miss it."""
     if kind == BOX:
-        return enter_box(origin, inverse, half)
+        return enter_box(origin, rays, half)
     if kind == CYLINDER:
-        return enter_cylinder(origin, direction, inverse, half, axis, taper)
-    return enter_ellipsoid(origin, direction, half)
+        return enter_cylinder(origin, rays, half, axis, taper)
+    return enter_ellipsoid(origin, rays, half)

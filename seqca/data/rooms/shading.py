@@ -37,14 +37,8 @@ def surface_colour(scene: Scene, hits: Hits, pixel: float) -> tuple[np.ndarray, 
 
     facing = np.abs(sum(n * r for n, r in zip(hits.normal, hits.rays, strict=True)))
     blur = hits.depth * pixel / np.maximum(facing, 0.1)
-    albedo = np.empty((3, hits.depth.size), dtype=np.float32)
-    order = np.argsort(material, kind="stable")
-    ends = np.cumsum(np.bincount(material, minlength=len(materials)))
-    for index, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        if start < end:
-            at = order[start:end]
-            albedo[:, at] = colour_at(materials[index], u[at], v[at], blur[at])
-    return albedo, np.array([m.emission for m in materials], dtype=np.float32)[material]
+    emission = np.array([m.emission for m in materials], dtype=np.float32)[material]
+    return colour_at(materials, material, u, v, blur), emission
 
 
 def _soften(values: np.ndarray, solid: np.ndarray) -> np.ndarray:
@@ -63,7 +57,7 @@ def _soften(values: np.ndarray, solid: np.ndarray) -> np.ndarray:
 def shade(scene: Scene, hits: Hits, height: int, width: int) -> np.ndarray:
     """The image, (H, W, 3) uint8."""
     eye = np.array(scene.camera.eye, dtype=np.float32)[:, None]
-    point = eye + hits.depth * np.stack(hits.rays) + _OFFSET * hits.normal
+    point = eye + hits.depth * hits.rays + _OFFSET * hits.normal
     albedo, emission = surface_colour(scene, hits, 1.0 / scene.camera.focal(height, width))
     casters = find_casters(scene)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqca.data.rooms.primitives import Primitive, Vector, enter, enter_box, reciprocal, to_frame
+from seqca.data.rooms.primitives import Primitive, Vector, enter, enter_box, make_rays, to_frame
 from seqca.data.rooms.scene import Light, Scene, Sun
 
 _SLACK = 0.01  # metres added to bounds, far above what rounding could take from them
@@ -14,21 +14,20 @@ _SLACK = 0.01  # metres added to bounds, far above what rounding could take from
 
 @dataclass(frozen=True)
 class Batch:
-    """S solids of one kind, turn and axis: centre, half three arrays (S, 1) each, taper (S, 1), all float32."""
+    """S solids of one kind, turn and axis: centre and half (3, S, 1), taper (S, 1), float32."""
 
     kind: int
     yaw: tuple[float, float]
     axis: int
-    centre: tuple[np.ndarray, ...]
-    half: tuple[np.ndarray, ...]
+    centre: np.ndarray
+    half: np.ndarray
     taper: np.ndarray
 
     def hides(self, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """(M,) bool: whether any of the solids meets the segment origin … origin + direction, both (3, M)."""
-        x, y, z = (o - c for o, c in zip(origin, self.centre, strict=True))
-        turned = (*to_frame(self.yaw, direction[0], direction[1]), direction[2])
-        inverse = tuple(reciprocal(d) for d in turned)
-        entry = enter(self.kind, self.axis, self.half, self.taper, (*to_frame(self.yaw, x, y), z), turned, inverse)
+        start = to_frame(self.yaw, origin[:, None, :] - self.centre)
+        rays = make_rays(to_frame(self.yaw, direction)[:, None, :])
+        entry = enter(self.kind, self.axis, self.half, self.taper, start, rays)
         hits: np.ndarray = (entry > 0.0) & (entry < 1.0)
         return np.logical_or.reduce(hits, axis=0)
 
@@ -79,7 +78,7 @@ def _batch(alike: list[Primitive]) -> Batch:
     centre = np.array([p.centre for p in alike], dtype=np.float32).T[..., None]
     half = np.array([p.half for p in alike], dtype=np.float32).T[..., None]
     taper = np.array([[p.taper] for p in alike], dtype=np.float32)
-    return Batch(alike[0].kind, alike[0].yaw, alike[0].axis, tuple(centre), tuple(half), taper)
+    return Batch(alike[0].kind, alike[0].yaw, alike[0].axis, centre, half, taper)
 
 
 def hidden(casters: Casters, candidates: np.ndarray, start: np.ndarray, to: np.ndarray) -> np.ndarray:
@@ -94,7 +93,7 @@ def hidden(casters: Casters, candidates: np.ndarray, start: np.ndarray, to: np.n
         if not at.size:
             continue
         origin, direction = start[:, at], to[:, at]
-        entry = enter_box(tuple(origin - centre[:, None]), tuple(reciprocal(direction)), tuple(high - centre))
+        entry = enter_box(origin - centre[:, None], make_rays(direction), (high - centre)[:, None])
         near = np.flatnonzero(entry < 1.0)  # negative where the start is inside the box
         at, origin, direction = at[near], origin[:, near], direction[:, near]
         for batch in batches:

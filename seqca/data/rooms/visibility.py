@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqca.data.rooms.primitives import BOX, CYLINDER, ELLIPSOID, Primitive, Rays, enter, reciprocal, slab, to_frame
+from seqca.data.rooms.primitives import BOX, CYLINDER, ELLIPSOID, Primitive, Rays, enter, make_rays, slab, to_frame
 from seqca.data.rooms.scene import Camera, Scene
 
 CURVED = 6  # the face number of what is not flat
@@ -19,19 +19,18 @@ _ROOM = -1  # the kind of solid 0
 class Hits:
     """What the N = H·W pixels see, row by row. All arrays float32 but for the ids.
 
-    `depth` (N,) metres along the optical axis; `rays` three (N,) components of the world vector that leads one
-    metre of depth ahead; `solid` (N,) int16, 0 the room, i + 1 primitive i; `face` (N,) int8: 2·axis + (1 if
-    the outer normal points to the positive side) of box faces, cylinder caps and the room's sides, 6 for what is
-    curved; `local` (3, N) the point and `local_normal` (3, N) the unit normal in the solid's frame, relative to
-    its centre; `normal` (3, N) the unit normal in world coordinates.
+    `depth` (N,) metres along the optical axis; `rays` (3, N) the world vector that leads one metre of depth ahead;
+    `solid` (N,) int16, 0 the room, i + 1 primitive i; `face` (N,) int8: 2·axis + (1 if the normal points to the
+    positive side) of box faces, cylinder caps and the room's sides, CURVED for what is not flat; `local` (3, N) the
+    point in the solid's frame, relative to its centre; `normal` (3, N) the unit normal in world coordinates, out of
+    a solid and into the room.
     """
 
     depth: np.ndarray
-    rays: Rays
+    rays: np.ndarray
     solid: np.ndarray
     face: np.ndarray
     local: np.ndarray
-    local_normal: np.ndarray
     normal: np.ndarray
 
     @property
@@ -40,13 +39,13 @@ class Hits:
         return self.solid.astype(np.int32) * FACES + self.face
 
 
-def pixel_rays(camera: Camera, height: int, width: int) -> Rays:
-    """World components, each (H, W) float32, of the rays through the pixel centres with unit depth."""
+def pixel_rays(camera: Camera, height: int, width: int) -> np.ndarray:
+    """World vectors (3, H, W) float32 of the rays through the pixel centres, of unit depth."""
     scale = 1.0 / camera.focal(height, width)
     x = ((np.arange(width) + (0.5 - 0.5 * width)) * scale).astype(np.float32)[None, :]
     y = ((np.arange(height) + (0.5 - 0.5 * height)) * scale).astype(np.float32)[:, None]
     right, down, forward = camera.right, camera.down, camera.forward
-    return tuple(x * right[i] + (y * down[i] + forward[i]) for i in range(3))
+    return np.stack([x * right[i] + (y * down[i] + forward[i]) for i in range(3)])
 
 
 def screen_bounds(primitives: tuple[Primitive, ...], camera: Camera, height: int, width: int) -> np.ndarray:
@@ -82,55 +81,48 @@ def screen_bounds(primitives: tuple[Primitive, ...], camera: Camera, height: int
     return bounds
 
 
-def _room_exit(scene: Scene, origin: tuple[float, ...], inverse: Rays) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays from inside leave the room, and the axis of the wall they meet (int8)."""
-    half = [0.5 * s for s in scene.size]
-    far = [slab(origin[i], inverse[i], half[i])[1] for i in range(3)]
-    depth = np.minimum(np.minimum(far[0], far[1]), far[2])
-    axis = np.where(far[0] == depth, 0, np.where(far[1] == depth, 1, 2)).astype(np.int8)
-    return depth, axis
-
-
 def trace(scene: Scene, height: int, width: int) -> Hits:
     """Cast one ray through the centre of each pixel."""
-    eye = scene.camera.eye
-    rays = pixel_rays(scene.camera, height, width)
-    world = tuple(map(reciprocal, rays))
-    frames: dict[tuple[float, float], tuple[Rays, Rays]] = {(1.0, 0.0): (rays, world)}
-    room_origin = tuple(e - 0.5 * s for e, s in zip(eye, scene.size, strict=True))
-    depth, room_axis = _room_exit(scene, room_origin, world)
+    vectors = pixel_rays(scene.camera, height, width)
+    rays = make_rays(vectors)
+    frames = {(1.0, 0.0): rays}
+    middle = tuple(0.5 * s for s in scene.size)
+    centres = np.array([middle, *(p.centre for p in scene.primitives)])
+    cos, sin = np.array([(1.0, 0.0), *(p.yaw for p in scene.primitives)]).T
+    x, y, z = (np.array(scene.camera.eye) - centres).T
+    origins = np.stack([cos * x + sin * y, cos * y - sin * x, z], axis=1).astype(np.float32)[..., None, None]
+    halves = np.array([middle, *(p.half for p in scene.primitives)], dtype=np.float32)[..., None, None]
+
+    far = slab(origins[0], rays.inverse, rays.reach, halves[0])[1]
+    depth = np.minimum(np.minimum(far[0], far[1]), far[2])
+    room_axis = np.where(far[0] == depth, 0, np.where(far[1] == depth, 1, 2))
     solid = np.zeros((height, width), dtype=np.int16)
-    origins: list[tuple[float, ...]] = [room_origin]
     bounds = screen_bounds(scene.primitives, scene.camera, height, width).tolist() if scene.primitives else []
     for number, (primitive, (y0, y1, x0, x1)) in enumerate(zip(scene.primitives, bounds, strict=True), start=1):
-        x, y, z = (e - c for e, c in zip(eye, primitive.centre, strict=True))
-        origin = (*to_frame(primitive.yaw, x, y), z)
-        origins.append(origin)
         if y0 >= y1 or x0 >= x1:
             continue
         if primitive.yaw not in frames:
-            turned = (*to_frame(primitive.yaw, rays[0], rays[1]), rays[2])
-            frames[primitive.yaw] = (turned, tuple(map(reciprocal, turned)))
-        part = slice(y0, y1), slice(x0, x1)
-        direction, inverse = (tuple(c[part] for c in vectors) for vectors in frames[primitive.yaw])
-        entry = enter(primitive.kind, primitive.axis, primitive.half, primitive.taper, origin, direction, inverse)
+            frames[primitive.yaw] = make_rays(to_frame(primitive.yaw, vectors))
+        part = (slice(y0, y1), slice(x0, x1))
+        inside = Rays(*(c[:, y0:y1, x0:x1] for c in frames[primitive.yaw]))
+        entry = enter(primitive.kind, primitive.axis, halves[number], primitive.taper, origins[number], inside)
         nearer = (entry < depth[part]) & (entry > 0.0)
         np.copyto(depth[part], entry, where=nearer)
         np.copyto(solid[part], number, where=nearer)
-    flat = tuple(c.ravel() for c in rays)
-    return _surfaces(scene, depth.ravel(), flat, solid.ravel(), room_axis.ravel(), origins)
+    return _surfaces(
+        scene, depth.ravel(), vectors.reshape(3, -1), solid.ravel(), room_axis.ravel(), origins[..., 0, 0].T
+    )
 
 
 def _surfaces(
-    scene: Scene, depth: np.ndarray, rays: Rays, solid: np.ndarray, room_axis: np.ndarray, origins: list
+    scene: Scene, depth: np.ndarray, rays: np.ndarray, solid: np.ndarray, room_axis: np.ndarray, origin: np.ndarray
 ) -> Hits:
-    """Point, face and normal at each pixel, from the solid and the depth.
+    """Point, face and normal at each pixel, from the solid and the depth; `origin` (3, solids) in their frames.
 
     A flat face is known by its slab: entering it is what gave the depth, computed here a second time with the
     same roundings.
     """
     primitives = scene.primitives
-    origin = np.array(origins, dtype=np.float32).T
     yaw = np.array([(1.0, 0.0), *(p.yaw for p in primitives)], dtype=np.float32)
     half = np.array([[0.5 * s for s in scene.size], *(p.half for p in primitives)], dtype=np.float32).T
     kind = np.array([_ROOM, *(p.kind for p in primitives)], dtype=np.int8)[solid]
@@ -141,7 +133,8 @@ def _surfaces(
     normal = np.zeros_like(local)
 
     def entry(axis: np.ndarray | int, at: np.ndarray) -> np.ndarray:
-        return slab(origin[axis, solid[at]], reciprocal(direction[axis, at]), half[axis, solid[at]])[0]
+        ray = make_rays(direction[axis, at])
+        return slab(origin[axis, solid[at]], ray.inverse, ray.reach, half[axis, solid[at]])[0]
 
     def set_flat(axis: np.ndarray, at: np.ndarray) -> None:
         positive = direction[axis, at] < 0
@@ -171,4 +164,4 @@ def _surfaces(
     x, y, z = gradient
     normal[:, at] = gradient / np.sqrt(x * x + y * y + z * z)
     world = np.stack([cos * normal[0] - sin * normal[1], sin * normal[0] + cos * normal[1], normal[2]])
-    return Hits(depth, rays, solid, face, local, normal, world)
+    return Hits(depth, rays, solid, face, local, world)
