@@ -157,6 +157,15 @@ def _wheel(tmp_path: Path, **environment: str) -> tuple[subprocess.CompletedProc
     return result, sorted((tmp_path / "dist").glob("*.whl"))
 
 
+def _pretending_compilers(tmp_path: Path, cuda: str) -> dict[str, str]:
+    """An environment with compilers whose every output is an empty file."""
+    make = 'while [ $# -gt 0 ]; do [ "$1" = -o ] && touch "$2"; shift; done'
+    nvcc = _fake_nvcc(tmp_path / "toolkit", cuda)
+    _script(nvcc, nvcc.read_text().replace('echo "error: unsupported host compiler" >&2; exit 1', make))
+    compiler = _script(tmp_path / "c++", f'case "$*" in *-dump*) echo 12;; *) {make};; esac')
+    return {"CUDA_HOME": str(tmp_path / "toolkit"), "CXX": str(compiler)}
+
+
 def _sidecar(wheel: Path, folder: Path) -> dict[str, str]:
     shutil.unpack_archive(wheel, folder, "zip")
     assert (folder / "seqca" / "kernels").is_dir() and (folder / "seqca" / "csrc" / building.SOURCES[0]).is_file()
@@ -189,3 +198,32 @@ def test_a_compiler_that_fails_does_not_fail_the_installation_unless_asked(tmp_p
     result, wheels = _wheel(tmp_path, **demanding, SEQCA_BUILD="1")
     assert result.returncode != 0 and not wheels
     assert "SEQCA_BUILD=1 was set, but a compiler failed" in result.stderr
+
+
+def test_a_wheel_with_the_extension_is_of_the_machine_and_carries_with_what_it_was_built(tmp_path: Path) -> None:
+    import torch
+
+    if torch.version.cuda is None or shutil.which("ninja") is None:
+        pytest.skip("a build takes a torch with CUDA and ninja; what happens without them is tested above")
+    result, wheels = _wheel(tmp_path, **_pretending_compilers(tmp_path, torch.version.cuda), SEQCA_BUILD="1")
+    assert result.returncode == 0, result.stderr
+    assert [w.name.split("-")[2:4] for w in wheels] == [["cp310", "abi3"]]
+    assert "linux" in wheels[0].name or "win" in wheels[0].name or "macosx" in wheels[0].name
+    shutil.unpack_archive(wheels[0], tmp_path / "unpacked", "zip")
+    package = tmp_path / "unpacked" / "seqca"
+    assert (package / building.FILE_NAME).is_file()
+    assert json.loads((package / building.SIDECAR_NAME).read_text())["torch"] == torch.__version__
+
+
+def test_an_editable_build_leaves_the_extension_in_the_source_tree(tmp_path: Path) -> None:
+    import torch
+
+    if torch.version.cuda is None or shutil.which("ninja") is None:
+        pytest.skip("a build takes a torch with CUDA and ninja; what happens without them is tested above")
+    tree = _tree(tmp_path / "tree")
+    environment = {**os.environ, **_pretending_compilers(tmp_path, torch.version.cuda), "SEQCA_BUILD": "1"}
+    command = [sys.executable, "setup.py", "-q", "editable_wheel", "--dist-dir", str(tmp_path / "dist")]
+    result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tree / "seqca" / building.FILE_NAME).is_file()
+    assert "torch" in json.loads((tree / "seqca" / building.SIDECAR_NAME).read_text())
