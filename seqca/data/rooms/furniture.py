@@ -9,9 +9,10 @@ from seqca.data.rooms.builder import Spot
 from seqca.data.rooms.dice import Dice
 from seqca.data.rooms.props import books, dress_top, table_lamp
 from seqca.data.rooms.style import Style
+from seqca.data.rooms.textures import Material
 
 
-def _legs(part: Spot, w: float, d: float, top: float, thickness: float, material, round_legs: bool) -> None:
+def _legs(part: Spot, w: float, d: float, top: float, thickness: float, material: Material, round_legs: bool) -> None:
     x, y, r = w / 2 - thickness, d / 2 - thickness, thickness / 2
     for sx in (-x, x):
         for sy in (-y, y):
