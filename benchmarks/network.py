@@ -11,14 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
-from seqca.ops.dispatch import BACKENDS, refusal, resolve, use_backend
+from seqca.ops.dispatch import BACKENDS, resolve, use_backend
 from seqca.ops.operator import OPERATORS, Call
 from seqca.reference.upsampled_loss import Loss
 from seqca.tasks import get_task
 
 from .case import DTYPES, Case, Check, Contender, Cost, Field, Inputs, Truth
 from .execution import Execution
-from .providers import MODES, add, in_mode
+from .providers import MODES, add, backend_refusal, in_mode
 from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
 from .upsampled_loss import label
 
@@ -123,7 +123,7 @@ class NetworkCase(Case):
         for operator in OPERATORS.values():
             for channels, tokens in shapes:
                 call = Call(self.device, DTYPES[self.dtype], channels, self.data.batch * tokens)
-                if (reason := refusal(operator, backend, call)) is not None:
+                if (reason := backend_refusal(operator.name, backend, call)) is not None:
                     return f"{operator.name}: {reason}"
                 chosen.add(resolve(operator, call))
         return "every operator chooses it, so it is auto here" if chosen == {backend} else None

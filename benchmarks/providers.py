@@ -31,6 +31,16 @@ def mode_refusal(mode: str, device: str, direction: str, modes: Iterable[str]) -
     return None
 
 
+def backend_refusal(operator: str, backend: str, call: OperatorCall) -> str | None:
+    """Why a backend cannot take part, or None."""
+    if operator not in OPERATORS:
+        return f"this version of seqca has no operator {operator}"
+    reason = refusal(OPERATORS[operator], backend, call)
+    if reason is None and backend == "triton" and call.device == "cpu":
+        return "runs here in Triton's interpreter, whose time says nothing"
+    return reason
+
+
 def operator_field(
     operator: str,
     reference: Callable[..., Any],
@@ -53,9 +63,7 @@ def operator_field(
     for backend in BACKENDS:
         if backend == "reference":
             continue
-        if operator not in OPERATORS:
-            field.absent[backend] = f"this version of seqca has no operator {operator}"
-        elif (reason := refusal(OPERATORS[operator], backend, call)) is not None:
+        if (reason := backend_refusal(operator, backend, call)) is not None:
             field.absent[backend] = reason
         else:
             for mode in ("eager", "graph"):

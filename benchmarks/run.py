@@ -105,10 +105,14 @@ def run_case(case: Case, conditions: Conditions, report: Report) -> Record:
     ready: dict[str, tuple[Contender, Execution]] = {}
     truths: dict[str, Truth] = {}
     for contender in field.contenders:
-        if contender.computes not in truths:
-            generator = torch.Generator(case.device).manual_seed(conditions.seed)
-            truths[contender.computes] = case.truth(contender, generator)
-        entry, execution = checked(case, contender, truths[contender.computes])
+        try:
+            if contender.computes not in truths:
+                generator = torch.Generator(case.device).manual_seed(conditions.seed)
+                truths[contender.computes] = case.truth(contender, generator)
+        except Exception as error:  # no truth, no numbers
+            entry = {"check": failed(error)}
+        else:
+            entry, execution = checked(case, contender, truths[contender.computes])
         record["providers"][contender.name] = entry
         if entry["check"]["ok"]:
             ready[contender.name] = contender, execution

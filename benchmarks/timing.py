@@ -39,7 +39,7 @@ def time_interleaved(
     if not calls:
         return {}
     estimates = {name: block(name, 2)[1] for name in calls}
-    turns = [list(calls), list(reversed(calls))]
+    turns = [list(calls), list(calls)[::-1]]
     if max(estimates.values()) < LONG:
         turns *= 2
     samples: dict[str, list[list[float]]] = {name: [] for name in calls}

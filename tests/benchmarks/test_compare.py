@@ -1,0 +1,148 @@
+"""What counts as a change, and the exit status."""
+
+import copy
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import revisions
+from benchmarks.__main__ import main
+from benchmarks.compare import changes
+from benchmarks.results import save
+from benchmarks.revisions import measure_in_turn, merged
+
+from .fakes import FakeTime, doubling, results_of
+
+
+def measured(device: str = "cuda", **seconds: float) -> dict[str, Any]:
+    time = FakeTime()
+    results = results_of(doubling(time, **seconds), time=time)
+    results["environment"]["device"] = device
+    return results
+
+
+@pytest.fixture
+def compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def run(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, str]:
+        for name, results in (("a", before), ("b", after)):
+            save(results, tmp_path / f"{name}.json")
+        status = main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def test_a_planted_slow_down_is_caught(compare: Callable[..., tuple[int, str]]) -> None:
+    status, text = compare(measured(reference=1.0, fast=0.1), measured(reference=1.0, fast=0.103))
+    assert status == 1
+    assert "WORSE   doubling/one/fp32/both, fast: time 1.030 times" in text
+    assert "1 worse" in text
+
+
+def test_the_same_and_the_faster_pass(compare: Callable[..., tuple[int, str]]) -> None:
+    old = measured(reference=1.0, fast=0.1)
+    assert compare(old, measured(reference=1.0, fast=0.1))[0] == 0
+    status, text = compare(old, measured(reference=1.0, fast=0.05))
+    assert status == 0
+    assert "better  doubling/one/fp32/both, fast: time 0.500 times" in text
+
+
+def test_one_regression_among_improvements_is_enough(compare: Callable[..., tuple[int, str]]) -> None:
+    before, after = measured(reference=1.0, a=0.5, b=0.5), measured(reference=0.9, a=0.1, b=0.52)
+    assert compare(before, after)[0] == 1
+
+
+def test_a_difference_inside_the_noise_is_none(compare: Callable[..., tuple[int, str]]) -> None:
+    before, after = measured(reference=1.0, fast=0.1), measured(reference=1.0, fast=0.103)
+    entry = before["cases"]["doubling/one/fp32/both"]["providers"]["fast"]
+    entry["time"]["noise"] = 0.04
+    assert compare(before, after)[0] == 0
+
+
+def test_on_a_cpu_a_slower_machine_is_no_regression_and_a_slower_ratio_is(
+    compare: Callable[..., tuple[int, str]],
+) -> None:
+    before = measured("cpu", reference=1.0, fast=0.5)
+    assert compare(before, measured("cpu", reference=2.0, fast=1.0))[0] == 0
+    status, text = compare(before, measured("cpu", reference=1.0, fast=0.6))
+    assert status == 1
+    assert "time relative to the reference 1.200 times" in text
+
+
+@pytest.mark.parametrize("quantity", ["kept_bytes", "peak_bytes", "operators"])
+def test_exact_quantities_have_no_noise(compare: Callable[..., tuple[int, str]], quantity: str) -> None:
+    before = measured(reference=1.0)
+    after = copy.deepcopy(before)
+    after["cases"]["doubling/one/fp32/both"]["providers"]["reference"][quantity] += 1
+    assert compare(before, after)[0] == 1
+    assert compare(after, before)[0] == 0
+
+
+def test_wrong_and_absent_are_regressions_and_not_chosen_is_not(compare: Callable[..., tuple[int, str]]) -> None:
+    before = measured(reference=1.0, fast=0.5)
+    wrong, absent, narrowed = (copy.deepcopy(before) for _ in range(3))
+    wrong["cases"]["doubling/one/fp32/both"]["providers"]["fast"] = {"check": {"ok": False, "what": "error 1"}}
+    del absent["cases"]["doubling/one/fp32/both"]["providers"]["fast"]
+    absent["cases"]["doubling/one/fp32/both"]["absent"]["fast"] = "not built"
+    del narrowed["cases"]["doubling/one/fp32/both"]["providers"]["fast"]
+    assert compare(before, wrong)[0] == 1
+    assert compare(before, absent)[0] == 1
+    assert compare(before, narrowed)[0] == 0
+
+
+def test_results_without_a_common_case_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = measured(reference=1.0)
+    save(before, tmp_path / "a.json")
+    save({**before, "cases": {}}, tmp_path / "b.json")
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "missing.json")]) == 2
+    assert "no case in common" in capsys.readouterr().err
+
+
+def test_runs_of_one_revision_that_differ_make_noise() -> None:
+    one, other = measured(reference=1.0, fast=0.10), measured(reference=1.0, fast=0.12)
+    time = merged(one, other)["cases"]["doubling/one/fp32/both"]["providers"]["fast"]["time"]
+    assert time["median"] == pytest.approx(0.11)
+    assert time["noise"] == pytest.approx(0.02 / 0.11)
+
+
+def test_a_revision_and_this_checkout_are_measured_in_the_order_a_b_b_a(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", "-C", str(repository), *identity, *arguments], check=True, capture_output=True)
+
+    repository.mkdir()
+    git("init")
+    (repository / "speed").write_text("1.0")
+    git("add", ".")
+    git("commit", "-m", "fast")
+    (repository / "speed").write_text("1.5")
+
+    def install(checkout: Path, site: Path, scratch: Path) -> None:
+        site.mkdir()
+        (site / "speed").write_text((checkout / "speed").read_text())
+
+    turns = []
+
+    def measure(site: Path, checkout: Path, output: Path, options: list[str]) -> None:
+        turns.append(site.name)
+        assert options == ["--quick"]
+        save(measured(reference=float((site / "speed").read_text())), output)
+
+    monkeypatch.setattr(revisions, "ROOT", repository)
+    monkeypatch.setattr(revisions, "install", install)
+    monkeypatch.setattr(revisions, "measure", measure)
+    before, after = measure_in_turn("HEAD", ["--quick"])
+    assert turns == ["before", "after", "after", "before"]
+    (change,) = changes(before, after)
+    assert change.worse
+    assert change.after / change.before == pytest.approx(1.5)
+    listed = subprocess.run(["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True)
+    assert len(listed.stdout.splitlines()) == 1  # nothing is left behind

@@ -1,0 +1,177 @@
+"""Runs: who gets numbers, what is written, and what happens after an interruption."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import run as run_module
+from benchmarks.cases import Choice, all_cases
+from benchmarks.linear_attention import stacked
+from benchmarks.results import ResultsError, new_results, resume
+from benchmarks.run import checked, input_sets, run_all, run_case
+from benchmarks.shapes import plan
+from seqca import reference
+
+from .fakes import DoublingCase, FakeTime, doubling
+
+QUICK = plan("quick", "cpu")
+
+
+def test_a_wrong_kernel_gets_no_number() -> None:
+    time = FakeTime()
+    case = doubling(time, reference=1.0, fast=0.1)
+
+    def wrong(x: Tensor) -> Tensor:
+        return 2 * x + (torch.arange(10) == 3) * 1e-3
+
+    def broken(x: Tensor) -> Tensor:
+        raise RuntimeError("no such kernel image")
+
+    lines: list[str] = []
+    planted = replace(case, functions={**case.functions, "wrong": wrong, "broken": broken})
+    record = run_case(planted, time.conditions(), lines.append)
+    assert record["providers"]["fast"]["time"]["median"] == pytest.approx(0.1)
+    for name, why in (("wrong", "error 0.0"), ("broken", "no such kernel image")):
+        entry = record["providers"][name]
+        assert not entry["check"]["ok"]
+        assert why in entry["check"]["what"]
+        assert entry.keys() <= {"check", "first_call", "cost"}
+    assert sum("NO NUMBERS" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("error", [1e-3, -1e-3])
+def test_a_biased_channel_of_an_operator_fails_its_check(error: float) -> None:
+    case = stacked("small", 2, 64, 36, QUICK)
+
+    def biased(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return reference.linear_attention(q, k, v) + error * (torch.arange(36) == 5)
+
+    contender = case.contenders().contenders[0]
+    truth = case.truth(contender, torch.Generator().manual_seed(0))
+    assert checked(case, contender, truth)[0]["check"]["ok"]
+    outcome = checked(case, replace(contender, function=biased), truth)[0]["check"]
+    assert not outcome["ok"]
+    assert outcome["worst"] > 1
+
+
+def test_providers_that_cannot_run_are_absent_with_the_reason() -> None:
+    field = stacked("small", 2, 64, 36, QUICK).contenders()
+    assert [contender.name for contender in field.contenders] == ["reference", "aten"]
+    assert {"triton", "cuda", "reference, graph", "aten, graph", "reference, compiled"} == field.absent.keys()
+    assert all(field.absent.values())
+    assert "GPU" in field.absent["aten, graph"]
+
+
+def test_an_operator_that_the_measured_version_lacks_leaves_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.providers.OPERATORS", {})
+    field = stacked("small", 2, 64, 36, QUICK).contenders()
+    assert [contender.name for contender in field.contenders] == ["reference"]
+    assert "no operator linear_attention" in field.absent["aten"]
+
+
+def test_absent_providers_are_written_into_the_result() -> None:
+    time = FakeTime()
+    record = run_case(doubling(time, absent={"cuda": "not built"}, reference=1.0), time.conditions(), print)
+    assert record["absent"] == {"cuda": "not built"}
+
+
+def test_inputs_exceed_the_cache_or_the_record_says_that_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = doubling(FakeTime(), reference=1.0)
+    monkeypatch.setattr(run_module, "last_level_cache", lambda device: 100)
+    sets, cold = input_sets(case, seed=0)
+    assert len(sets) == 5  # five times 40 bytes are twice the cache
+    assert cold
+    assert not torch.equal(sets[0].leaves[0], sets[1].leaves[0])
+    monkeypatch.setattr(run_module, "last_level_cache", lambda device: 2**30)
+    sets, cold = input_sets(case, seed=0)
+    assert len(sets) == run_module.MOST_INPUT_SETS
+    assert not cold
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "measure_limits", lambda device, dtypes: {"measured": dtypes})
+    monkeypatch.setattr(run_module, "last_level_cache", lambda device: 100)
+
+
+def names(path: Path) -> list[str]:
+    return list(json.loads(path.read_text())["cases"])
+
+
+def test_an_interrupted_run_goes_on_after_the_last_finished_case(tmp_path: Path, limits: None) -> None:
+    path, time = tmp_path / "result.json", FakeTime()
+    interrupt = [True]
+    runs: list[str] = []
+
+    def noted(name: str) -> DoublingCase:
+        def function(x: Tensor) -> Tensor:
+            runs.append(name)
+            time.seconds += 1
+            if name == "second" and interrupt[0]:
+                raise KeyboardInterrupt
+            return 2 * x
+
+        return replace(doubling(time, name), functions={"reference": function})
+
+    cases = [noted("first"), noted("second"), noted("third")]
+    environment, settings = {"commit": "a", "device": "cpu"}, {"set": "quick"}
+
+    def go() -> int:
+        results = resume(path, environment, settings)
+        return run_all(cases, Choice(), results, path, QUICK, lambda line: None)
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    assert names(path) == ["doubling/first/fp32/both"]
+    interrupt[0] = False
+    runs.clear()
+    assert go() == 0
+    assert set(runs) == {"second", "third"}
+    assert [name.split("/")[1] for name in names(path)] == ["first", "second", "third"]
+    runs.clear()
+    assert go() == 0
+    assert not runs
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_case_is_begun_after_the_time_is_over(tmp_path: Path, limits: None) -> None:
+    time = FakeTime()
+    cases = [doubling(time, name, reference=1.0) for name in ("first", "second")]
+    results = new_results({}, {})
+    lines: list[str] = []
+    left = run_all(cases, Choice(), results, tmp_path / "r.json", replace(QUICK, minutes=-1), lines.append)
+    assert left == 2
+    assert not results["cases"]
+    assert "minutes are over" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "named"),
+    [({"commit": "b"}, {"set": "quick"}, "commit"), ({"commit": "a"}, {"set": "full"}, "settings")],
+)
+def test_results_of_other_conditions_are_not_mixed(
+    tmp_path: Path, environment: dict[str, Any], settings: dict[str, Any], named: str
+) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(new_results({"commit": "a"}, {"set": "quick"})))
+    with pytest.raises(ResultsError, match=named):
+        resume(path, environment, settings)
+
+
+def test_a_run_is_narrowed_by_parts_of_names_and_keeps_the_reference() -> None:
+    choice = Choice(operators=("linear",), shapes=("tokens/1024",), providers=("cuda",))
+    (case,) = all_cases(QUICK, choice)
+    assert case.name == "linear_attention/tokens/1024/fp32/both"
+    assert [contender.name for contender in choice.narrow(case.contenders()).contenders] == ["reference"]
+
+
+def test_names_of_cases_are_unique_in_every_set() -> None:
+    for device in ("cpu", "cuda"):
+        for name in ("quick", "standard", "full"):
+            cases = [case.name for case in all_cases(plan(name, device))]
+            assert len(cases) == len(set(cases)) > 10
