@@ -11,7 +11,7 @@
 // A block works on one leading index of one entry. The states are fp32 (leads, E + 1, D).
 #pragma once
 
-#include "tiles.h"
+#include "products.h"
 
 namespace seqca::linear_attention {
 

@@ -14,7 +14,8 @@
 
 using namespace seqca;
 
-// Accumulators, C and D of m16n8k16: row = groupID for c0, c1 and groupID + 8 for c2, c3; column = 2 threadID + (i & 1).
+// Accumulators, C and D of m16n8k16: row = groupID for c0, c1 and groupID + 8 for c2, c3;
+// column = 2 threadID + (i & 1).
 void accumulators_are_where_the_isa_has_them() {
   std::set<std::pair<int, int>> seen;
   for (int lane = 0; lane < 32; ++lane) {
@@ -28,7 +29,8 @@ void accumulators_are_where_the_isa_has_them() {
   require(seen.size() == 16 * 8, "accumulators cover the product");
 }
 
-// A of m16n8k16, words of two: a0 a1 | a2 a3 | a4 a5 | a6 a7 are rows g, g + 8, g, g + 8 and columns 2t, 2t, 2t + 8, 2t + 8.
+// A of m16n8k16, words of two: a0 a1 | a2 a3 | a4 a5 | a6 a7 are rows g, g + 8, g, g + 8 and columns 2t, 2t,
+// 2t + 8, 2t + 8.
 Place left_in_isa(int lane, int word) {
   static constexpr int row[] = {0, 8, 0, 8}, column[] = {0, 0, 8, 8};
   return {(lane >> 2) + row[word], (lane & 3) * 2 + column[word]};
