@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 CHECKPOINTS = "checkpoints"  # the folder in a run's folder, as Lightning calls it
 LAST = "last.ckpt"
+
+say = rank_zero_only(print)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -65,11 +67,9 @@ class LastCheckpoint(Callback):
         if self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = True
-        rank_zero_info("\nInterrupted: the step under way is finished and saved. Once more stops at once.")
+        say("\nInterrupted: the step under way is finished and saved. Once more stops at once.")
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._step_before = trainer.global_step
 
     def on_train_batch_end(
@@ -109,7 +109,7 @@ class LastCheckpoint(Callback):
             trainer.save_checkpoint(self._path(trainer))
 
     def _stop(self, trainer: Trainer) -> None:
-        rank_zero_info(f"\nStopped after step {trainer.global_step}. To go on, add --ckpt_path {self._path(trainer)}")
+        say(f"\nStopped after step {trainer.global_step}. To go on: --ckpt_path {self._path(trainer)}")
         raise SIGTERMException if trainer.received_sigterm else KeyboardInterrupt
 
     @staticmethod

@@ -1,5 +1,6 @@
 """One picture of everything the network says about one image."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from seqca.tasks import Task, get_task
 TILE = 3.4  # inches, the longer side of a tile
 GAP = 0.08
 TITLE = 0.28
-LEGEND_ROW = 0.17
+SCALE = 0.45
+LEGEND_ROW = 0.18
 LEGEND_COLUMNS = 3
 LEGEND_ROWS = 5
 DPI = 120
@@ -38,7 +40,10 @@ def draw_panel(
     rows = [dict(predictions)] if labels is None else [dict(predictions), {task: labels[task] for task in predictions}]
     height, width = image.shape[:2]
     tile_height, tile_width = TILE * height / max(height, width), TILE * width / max(height, width)
-    foot = TITLE + LEGEND_ROWS * LEGEND_ROW
+    present = {
+        name: present_classes([row[name] for row in rows]) for name, p in predictions.items() if p.dtype.kind in "iu"
+    }
+    foot = max([SCALE, *(LEGEND_ROW * (0.5 + math.ceil(len(shown) / LEGEND_COLUMNS)) for shown in present.values())])
     columns = 1 + len(predictions)
     size = (columns * (tile_width + GAP) + GAP, len(rows) * (tile_height + TITLE) + foot)
     figure = Figure(size, dpi=DPI)
@@ -62,10 +67,10 @@ def draw_panel(
         options = length_range(maps) if task.unit == "m" else {}
         for row, (values, suffix) in enumerate(zip(maps, ("", " (truth)"), strict=False)):
             tile(row, column, task.colour(values, **options), name + suffix)
-        if maps[0].dtype.kind in "iu":
-            draw_legend(axes(column, 0, foot), task, maps, (class_names or {}).get(name))
+        if name in present:
+            draw_legend(axes(column, 0, foot), task, present[name], (class_names or {}).get(name))
         elif options:
-            draw_scale(axes(column, foot - TITLE, 0.1, inset=tile_width / 12), task, **options)
+            draw_scale(axes(column, foot - 0.2, 0.1, inset=tile_width / 12), task, **options)
     return figure
 
 
@@ -83,11 +88,14 @@ def draw_scale(axes: Axes, task: Task, low: float, high: float) -> None:
     axes.set_xlabel("metres", fontsize=7, labelpad=1)
 
 
-def draw_legend(axes: Axes, task: Task, maps: Sequence[np.ndarray], names: Sequence[str] | None) -> None:
-    """The classes that occur, the largest ones first."""
+def present_classes(maps: Sequence[np.ndarray]) -> list[int]:
+    """The classes that occur, the largest ones first, as many as a legend holds."""
     classes, areas = np.unique(np.concatenate([values.ravel() for values in maps]), return_counts=True)
     present = [int(k) for k in classes[np.argsort(-areas, kind="stable")] if k != 255]
-    shown = present[: LEGEND_ROWS * LEGEND_COLUMNS]
+    return present[: LEGEND_ROWS * LEGEND_COLUMNS]
+
+
+def draw_legend(axes: Axes, task: Task, shown: Sequence[int], names: Sequence[str] | None) -> None:
     patches = [
         Patch(
             color=task.colour(np.array([[k]], np.uint8))[0, 0] / 255.0,

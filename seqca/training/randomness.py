@@ -22,9 +22,7 @@ class ResumableRandomness(Callback):
         if self.seed is None:  # else a checkpoint brought it
             self.seed = torch.initial_seed()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self.seed is not None
         torch.manual_seed(derive_seed(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
