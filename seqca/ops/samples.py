@@ -39,8 +39,8 @@ def _attention(leading: int, tokens: int, sources: int, channels: int, values: i
     return [q, k, _normal(leading, sources, values, generator=rng)]
 
 
-# One source token alone gives o = v whatever q and k are: their gradients are rounding errors, with few of them to
-# measure a bound by. So only the sample with clamped denominators, where it is not so, has one.
+# No sample has a source of one token: o = v whatever q and k are, so their gradients are rounding errors, and too few
+# of them to measure a bound by.
 
 
 def _leading(tokens: int) -> int:
@@ -66,8 +66,8 @@ def _several_maps(tokens: int, channels: int, generator: Generator) -> Sample:
 
 def _clamped(tokens: int, channels: int, generator: Generator) -> Sample:
     """Every second query has a denominator far below eps, the others far above, in every dtype."""
-    q, k, v = _attention(_leading(tokens), tokens, tokens, channels, channels, generator)
-    q[:, ::2] /= 64
+    q, k, v = _attention(_leading(tokens), tokens + 2, tokens + 1, channels, channels, generator)
+    q[:, ::2] = _normal(*q[:, ::2].shape, generator=generator) / 64
     return Sample({"q": q, "k": k, "v": v, "eps": tokens * channels / 16}, ("q", "k", "v"))
 
 
