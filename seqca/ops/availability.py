@@ -9,11 +9,12 @@ from importlib.util import find_spec
 
 import torch
 
+from seqca import extension
+
 from .operator import Call
 
 TRITON_INSTALLED = find_spec("triton") is not None
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-EXTENSION_BUILT = find_spec("seqca._C") is not None
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -33,8 +34,8 @@ def triton_refusal(call: Call) -> str | None:
 
 def cuda_refusal(call: Call) -> str | None:
     """Why the CUDA C++ extension cannot run a call, or None."""
-    if not EXTENSION_BUILT:
-        return "the extension seqca._C is not built"
+    if extension.ABSENCE is not None:
+        return extension.ABSENCE
     if call.device != "cuda":
         return f"needs CUDA tensors, these are on {call.device}"
     if call.dtype not in _KERNEL_DTYPES:

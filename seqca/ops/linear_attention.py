@@ -9,6 +9,7 @@ from torch import Tensor
 from seqca import reference
 
 from .autocast import to_autocast_dtype
+from .cuda.linear_attention import limit as cuda_limit
 from .dispatch import resolve
 from .operator import Backend, Call, Operator, kernel_scope, refuse_second_derivative, register
 from .samples import linear_attention_samples
@@ -188,6 +189,7 @@ OPERATOR = register(
         backends={
             "aten": Backend("seqca.ops.aten.linear_attention"),
             "triton": Backend("seqca.kernels.linear_attention"),
+            "cuda": Backend("seqca.ops.cuda.linear_attention", limit=cuda_limit),
         },
         samples=linear_attention_samples,
     )

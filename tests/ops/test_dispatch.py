@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import seqca
+from seqca import extension
 from seqca.ops import availability, choices
 from seqca.ops.dispatch import BackendUnavailable, forced_backend, refusal, resolve, use_backend
 from seqca.ops.operator import OPERATORS, Call
@@ -81,7 +82,7 @@ def test_a_forced_backend_that_cannot_run_raises_its_reason(
 ) -> None:
     monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
     monkeypatch.setattr(availability, "TRITON_INTERPRETED", False)
-    monkeypatch.setattr(availability, "EXTENSION_BUILT", False)
+    monkeypatch.setattr(extension, "ABSENCE", "the extension seqca._C is not built: no nvcc")
     with use_backend(backend), pytest.raises(BackendUnavailable, match=f"linear_attention.*{backend}.*{reason}"):
         resolve(OPERATOR, call)
 
@@ -94,10 +95,9 @@ def test_a_missing_triton_a_wrong_interpreter_and_a_wrong_device_are_told_apart(
     monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
     monkeypatch.setattr(availability, "TRITON_INTERPRETED", True)
     assert "bfloat16" in (refusal(OPERATOR, "triton", CPU._replace(dtype=torch.bfloat16)) or "")
-    monkeypatch.setattr(availability, "EXTENSION_BUILT", True)
+    monkeypatch.setattr(extension, "ABSENCE", None)
     assert "needs CUDA tensors" in (refusal(OPERATOR, "cuda", CPU) or "")
-    if "cuda" not in OPERATOR.backends:
-        assert "no such implementation" in (refusal(OPERATOR, "cuda", GPU) or "")
+    assert "at most 72 channels" in (refusal(OPERATOR, "cuda", GPU._replace(channels=144)) or "")
 
 
 def test_the_public_function_raises_for_a_forced_backend_that_cannot_run() -> None:
