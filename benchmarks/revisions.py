@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def measure_in_turn(revision: str, options: list[str]) -> tuple[dict[str, Any], 
         try:
             sites = [Path(folder) / "before", Path(folder) / "after"]
             for checkout, site in zip((worktree, ROOT), sites, strict=True):
-                print(f"installing {checkout}", flush=True)
-                install(checkout, site, Path(folder))
+                print(f"installing {checkout}; compiling an extension takes minutes", flush=True)
+                install(checkout, site, Path(folder), compiled="cpu" not in options)
             files = []
             for turn, i in enumerate((0, 1, 1, 0)):
                 print(f"measuring {'this checkout' if i else revision}, turn {turn + 1} of 4", flush=True)
@@ -44,8 +45,15 @@ def measure_in_turn(revision: str, options: list[str]) -> tuple[dict[str, Any], 
     return merged(turns[0], turns[3]), merged(turns[1], turns[2])
 
 
-def install(checkout: Path, site: Path, scratch: Path) -> None:
-    """Installs a checkout's package into a folder, and puts this checkout's benchmarks beside it."""
+def install(checkout: Path, site: Path, scratch: Path, compiled: bool) -> None:
+    """Installs a checkout's package into a folder, and puts this checkout's benchmarks beside it.
+
+    Args:
+        checkout: where the sources are.
+        site: the folder to install into.
+        scratch: a folder for temporary ones.
+        compiled: with the CUDA C++ extension, where it can be built.
+    """
     copy = Path(tempfile.mkdtemp(dir=scratch))  # building leaves files behind, which do not belong in a checkout
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "seqca", "kernels", "csrc"):
         source = checkout / name
@@ -53,8 +61,9 @@ def install(checkout: Path, site: Path, scratch: Path) -> None:
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         elif source.exists():
             shutil.copy(source, copy / name)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    _run([*pip, str(site), str(copy)])
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    environment = os.environ if compiled else {**os.environ, "SEQCA_BUILD": "0"}
+    _run([*pip, "--target", str(site), str(copy)], environment)
     shutil.copytree(ROOT / "benchmarks", site / "benchmarks", ignore=shutil.ignore_patterns("__pycache__", "results"))
 
 
@@ -85,7 +94,7 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return one
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise ResultsError(f"{' '.join(command[:6])} … failed:\n{done.stderr.strip()[-2000:]}")

@@ -125,7 +125,8 @@ def test_a_revision_and_this_checkout_are_measured_in_the_order_a_b_b_a(
     git("commit", "-m", "fast")
     (repository / "speed").write_text("1.5")
 
-    def install(checkout: Path, site: Path, scratch: Path) -> None:
+    def install(checkout: Path, site: Path, scratch: Path, compiled: bool) -> None:
+        assert compiled
         site.mkdir()
         (site / "speed").write_text((checkout / "speed").read_text())
 
