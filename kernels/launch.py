@@ -97,7 +97,7 @@ class Batch(NamedTuple):
 
     `sizes` has rows (first program, tokens, inner leading size, parts, span); `views[name]` rows (tensor, outer
     stride, inner stride, token stride, channel stride) of the maps that are read, `layouts[name]` what holds for
-    all of them; `buffers[name]` rows (tensor, size before last) of what is contiguous.
+    all of them; `buffers[name]` rows (tensor, last size but one) of what is contiguous.
     """
 
     programs: int
@@ -197,10 +197,11 @@ def _batch(
         sizes.append((programs, tokens, inner, work.parts, work.span))
         programs += outer * inner * work.parts
     columns = list(zip(*(tensors for tensors, _ in members), strict=True))
+    read, contiguous = columns[: len(views)], columns[len(views) :]
     return Batch(
         programs,
         tuple(sizes),
-        {name: tuple((t, *t.stride()) for t in column) for name, column in zip(views, columns, strict=False)},
+        {name: tuple((t, *t.stride()) for t in column) for name, column in zip(views, read, strict=True)},
         dict(zip(views, key, strict=True)),
-        {name: tuple((t, t.shape[-2]) for t in column) for name, column in zip(buffers, columns[len(views) :], strict=True)},
+        {name: tuple((t, t.shape[-2]) for t in column) for name, column in zip(buffers, contiguous, strict=True)},
     )

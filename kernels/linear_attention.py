@@ -68,13 +68,13 @@ SHAPES: dict[tuple[int, int], Shape] = {
     (16, 4): Shape(*(Blocks(32, 16, 16, 4, 2),) * 4),
     (32, 4): Shape(*(Blocks(32, 32, 32, 4, 2),) * 4),
     (64, 4): Shape(
-        state=Blocks(32, 64, 64, 8, 2),
+        state=Blocks(16, 64, 64, 8, 2),
         output=Blocks(16, 64, 64, 8, 2),
         query_gradient=Blocks(32, 64, 64, 8, 2),
         source_gradient=Blocks(32, 64, 64, 8, 2),
     ),
     (0, 4): Shape(
-        state=Blocks(32, 64, 64, 8, 2),
+        state=Blocks(16, 64, 64, 8, 2),
         output=Blocks(64, 32, 32, 8, 2),
         query_gradient=Blocks(32, 32, 32, 8, 2),
         source_gradient=Blocks(32, 32, 32, 8, 2),

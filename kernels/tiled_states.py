@@ -29,7 +29,7 @@ def tiled_output_kernel(
     PRECISION: tl.constexpr,
 ):
     """BLOCK_E channels of the outputs; the first piece of the queries also writes the merged state."""
-    entry, lead, part, first, end, tokens, inner = locate(sizes)
+    entry, lead, _, first, end, tokens, inner = locate(sizes)
     tile = tl.program_id(1)
     rows = tile * BLOCK_E + tl.arange(0, BLOCK_E)
     dtype = pick(entry, queries, 0).dtype.element_ty
@@ -136,7 +136,7 @@ def tiled_query_gradient_kernel(
         for column in range(0, D, BLOCK_D):
             columns = column + tl.arange(0, BLOCK_D)
             z = tl.load(state + E * D + columns, mask=columns < D, other=0.0)
-            w, same = _weighted_values(
+            w, _largest = _weighted_values(
                 gradient, state, start, tokens, columns, dtype, GRADIENTS, D, E,
                 BLOCK_N, BLOCK_D, BLOCK_E, STAGES, PRECISION,
             )  # fmt: skip

@@ -41,10 +41,11 @@ def view(entry, lead, inner, table, LAYOUT: tl.constexpr):
     """
     AXIS: tl.constexpr = LAYOUT[0]
     UNIT: tl.constexpr = LAYOUT[1]
+    ADDRESS: tl.constexpr = LAYOUT[2]
     outer_stride = tl.cast(pick(entry, table, 1), tl.int64)
     inner_stride = tl.cast(pick(entry, table, 2), tl.int64)
     offset = (lead // inner) * outer_stride + (lead % inner) * inner_stride
-    pointer = tl.multiple_of(pick(entry, table, 0) + tl.multiple_of(offset, UNIT), LAYOUT[2])
+    pointer = tl.multiple_of(pick(entry, table, 0) + tl.multiple_of(offset, UNIT), ADDRESS)
     index: tl.constexpr = tl.int64 if LAYOUT[3] else tl.int32
     token_stride = tl.cast(pick(entry, table, 3), index)
     channel_stride = tl.cast(pick(entry, table, 4), index)
@@ -61,9 +62,9 @@ def load_tile(source, start, tokens, channels, CHANNELS: tl.constexpr, ROWS: tl.
     """Tile (ROWS tokens from `start`, `channels`) of a `view`; zero outside `tokens` and CHANNELS."""
     pointer, token_stride, channel_stride = source
     rows = tl.arange(0, ROWS)
-    UNIT: tl.constexpr = LAYOUT[1]
     # A mask along the contiguous axis costs no wide loads where its bound is a known multiple.
-    left = tl.multiple_of(tokens - start, UNIT if LAYOUT[0] == 0 else 1)
+    MULTIPLE: tl.constexpr = LAYOUT[1] if LAYOUT[0] == 0 else 1
+    left = tl.multiple_of(tokens - start, MULTIPLE)
     if LAYOUT[0] == 0:
         offsets = rows[:, None] + channels[None, :] * channel_stride
     elif LAYOUT[0] == 1:

@@ -1,0 +1,97 @@
+"""Lists of maps become launches: layouts, shares of the work, limits of a launch."""
+
+import pytest
+import torch
+from seqca.kernels import linear_attention
+from seqca.kernels.launch import MAX_ENTRIES, Batch, Launch, Layout, Work, batches, record, share
+from torch import Tensor
+
+
+def launches(sizes: list[tuple[tuple[int, ...], int]], channels: int = 36) -> tuple[list[Launch], list[Launch]]:
+    """Those of forward and of backward on maps of (leading shape, tokens)."""
+    q, k, v, grad = (
+        [torch.empty(*leading, tokens, channels, dtype=torch.bfloat16, device="meta") for leading, tokens in sizes]
+        for _ in range(4)
+    )
+    with record() as forward:
+        _, states = linear_attention.forward(q, k, v, 1e-12)
+    with record() as backward:
+        linear_attention.backward(grad, q, k, v, states, 1e-12)
+    return forward, backward
+
+
+def layout(x: Tensor) -> Layout:
+    (batch,) = batches({"x": [x]}, {}, [Work(1, x.shape[-2])])
+    return batch.layouts["x"]
+
+
+@pytest.mark.parametrize(("channels", "backward"), [(36, 2), (72, 3), (288, 3)])
+@pytest.mark.parametrize("entries", [1, MAX_ENTRIES])
+def test_a_list_takes_two_launches_forward_and_three_backward_at_most(
+    channels: int, backward: int, entries: int
+) -> None:
+    sizes = [((8,), 300 * (1 + i % 3)) for i in range(entries)]
+    assert tuple(map(len, launches(sizes, channels))) == (2, backward)
+
+
+def test_the_arguments_of_the_longest_list_fit_into_4_kilobytes() -> None:
+    def size(argument: object) -> int:
+        if isinstance(argument, tuple) and not isinstance(argument, Layout):
+            return sum(map(size, argument))
+        return 8 if isinstance(argument, (Tensor, int)) else 0
+
+    for group in launches([((2, 3), 10**4 + i) for i in range(MAX_ENTRIES)]):
+        for launch in group:
+            assert sum(size(x) for x in launch.arguments.values() if isinstance(x, tuple)) <= 4000
+
+
+def test_grids_hold_many_leading_indices_on_their_first_axis() -> None:
+    for group in launches([((100_000,), 4)]):
+        for launch in group:
+            assert launch.grid[0] >= 100_000 and launch.grid[1] < 65536 and len(launch.grid) == 2
+
+
+@pytest.mark.parametrize("block", [16, 64])
+@pytest.mark.parametrize(
+    "sizes", [[(96, 19200)], [(1, 1)], [(1, 19200)], [(8, 19200), (8, 300), (1, 17)], [(10**5, 3)]]
+)
+def test_work_is_shared_without_gaps(sizes: list[tuple[int, int]], block: int) -> None:
+    work = share(sizes, block, programs=768, most=32)
+    for (_, tokens), (parts, span) in zip(sizes, work, strict=True):
+        assert span % block == 0 and parts <= 32
+        assert (parts - 1) * span < tokens <= parts * span
+
+
+def test_large_maps_fill_the_gpu_and_no_more() -> None:
+    ((parts, _),) = share([(96, 19200)], 64, programs=768, most=32)
+    assert parts == 8
+
+
+def test_the_layout_tells_the_contiguous_axis_and_the_width_of_loads() -> None:
+    x = torch.zeros(2, 48, 36, dtype=torch.float16)
+    assert layout(x) == Layout(axis=1, unit=4, address=8, wide=False)
+    assert layout(torch.zeros(2, 48, 72, dtype=torch.float16)) == Layout(1, 8, 16, False)
+    assert layout(torch.zeros(2, 36, 48, dtype=torch.float16).mT) == Layout(0, 8, 16, False)
+    assert layout(torch.zeros(2, 36, 49, dtype=torch.float16).mT) == Layout(0, 1, 2, False)
+    assert layout(torch.zeros(2, 48, 40, dtype=torch.float16)[..., 1:37]) == Layout(1, 1, 2, False)
+    assert layout(x[..., ::2]) == Layout(-1, 1, 2, False)
+    assert layout(x.new_zeros(()).expand(2, 48, 36)) == Layout(-1, 1, 2, False)
+    assert layout(torch.empty(8, 2**22, dtype=torch.float16, device="meta")[:, ::2]).wide
+
+
+def test_leading_dimensions_merge_where_memory_allows_and_are_taken_apart_where_not() -> None:
+    def given(x: Tensor) -> list[Batch]:
+        return list(batches({"x": [x]}, {}, [Work(1, x.shape[-2])]))
+
+    (merged,) = given(torch.zeros(2, 3, 4, 5, 6, 7))
+    assert merged.programs == 120 and len(merged.sizes) == 1
+    (apart,) = given(torch.zeros(4, 3, 2, 6, 7).transpose(0, 2))
+    assert apart.programs == 24 and len(apart.sizes) == 2
+    (pairs,) = given(torch.zeros(3, 6, 7).expand(5, 3, 6, 7))
+    assert pairs.programs == 15 and len(pairs.sizes) == 1
+
+
+def test_maps_of_different_layouts_are_launched_apart() -> None:
+    x, y = torch.zeros(2, 8, 8), torch.zeros(2, 8, 8).mT
+    groups = list(batches({"x": [x, y, x]}, {}, [Work(1, 8)] * 3))
+    assert [len(group.sizes) for group in groups] == [2, 1]

@@ -1,0 +1,200 @@
+"""The Triton kernels of linear attention called directly: natively on a GPU, else in Triton's interpreter (no bf16)."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from seqca.kernels.launch import MAX_ENTRIES
+from seqca.kernels.linear_attention import backward, forward
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from seqca import reference
+from seqca.ops.tolerance import Verdict, allowed, errors
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16) if DEVICE == "cuda" else (torch.float32, torch.float16)
+
+Entry = tuple[Tensor, Tensor, Tensor, Tensor]
+"""q, k, v and the gradient of the output."""
+
+
+@pytest.fixture(autouse=True)
+def poison() -> Iterator[None]:
+    """Whatever is allocated is NaN until it is written."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def draw(
+    leading: tuple[int, ...],
+    queries: int,
+    sources: int,
+    d: int,
+    e: int,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Entry:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tokens: int, channels: int) -> Tensor:
+        return torch.randn(*leading, tokens, channels, generator=generator)
+
+    entry = softplus(normal(queries, d)), softplus(normal(sources, d)), normal(sources, e), normal(queries, e)
+    return tuple(x.to(DEVICE, dtype) for x in entry)
+
+
+def by_reference(entry: Entry, dtype: torch.dtype, eps: float) -> list[Tensor]:
+    *inputs, grad = (x.detach().to(dtype).requires_grad_() for x in entry)
+    output = reference.linear_attention(*inputs, eps=eps)
+    return [output.detach(), *torch.autograd.grad(output, inputs, grad)]
+
+
+def by_kernels(entries: list[Entry], eps: float) -> list[tuple[Tensor, ...]]:
+    """(output, dq, dk, dv) of every entry."""
+    q, k, v, grad = (list(tensors) for tensors in zip(*entries, strict=True))
+    outputs, states = forward(q, k, v, eps)
+    return list(zip(outputs, *backward(grad, q, k, v, states, eps), strict=True))
+
+
+def check(entries: list[Entry], eps: float = 1e-12) -> None:
+    """Outputs and gradients by the rule of `seqca.ops.tolerance`, and the layout that is promised."""
+    for entry, results in zip(entries, by_kernels(entries, eps), strict=True):
+        exact = by_reference(entry, torch.float64, eps)
+        rough = by_reference(entry, entry[0].dtype, eps)
+        for what, found, e, r in zip(("output", "dq", "dk", "dv"), results, exact, rough, strict=True):
+            assert found.is_contiguous() and found.dtype == entry[0].dtype
+            verdict = Verdict(what, errors(found, e), allowed(r, e, found.dtype))
+            assert verdict.ok, str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("d", "e", "dtype"),
+    [
+        (18, 18, torch.float16),
+        (36, 36, torch.float32),
+        (60, 60, torch.float16),
+        (72, 72, torch.float32),
+        (72, 72, torch.float16),
+        (144, 144, torch.float16),
+        (64, 64, torch.float16),
+        (5, 130, torch.float32),
+        (130, 5, torch.float32),
+        (3, 2, torch.float32),
+    ],
+)
+def test_agrees_with_the_reference_for_channels_that_fill_no_tile(d: int, e: int, dtype: torch.dtype) -> None:
+    check([draw((2,), 63, 111, d, e, dtype)])
+
+
+@pytest.mark.parametrize(("queries", "sources"), [(2, 1), (111, 63), (130, 257)])
+def test_agrees_with_the_reference_for_any_number_of_tokens(queries: int, sources: int) -> None:
+    check([draw((1,), queries, sources, 18, 18)])
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 1, 2), (1, 1), (2, 2, 1, 2)])
+def test_takes_any_number_of_leading_dimensions(leading: tuple[int, ...]) -> None:
+    check([draw(leading, 9, 11, 6, 7)])
+
+
+def transposed(x: Tensor) -> Tensor:
+    return x.mT.contiguous().mT
+
+
+def leading_dimensions_swapped(x: Tensor) -> Tensor:
+    return x.transpose(0, 2).contiguous().transpose(0, 2)
+
+
+def misaligned_slice(x: Tensor) -> Tensor:
+    around = x.new_full((*x.shape[:-1], x.shape[-1] + 3), torch.nan)
+    return around[..., 1:-2].copy_(x)
+
+
+def every_other(x: Tensor) -> Tensor:
+    around = x.new_full([2 * n for n in x.shape], torch.nan)
+    return around[tuple(slice(1, None, 2) for _ in x.shape)].copy_(x)
+
+
+def expanded(x: Tensor) -> Tensor:
+    return x[:1, :, :1].expand(x.shape)
+
+
+@pytest.mark.parametrize("change", [transposed, leading_dimensions_swapped, misaligned_slice, every_other, expanded])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_inputs_may_have_any_strides(change: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    check([tuple(change(x) for x in draw((2, 3, 2), 20, 24, 8, 8, dtype))])
+
+
+def test_the_gradient_of_a_sum_has_no_strides() -> None:
+    q, k, v, grad = draw((2,), 20, 24, 8, 8)
+    check([(q, k, v, grad.new_ones(()).expand(grad.shape))])
+
+
+def test_entries_of_a_list_may_differ_in_tokens_leading_shape_and_strides() -> None:
+    first, second, third = draw((2,), 40, 30, 8, 8), draw((), 7, 90, 8, 8, seed=1), draw((1, 3), 64, 1, 8, 8, seed=2)
+    check([first, tuple(transposed(x) for x in second), third])
+
+
+def test_lists_may_be_longer_than_one_launch() -> None:
+    check([draw((1 + i % 2,), 3 + i, 20 - i, 4, 4, seed=i) for i in range(MAX_ENTRIES + 2)])
+
+
+@pytest.mark.parametrize("d", [8, 130])
+def test_no_gradient_passes_a_clamp_that_is_active(d: int) -> None:
+    q, k, v, grad = draw((2,), 33, 20, d, d)
+    middle = (q.double() @ k.double().sum(-2, keepdim=True).mT).median().item()
+    check([(q, k, v, grad)], eps=middle)
+
+
+def test_maps_of_zeros_have_outputs_and_gradients() -> None:
+    q, k, v, grad = draw((2,), 33, 20, 8, 8)
+    check([(q, torch.zeros_like(k), v, grad * 1e-9), (torch.zeros_like(q), k, v, grad * 1e-9)])
+
+
+def test_negative_denominators_are_clamped() -> None:
+    q, k, v, grad = draw((2,), 33, 20, 8, 8)
+    q = torch.where(torch.arange(33, device=DEVICE)[:, None] % 2 == 0, q, -q)
+    check([(q, k, v, grad)], 0.25)
+
+
+@pytest.mark.parametrize("d", [8, 80])
+def test_sums_beyond_half_precision_do_not_overflow(d: int) -> None:
+    q, k, v, grad = draw((1,), 40, 300, d, d, torch.float16)
+    v = v + 20
+    _, states = forward([q], [k * 30], [v], 1e-12)
+    assert states[0].abs().max() > 2 * torch.finfo(torch.float16).max
+    exact = by_reference((q, k * 30, v, grad * 256), torch.float64, 1e-12)
+    (results,) = by_kernels([(q, k * 30, v, grad * 256)], 1e-12)
+    for found, e in zip(results, exact, strict=True):  # the reference in half precision is not finite here
+        assert errors(found, e).largest <= 8 * torch.finfo(torch.float16).eps * e.abs().max()
+
+
+def test_the_state_holds_the_sums() -> None:
+    q, k, v, _ = draw((2, 2), 5, 150, 6, 7)
+    _, (state,) = forward([q], [k], [v], 1e-12)
+    assert state.dtype == torch.float32 and state.is_contiguous()
+    expected = torch.cat([v, torch.ones_like(v[..., :1])], -1).double().mT @ k.double()
+    torch.testing.assert_close(state.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, -2, -1])
+def test_elements_may_lie_more_than_2_to_31_elements_apart(axis: int) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = False  # of the buffer, only what is used is ever touched
+    buffer = torch.empty(2**31 + 2**16, dtype=torch.float16, device=DEVICE)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+
+    def far_apart(x: Tensor, slot: int) -> Tensor:
+        strides = list(x.stride())
+        strides[axis] = 2**31 // (x.shape[axis] - 1) + 1
+        return buffer.as_strided(x.shape, strides, slot * 2**10).copy_(x)
+
+    check([tuple(far_apart(x, slot) for slot, x in enumerate(draw((2,), 5, 7, 4, 4, torch.float16)))])
+
+
+@pytest.mark.parametrize("d", [8, 72])
+def test_gives_the_same_bits_every_time(d: int) -> None:
+    entry = draw((2,), 90, 130, d, d)
+    first, second = by_kernels([entry], 1e-12), by_kernels([entry], 1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))

@@ -1,0 +1,44 @@
+"""Kernels compiled ahead of time, with the specialisations of the launcher, for GPUs that need not be there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from seqca.kernels.resources import Resources
+
+
+@pytest.fixture(scope="module")
+def compiled() -> list[Resources]:
+    """Made in a process in which Triton compiles instead of interpreting."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "seqca.kernels.resources", "--quick", "--json"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    rows = [Resources(**json.loads(line)) for line in run.stdout.splitlines()]
+    assert rows, run.stderr
+    return rows
+
+
+def test_kernels_spill_nothing_fit_into_shared_memory_and_use_tensor_cores(compiled: list[Resources]) -> None:
+    faults = [f"{r.kernel}, {r.shape}, {r.dtype}, sm_{r.arch}: {fault}" for r in compiled for fault in r.faults()]
+    assert not faults, "\n".join(faults)
+
+
+def test_the_target_shape_uses_the_matrix_instructions_of_each_generation(compiled: list[Resources]) -> None:
+    used = {(r.arch, r.tensor_cores) for r in compiled if (r.shape, r.dtype) == ("C = 36, channels-last", "bfloat16")}
+    assert used == {(80, "mma.sync"), (90, "wgmma"), (100, "tcgen05")}
+
+
+def test_every_kernel_and_compute_capability_is_compiled(compiled: list[Resources]) -> None:
+    assert {r.arch for r in compiled} == {80, 90, 100}
+    assert {r.kernel.split(" ")[0] for r in compiled} == {
+        *("state", "output", "query_gradient", "source_gradient"),
+        *("tiled_output", "tiled_query_gradient", "tiled_source_gradient"),
+    }
+
+
+def test_faults_are_told() -> None:
+    bad = Resources("k", "C = 1", "float16", 80, registers=255, spills=8, shared=200_000, tensor_cores="none")
+    assert len(bad.faults()) == 3
+    assert not Resources("k", "C = 1", "float32", 90, 255, 0, 200_000, "none").faults()
