@@ -105,7 +105,7 @@ class LastCheckpoint(Callback):
         return trainer.strategy.reduce_boolean_decision(self._interrupted or trainer.received_sigterm, all=False)
 
     def _save(self, trainer: Trainer) -> None:
-        if not trainer.fast_dev_run:  # which leaves nothing behind
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves nothing behind
             trainer.save_checkpoint(self._path(trainer))
 
     def _stop(self, trainer: Trainer) -> None:

@@ -14,7 +14,7 @@ from seqca.tasks import get_task
 class Draw(NamedTuple):
     """What a sampler asks of `Samples`: a sample, the epoch it is for, and whether scores count it."""
 
-    index: int
+    sample: int
     epoch: int = 0
     counted: bool = True
 
@@ -48,9 +48,9 @@ class Samples(Dataset[dict[str, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        sample = self._sample(draw.index)
+        sample = self._sample(draw.sample)
         if self.transform is not None:
-            sample = augment(sample, self.transform, self.seed, draw.epoch, draw.index)
+            sample = augment(sample, self.transform, self.seed, draw.epoch, draw.sample)
         return {**sample, "counted": draw.counted}
 
     def _sample(self, index: int) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class TrainingSampler(DistributedSampler[Draw]):
     skip: int = 0  # samples at the start of the next pass that are left out
 
     def __iter__(self) -> Iterator[Draw]:
-        indices = islice(super().__iter__(), self.skip, None)
+        indices: Iterator[Any] = islice(super().__iter__(), self.skip, None)
         self.skip = 0
         return (Draw(index, self.epoch) for index in indices)
 

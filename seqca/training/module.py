@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -65,12 +66,12 @@ class MultiTaskModule(LightningModule):
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.criterion = MultiTaskLoss(tasks, weights, auxiliary or ())
-        self.metrics = nn.ModuleDict({stage: MultiTaskMetric(tasks) for stage in ("val", "test")})
+        self.val_metric, self.test_metric = MultiTaskMetric(tasks), MultiTaskMetric(tasks)
         self.make_optimizer, self.decay_power = optimizer, decay_power
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.single_task_scores = None if single_task_scores is None else read_scores(single_task_scores, tasks)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
@@ -102,31 +103,30 @@ class MultiTaskModule(LightningModule):
             )
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate("val", batch)
+        return self._evaluate(self.val_metric, batch)
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate("test", batch)
+        return self._evaluate(self.test_metric, batch)
 
-    def _evaluate(self, stage: str, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _evaluate(self, metric: MultiTaskMetric, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         predictions = self.network.predict(batch["image"].contiguous(memory_format=self.memory_format))
         # Mixed precision: scores are sums over many pixels.
         predictions = {task: p.float() if p.is_floating_point() else p for task, p in predictions.items()}
         # Several processes take the same number of batches, filled up with samples that do not count.
         counted = batch.get("counted", slice(None))
-        self.metrics[stage].update(
+        metric.update(
             {task: prediction[counted] for task, prediction in predictions.items()},
             {task: batch[task][counted] for task in predictions},
         )
         return predictions
 
     def on_validation_epoch_end(self) -> None:
-        self._report("val")
+        self._report("val", self.val_metric)
 
     def on_test_epoch_end(self) -> None:
-        self._report("test")
+        self._report("test", self.test_metric)
 
-    def _report(self, stage: str) -> None:
-        metric = self.metrics[stage]
+    def _report(self, stage: str, metric: MultiTaskMetric) -> None:
         self.scores = {key: float(value) for key, value in metric.compute().items()}
         metric.reset()
         # The scores are those of all processes together; sync_dist averages equal numbers.

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 def save_arrays(path: Path, predictions: dict[str, np.ndarray]) -> None:
     """Write an .npz; the file appears only when it is complete. Classes are stored as uint8."""
-    arrays = {task: p.astype(np.uint8) if p.dtype.kind in "iu" else p for task, p in predictions.items()}
+    arrays: dict[str, Any] = {
+        task: values.astype(np.uint8) if values.dtype.kind in "iu" else values for task, values in predictions.items()
+    }
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:

@@ -87,7 +87,7 @@ def test_evaluation_counts_every_sample_once_and_gives_all_processes_as_many(len
     shares = [list(EvaluationSampler(Depths(length), processes, rank, shuffle=False)) for rank in range(processes)]
     assert len({len(share) for share in shares}) == 1
     assert all(len(EvaluationSampler(Depths(length), processes, 0, shuffle=False)) == len(share) for share in shares)
-    counted = [draw.index for share in shares for draw in share if draw.counted]
+    counted = [draw.sample for share in shares for draw in share if draw.counted]
     assert sorted(counted) == list(range(length))
 
 

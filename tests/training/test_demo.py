@@ -1,0 +1,32 @@
+"""The demonstration, with less of everything."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lightning")
+
+from seqca.training.demo import main, table
+
+RECIPE = Path(__file__).parents[2] / "configs" / "demo.yaml"
+
+
+def test_the_demonstration_ends_with_a_table_and_names_its_panel(tmp_path, capsys):
+    less = ["tasks=[semseg, depth]", "size=[32, 32]", "train_length=2", "batch_size=2", "test_length=2"]
+    arguments = ["--config", str(RECIPE), f"--trainer.logger.save_dir={tmp_path}", "--trainer.max_epochs=1"]
+    assert main([*arguments, *(f"--data.{setting}" for setting in less)]) == 0
+    *_, header, _, semseg, depth, panel = filter(str.strip, capsys.readouterr().out.splitlines())
+    assert header.split() == ["task", "score", "better", "best", "constant", "this", "network"]
+    assert semseg.split()[:3] == ["semseg", "mIoU", "higher"]
+    assert depth.split()[:3] == ["depth", "rmse", "lower"] and depth.endswith(" m")
+    assert Path(panel.split(": ")[1]).is_file()
+
+
+def test_the_table_has_a_row_for_each_task_with_direction_and_unit():
+    scores, constants = {"depth/rmse": 0.51234, "edge/pixel_f": 0.6}, {"depth/rmse": 1.25, "edge/pixel_f": 0.25}
+    assert table(["depth", "edge"], scores, constants).splitlines() == [
+        "task   score    better  best constant  this network",
+        "---------------------------------------------------",
+        "depth  rmse     lower   1.250 m        0.512 m",
+        "edge   pixel_f  higher  0.250          0.600",
+    ]
