@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -56,6 +57,11 @@ class Check(NamedTuple):
     """The largest error as a fraction of what it may be."""
     what: str
     """The result that has it."""
+
+
+def fraction(found: float, bound: float) -> float:
+    """An error as a fraction of what it may be; a billion where there is no such number, NaN for one."""
+    return found / bound if isfinite(found) and bound > 0 else (0.0 if found == 0 else 1e9)
 
 
 @dataclass(frozen=True)

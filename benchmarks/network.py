@@ -16,7 +16,7 @@ from seqca.ops.operator import OPERATORS, Call
 from seqca.reference.upsampled_loss import Loss
 from seqca.tasks import get_task
 
-from .case import DTYPES, Case, Check, Contender, Cost, Field, Inputs, Truth
+from .case import DTYPES, Case, Check, Contender, Cost, Field, Inputs, Truth, fraction
 from .execution import Execution
 from .providers import MODES, add, backend_refusal, in_mode
 from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
@@ -189,7 +189,7 @@ def judge(results: list[Tensor], rough: list[Tensor], exact: list[Tensor], dtype
         bound = 2 * error(of_dtype) + torch.finfo(dtype).eps / 2
         found = error(result)
         what = f"result {i}: relative error {found:.3g} (allowed {bound:.3g})"
-        checks.append(Check(found <= bound, found / bound, what))
+        checks.append(Check(found <= bound, fraction(found, bound), what))
     wrong = [check for check in checks if not check.ok]
     return max(wrong or checks, key=lambda check: check.worst)
 

@@ -12,7 +12,7 @@ from seqca.ops.operator import Call
 from seqca.ops.tolerance import Verdict, allowed, errors
 from seqca.ops.verify import leaves, mapped
 
-from .case import DTYPES, Case, Check, Contender, Cost, Field, Inputs, Truth
+from .case import DTYPES, Case, Check, Contender, Cost, Field, Inputs, Truth, fraction
 from .execution import Execution
 from .providers import operator_field
 
@@ -96,7 +96,6 @@ def judge(
         bound = allowed(of_dtype, of_double, dtype, channel_axis)
         found = errors(result, of_double, channel_axis)
         verdict = Verdict(f"result {i}", found, bound)
-        ratios = [a / b if b > 0 else float(a > 0) * 1e9 for a, b in zip(found, bound, strict=True)]
-        checks.append(Check(verdict.ok, max(ratios), str(verdict)))
+        checks.append(Check(verdict.ok, max(map(fraction, found, bound)), str(verdict)))
     wrong = [check for check in checks if not check.ok]
     return max(wrong or checks, key=lambda check: check.worst)

@@ -32,8 +32,9 @@ def measure_in_turn(revision: str, options: list[str]) -> tuple[dict[str, Any], 
         try:
             sites = [Path(folder) / "before", Path(folder) / "after"]
             for checkout, site in zip((worktree, ROOT), sites, strict=True):
-                print(f"installing {checkout}; compiling an extension takes minutes", flush=True)
-                install(checkout, site, Path(folder), compiled="cpu" not in options)
+                compiled = "cpu" not in options
+                print(f"installing {checkout}{', which may compile for minutes' if compiled else ''}", flush=True)
+                install(checkout, site, Path(folder), compiled)
             files = []
             for turn, i in enumerate((0, 1, 1, 0)):
                 print(f"measuring {'this checkout' if i else revision}, turn {turn + 1} of 4", flush=True)

@@ -21,11 +21,11 @@ def time_interleaved(
     """Times contenders in turn, A B C C B A A B C C B A, so that whatever drifts hits all alike.
 
     The first half of a contender's blocks and the second are its two measurements. Each block starts with a
-    call that does not count. Long calls (over `LONG` seconds) are timed once per turn, A B C C B A.
+    call that does not count. If a call is long (over `LONG` seconds), all are timed in one round A B C C B A.
 
     Args:
-        calls: by contender, one call per input set. They are gone through again and again in order, so
-            that a call finds none of its inputs in the cache if all sets together exceed it.
+        calls: by contender, one call per input set; what they call has run before. They are gone through again and
+            again in order, so that a call finds none of its inputs in the cache if all sets together exceed it.
         activate: entered around each block.
         clock: what times.
         budget: seconds per contender, spent where calls are short enough.
@@ -38,11 +38,15 @@ def time_interleaved(
 
     if not calls:
         return {}
-    estimates = {name: block(name, 2)[1] for name in calls}
-    turns = [list(calls), list(calls)[::-1]]
-    if max(estimates.values()) < LONG:
-        turns *= 2
-    samples: dict[str, list[list[float]]] = {name: [] for name in calls}
+    samples = {name: [block(name, 1)] for name in calls}
+    estimates = {name: first[0][0] for name, first in samples.items()}
+    names = list(calls)
+    if max(estimates.values()) >= LONG:
+        turns = [names[::-1]]  # the first turn was the estimate
+    else:
+        turns = [names, names[::-1]] * 2
+        estimates = {name: block(name, 2)[1] for name in calls}
+        samples = {name: [] for name in calls}
     for turn in turns:
         for name in turn:
             if estimates[name] < LONG:
@@ -50,7 +54,7 @@ def time_interleaved(
                 samples[name].append(block(name, count + 1)[1:])
             else:
                 samples[name].append(block(name, 1))
-    half = len(turns) // 2
+    half = max(1, len(turns) // 2)
     return {
         name: summarise(list(chain(*blocks[:half])), list(chain(*blocks[half:]))) for name, blocks in samples.items()
     }

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Case, Check, Contender, Cost, Field, Inputs, Truth
+from benchmarks.case import Case, Check, Contender, Cost, Field, Inputs, Truth, fraction
 from benchmarks.clock import HostClock
 from benchmarks.execution import Execution
 from benchmarks.run import Conditions
@@ -52,7 +52,7 @@ class DoublingCase(Case):
         error = max(
             float((a - b).abs().max()) for a, b in zip(execution.evaluate(truth.inputs), truth.exact, strict=True)
         )
-        return Check(error <= 1e-6, error / 1e-6, f"error {error}")
+        return Check(error <= 1e-6, fraction(error, 1e-6), f"error {error}")
 
 
 def doubling(time: FakeTime, name: str = "one", absent: dict[str, str] | None = None, **seconds: float) -> DoublingCase:

@@ -59,6 +59,21 @@ def test_a_biased_channel_of_an_operator_fails_its_check(error: float) -> None:
     assert outcome["worst"] > 1
 
 
+@pytest.mark.parametrize(("error", "ok"), [(3e-6, True), (5e-6, False), (float("nan"), False)])
+def test_the_compiled_reference_is_not_excluded_for_rounding(
+    error: float, ok: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    case = doubling(FakeTime(), reference=1.0)
+    (contender,) = case.contenders().contenders
+    outcomes = []
+    for mode in ("eager", "compiled"):
+        rival = replace(contender, function=lambda x: 2 * x + error, backend="reference", mode=mode)
+        truth = case.truth(rival, torch.Generator().manual_seed(0))
+        outcomes.append(checked(case, rival, truth)[0]["check"]["ok"])
+    assert outcomes == [False, ok]
+
+
 def test_providers_that_cannot_run_are_absent_with_the_reason() -> None:
     field = stacked("small", 2, 64, 36, QUICK).contenders()
     assert [contender.name for contender in field.contenders] == ["reference", "aten"]
