@@ -34,15 +34,9 @@ _L1 = tl.constexpr(L1)
 @triton.jit
 def _first_pixel(band, cells, pixels):
     """First of the pixels whose centres lie between the centres of cells `band` and `band` + 1, band from -1 to cells."""
-    # Pixel x lies at (2x + 1) cells − pixels in units of 1/(2 pixels) cells; band −1 reaches to the border.
+    # Pixel x lies at ((2x + 1) cells − pixels) / (2 pixels) cells. Band −1 begins at the border.
     first = (pixels * (2 * band + 1) + cells - 1) // (2 * cells)
     return tl.where(band < 0, 0, tl.minimum(first, pixels))
-
-
-@triton.jit
-def _position(pixel, cells, pixels):
-    """Where a pixel lies, in units of 1/(2 pixels) cells, held between the centres of the outermost cells."""
-    return tl.minimum(tl.maximum((2 * pixel + 1) * cells - pixels, 0), 2 * pixels * (cells - 1))
 
 
 @triton.jit
@@ -167,7 +161,10 @@ def _loss_kernel(
     start_x = _first_pixel(first_x.to(tl.int64) - 1, cells_x, pixels_x) if NEEDS_GRADIENT else own_x
     stop_x = _first_pixel(end_x.to(tl.int64), cells_x, pixels_x)
     start_y = first_y - 1 if NEEDS_GRADIENT else tl.where(tile_y == 0, -1, first_y)
-    unit_x = 2 * pixels_x
+    # Positions are integers in units of 1/unit cells: pixel x lies at (2x + 1) cells − pixels, held between the centres of
+    # the outermost cells, and cell c at c unit.
+    unit_y = 2 * tl.cast(pixels_y, tl.int64)
+    unit_x = 2 * tl.cast(pixels_x, tl.int64)
 
     # One more cell on each side, which pixels of the tile touch or which touch pixels of the tile.
     cell = first_x - 1 + tl.arange(0, CELLS)
@@ -177,31 +174,29 @@ def _loss_kernel(
         labels = target + group.to(tl.int64) * label_b
     else:
         labels = target + (image * label_b + channel * label_c)[None, :]
-    mine = ((cell >= first_x) & (cell < end_x))[:, None] & known[None, :]
-    sink = gradient + ((first_map + columns) * cells_y * cells_x)[None, :] + cell[:, None]
+    mine = known[:, None] & ((cell >= first_x) & (cell < end_x))[None, :]
+    sink = gradient + ((first_map + columns) * cells_y * cells_x)[:, None] + cell[None, :]
 
-    if COUPLED:
-        loss_sum = tl.zeros([PIXELS], tl.float32)
-        count = tl.zeros([PIXELS], tl.int32)
-    else:
-        loss_sum = tl.zeros([PIXELS, COLUMNS], tl.float32)
-        count = tl.zeros([PIXELS, COLUMNS], tl.int32)
-    below = tl.zeros([CELLS, COLUMNS], tl.float32)
+    loss_sum = tl.zeros([PIXELS], tl.float32)
+    count = tl.zeros([PIXELS], tl.int32)
+    below = tl.zeros([COLUMNS, CELLS], tl.float32)
+    end_row = _first_pixel(tl.cast(start_y, tl.int64), cells_y, pixels_y)
     for band in tl.range(start_y, end_y):
         row = tl.cast(band, tl.int64)
-        first_row = _first_pixel(row, cells_y, pixels_y)
+        first_row = end_row
         end_row = _first_pixel(row + 1, cells_y, pixels_y)
         counted_x = tl.where((row >= first_y) | (tile_y == 0), own_x, stop_x)
         upper = tl.load(source + tl.maximum(row, 0) * from_y, mask=there, other=0.0)
         lower = tl.load(source + tl.minimum(row + 1, cells_y - 1) * from_y, mask=there, other=0.0)
         here = below
-        below = tl.zeros([CELLS, COLUMNS], tl.float32)
+        below = tl.zeros([COLUMNS, CELLS], tl.float32)
         for block in tl.range(start_x, stop_x, PIXELS):
             pixel = tl.cast(block, tl.int64) + tl.arange(0, PIXELS)
-            # Exact: multiples of 1/(2 pixels) cells, fewer than 2^24 of them in a tile.
-            local = (_position(pixel, cells_x, pixels_x) - (first_x.to(tl.int64) - 1) * unit_x).to(tl.float32)
-            gap = tl.abs(local[:, None] - (tl.arange(0, CELLS) * unit_x).to(tl.float32)[None, :])
-            weights = tl.maximum(unit_x - gap, 0.0) / unit_x
+            # Exact in float32: fewer than 2^24 units in a tile.
+            at_x = tl.minimum(tl.maximum((2 * pixel + 1) * cells_x - pixels_x, 0), unit_x * (cells_x - 1))
+            local = (at_x - (first_x.to(tl.int64) - 1) * unit_x).to(tl.float32)
+            centres = (tl.arange(0, CELLS) * unit_x).to(tl.float32)
+            weights = tl.maximum(unit_x - tl.abs(local[:, None] - centres[None, :]), 0.0) / unit_x
             if EXACT:
                 stretched = tl.dot(weights.to(upper.dtype), upper)
                 change = tl.dot(weights.to(lower.dtype), lower) - stretched
@@ -214,7 +209,8 @@ def _loss_kernel(
             sum_below = tl.zeros([PIXELS, COLUMNS], tl.float32)
             for y in tl.range(first_row, end_row):
                 y = tl.cast(y, tl.int64)
-                share = (_position(y, cells_y, pixels_y) - 2 * pixels_y * row).to(tl.float32) / (2 * pixels_y)
+                at_y = tl.minimum(tl.maximum((2 * y + 1) * cells_y - pixels_y, 0), unit_y * (cells_y - 1))
+                share = (at_y - unit_y * row).to(tl.float32) / unit_y
                 z = stretched + share * change
                 at = pixel * label_x + y * label_y
                 if KIND == _ENTROPY:
@@ -241,15 +237,14 @@ def _loss_kernel(
                         loss, g = _absolute(z, label, live)
                     else:
                         loss, g = _balanced(z, label, live, of_positive, of_negative)
-                    loss_sum += tl.where(owned[:, None], loss, 0.0)
-                    count += (live & owned[:, None]).to(tl.int32)
+                    loss_sum += tl.where(owned, tl.sum(loss, 1), 0.0)
+                    count += tl.where(owned, tl.sum(live.to(tl.int32), 1), 0)
                 if NEEDS_GRADIENT:
                     sum_all += g
                     sum_below += share * g
             if NEEDS_GRADIENT:
-                back = tl.trans(weights)
-                here += tl.dot(back, sum_all - sum_below, input_precision=PRECISION)
-                below += tl.dot(back, sum_below, input_precision=PRECISION)
+                here += tl.dot(tl.trans(sum_all - sum_below), weights, input_precision=PRECISION)
+                below += tl.dot(tl.trans(sum_below), weights, input_precision=PRECISION)
         if NEEDS_GRADIENT:
             if row >= first_y:
                 tl.store(sink + row * cells_x, here, mask=mine)
@@ -301,8 +296,6 @@ _SHAPES = {
 _SLOTS = 264
 """Programs that run at a time, about: two on each multiprocessor of an H200."""
 
-_TALLIES = 256
-
 
 class _Tile(NamedTuple):
     """Cells that a program owns, and the cells along x that its tile of weights holds."""
@@ -331,8 +324,10 @@ def _tile(
         programs = groups * -(-cells[0] // y) * -(-cells[1] // x)
         return max(programs / _SLOTS, 1) * (y + halo) * per_y * -(-int((x + halo) * per_x) // width)
 
-    candidates = ((y, x) for y in range(1, min(cells[0], 16) + 1) for x in range(1, min(cells[1], held - 2) + 1))
-    y, x = min(candidates, key=work)
+    # Below three cells a side the halo is most of the work.
+    high = range(min(3, cells[0]), min(cells[0], 16) + 1)
+    broad = range(min(3, cells[1]), min(cells[1], held - 2) + 1)
+    y, x = min(((y, x) for y in high for x in broad), key=work)
     return _Tile(y, x, held)
 
 
@@ -361,10 +356,11 @@ def forward(
     losses = torch.empty(programs, dtype=torch.float32, device=device)
     counts = torch.empty(programs, dtype=torch.int32, device=device)
     counted = positive_weight is None and kind in ("balanced_bce", "two_class")
+    tallies = _tally(labels, ignore) if counted else counts
     weight = 0.0 if positive_weight is None else positive_weight
     ratio = pixels[1] // cells[1]
     # Weights are multiples of 1 / (2 ratio): exact in eight bits for the usual strides.
-    exact = ratio * cells[1] == pixels[1] and ratio in (1, 2, 4, 8, 16, 32, 64)
+    exact = logits.dtype != torch.float32 and ratio * cells[1] == pixels[1] and ratio in (1, 2, 4, 8, 16, 32, 64)
     launch(
         _loss_kernel,
         (programs,),
@@ -372,7 +368,7 @@ def forward(
         {
             "prediction": logits,
             "target": labels,
-            "tallies": _tally(labels, ignore) if counted else counts,
+            "tallies": tallies,
             "gradient": gradient,
             "losses": losses,
             "counts": counts,
@@ -388,14 +384,14 @@ def forward(
             "IGNORE": 0 if ignore is None else int(ignore) if kind == "cross_entropy" else ignore,
             "HAS_IGNORE": ignore is not None,
             "NEEDS_GRADIENT": needs_gradient,
-            "TALLIES": _TALLIES if counted else 0,
+            "TALLIES": tallies.shape[-1] if counted else 0,
             "TILE_Y": tile.y,
             "TILE_X": tile.x,
             "PIXELS": _SHAPES[columns].pixels,
             "CELLS": tile.cells,
             "COLUMNS": columns,
-            "EXACT": exact and logits.dtype != torch.float32,
-            "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
+            "EXACT": exact,
+            "PRECISION": "tf32" if exact or torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         },
         num_warps=_SHAPES[columns].warps,
     )
@@ -419,20 +415,22 @@ def backward(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor
 
 def _tally(labels: Tensor, ignore: float | None) -> Tensor:
     """Numbers of negative and of valid labels, (2, programs)."""
-    tallies = torch.empty(2, _TALLIES, dtype=torch.int32, device=labels.device)
     batch, channels, height, width = labels.shape
+    rows = batch * channels * height
+    programs = min(256, triton.next_power_of_2(-(-rows // 8)))
+    tallies = torch.empty(2, programs, dtype=torch.int32, device=labels.device)
     arguments = {
         "target": labels,
         "tallies": tallies,
         "channels": channels,
         "height": height,
         "width": width,
-        "rows": batch * channels * height,
+        "rows": rows,
         **dict(zip(("stride_b", "stride_c", "stride_y", "stride_x"), labels.stride(), strict=True)),
         "IGNORE": 0.0 if ignore is None else ignore,
         "HAS_IGNORE": ignore is not None,
-        "PROGRAMS": _TALLIES,
-        "BLOCK": 512,
+        "PROGRAMS": programs,
+        "BLOCK": 1024,
     }
-    launch(_tally_kernel, (_TALLIES,), labels.device, arguments, num_warps=4)
+    launch(_tally_kernel, (programs,), labels.device, arguments, num_warps=4)
     return tallies

@@ -21,10 +21,10 @@ MAX_COUPLED_CHANNELS = 512
 def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
     """Upsample the prediction bilinearly (align_corners=False) to the label's size and compare it with the label.
 
-    The value and the gradient of `seqca.reference.upsampled_loss`, where the losses are written out. What is kept for
-    backward is the gradient of the low-resolution prediction, computed in the forward pass, in float32 (float64 for
-    float64), and the number of valid pixels; without gradient (`torch.no_grad`, a prediction that requires none)
-    nothing is. A batch whose pixels are all ignored has loss 0 and zero gradients.
+    The value and the gradient of `seqca.reference.upsampled_loss`, where the losses are written out. Kept for backward
+    are the prediction and its gradient at its own resolution, computed in the forward pass, in float32 (float64 for
+    float64); without gradient (`torch.no_grad`, a prediction that requires none) neither is computed nor kept. A batch
+    whose pixels are all ignored has loss 0 and zero gradients.
 
     Args:
         prediction: raw network output (B, C, h, w), any strides; float32, bfloat16, float16 or float64. Autocast does
@@ -71,9 +71,9 @@ def _forward(
 
 
 @torch.library.custom_op("seqca::upsampled_loss_backward", mutates_args=())
-def _backward(grad: Tensor, gradient: Tensor, divisor: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
-    with kernel_scope(gradient):
-        return OPERATOR.implementation(backend).backward(grad, gradient, divisor, dtype)
+def _backward(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor, backend: str) -> Tensor:
+    with kernel_scope(prediction):
+        return OPERATOR.implementation(backend).backward(grad, prediction, gradient, divisor)
 
 
 @_forward.register_fake
@@ -92,22 +92,21 @@ def _(
 
 
 @_backward.register_fake
-def _(grad: Tensor, gradient: Tensor, divisor: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
-    return gradient.new_empty(gradient.shape, dtype=dtype)
+def _(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor, backend: str) -> Tensor:
+    return prediction.new_empty(prediction.shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     prediction, *_, ctx.backend = inputs
-    ctx.dtype = prediction.dtype
-    ctx.set_materialize_grads(False)
-    # The gradient stays a differentiable output, though its own gradient is nowhere computed: only so does the result
-    # of the backward operator depend on the prediction, and differentiating it once more is refused, not dropped.
-    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # no zeros in place of gradients of the kept tensors
+    # Backward computes nothing from the prediction. It is kept because only then does the gradient depend on it for
+    # autograd and the compiler, so that a second derivative is refused instead of taken for zero.
+    ctx.save_for_backward(prediction, *output[1:])
 
 
-def _differentiate(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    gradient = None if grad is None else _backward(grad, *ctx.saved_tensors, ctx.dtype, ctx.backend)
-    return gradient, None, None, None, None, None, None
+def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return (_backward(grad, *ctx.saved_tensors, ctx.backend), None, None, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -137,6 +136,7 @@ OPERATOR = register(
             "triton": Backend("seqca.kernels.upsampled_loss", limit=_triton_limit),
         },
         samples=upsampled_loss_samples,
+        casts=False,
         channel_axis=1,
     )
 )

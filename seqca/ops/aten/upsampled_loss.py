@@ -45,10 +45,10 @@ def forward(
     return (torch.stack(totals).sum() / divisor).to(wide), gradient, divisor
 
 
-def backward(grad: Tensor, gradient: Tensor, divisor: Tensor, dtype: torch.dtype) -> Tensor:
+def backward(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor) -> Tensor:
     """Gradient of the prediction, in its dtype, from what `forward` has kept."""
-    # Divided in the dtype of sums: 1/|V| times the loss of an image's few pixels is below float16's range.
-    return torch.mul(gradient, grad / divisor, out=torch.empty_like(gradient, dtype=dtype))
+    # One by one, so that the rounding of grad / divisor is no common factor of all elements.
+    return gradient.div(divisor).mul_(grad).to(prediction.dtype)
 
 
 class _Band(NamedTuple):
@@ -61,7 +61,7 @@ class _Band(NamedTuple):
 
 def _bands(cells: int, pixels: int, length: int, dtype: torch.dtype, device: torch.device) -> list[_Band]:
     # In units of 1 / (2 · pixels) cells, positions are integers: pixel x lies at (2x + 1) · cells − pixels, held
-    # within the outermost centres, and cell c at 2 · pixels · c. The weight of a cell falls linearly to 0 one cell away.
+    # within the outermost centres, and cell c at 2 · pixels · c. A cell's weight falls linearly to 0 one cell away.
     unit = 2 * pixels
     bands = []
     for first in range(0, pixels, length):
