@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.reference.upsampled_loss import Loss, upsampled_loss
+from seqca.ops import upsampled_loss
+from seqca.reference.upsampled_loss import Loss
 from seqca.tasks import Task, get_task
 
 if TYPE_CHECKING:

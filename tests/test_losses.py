@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqca.losses import MultiTaskLoss
-from seqca.reference.upsampled_loss import upsampled_loss
+from seqca.ops import upsampled_loss
 from seqca.tasks import get_task
 
 CHANNELS = {"semseg": 5, "depth": 1, "normals": 3, "edge": 1, "sal": 1, "human_parts": 7}
