@@ -4,7 +4,7 @@ A program owns a tile of cells, rows × columns of one image, and visits every p
 sums its gradient from its pixels alone, in a fixed order. Pixels that touch cells of two programs are computed by both;
 their loss is counted by the one that owns the cell above and to the left of the pixel.
 
-Between two rows of cells (a band), upsampled logits are L₀ + λ (L₁ − L₀), where L₀ and L₁ (pixels, channels) are the rows
+Between two rows of cells (a band), upsampled logits are L₀ + λ (L₁ − L₀), where L₀ and L₁ (pixels, channels) are rows
 stretched to full width by a matrix product with the weights of interpolation. A band's share of the gradient is summed
 over its rows of pixels as Σ (1 − λ) G and Σ λ G, and shrunk by the transposed product. So products cost little, logits
 live in registers, and each is exponentiated once.
@@ -33,7 +33,7 @@ _L1 = tl.constexpr(L1)
 
 @triton.jit
 def _first_pixel(band, cells, pixels):
-    """First of the pixels whose centres lie between the centres of cells `band` and `band` + 1, band from -1 to cells."""
+    """First of the pixels with centres between those of cells `band` and `band` + 1, band from -1 to cells."""
     # Pixel x lies at ((2x + 1) cells − pixels) / (2 pixels) cells. Band −1 begins at the border.
     first = (pixels * (2 * band + 1) + cells - 1) // (2 * cells)
     return tl.where(band < 0, 0, tl.minimum(first, pixels))
@@ -131,7 +131,7 @@ def _loss_kernel(
     COLUMNS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sum of the losses and number of valid pixels of one tile of cells, and the gradient of its cells."""
-    COUPLED: tl.constexpr = KIND == _ENTROPY or KIND == _UNIT
+    COUPLED: tl.constexpr = KIND == _ENTROPY or KIND == _UNIT  # noqa: SIM109 - Triton has no `in`
     program = tl.program_id(0)
     tile_x = program % tiles_x
     tile_y = program // tiles_x % tiles_y
@@ -161,7 +161,7 @@ def _loss_kernel(
     start_x = _first_pixel(first_x.to(tl.int64) - 1, cells_x, pixels_x) if NEEDS_GRADIENT else own_x
     stop_x = _first_pixel(end_x.to(tl.int64), cells_x, pixels_x)
     start_y = first_y - 1 if NEEDS_GRADIENT else tl.where(tile_y == 0, -1, first_y)
-    # Positions are integers in units of 1/unit cells: pixel x lies at (2x + 1) cells − pixels, held between the centres of
+    # Positions are integers in units of 1/unit cells: pixel x lies at (2x + 1) cells − pixels, held between centres of
     # the outermost cells, and cell c at c unit.
     unit_y = 2 * tl.cast(pixels_y, tl.int64)
     unit_x = 2 * tl.cast(pixels_x, tl.int64)
@@ -245,7 +245,7 @@ def _loss_kernel(
             if NEEDS_GRADIENT:
                 here += tl.dot(tl.trans(sum_all - sum_below), weights, input_precision=PRECISION)
                 below += tl.dot(tl.trans(sum_below), weights, input_precision=PRECISION)
-        if NEEDS_GRADIENT:
+        if NEEDS_GRADIENT:  # noqa: SIM102 - known when the kernel is compiled, the other when it runs
             if row >= first_y:
                 tl.store(sink + row * cells_x, here, mask=mine)
     tl.store(losses + program, tl.sum(loss_sum))
@@ -269,7 +269,7 @@ def _finish_kernel(losses, counts, loss, divisor, programs, terms, BLOCK: tl.con
 
 @triton.jit
 def _scale_kernel(grad, gradient, divisor, output, count, BLOCK: tl.constexpr):
-    """gradient / divisor · grad, in the dtype of the output; rounded one by one, so that no rounding is common to all."""
+    """gradient / divisor · grad, in the dtype of the output; rounded one by one: no rounding is common to all."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < count
     scaled = tl.load(gradient + offsets, mask=mask, other=0.0) / tl.load(divisor) * tl.load(grad)
