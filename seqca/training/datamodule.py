@@ -73,6 +73,10 @@ class DenseDataModule(LightningDataModule, ABC):
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._evaluation_loader("test")
 
+    def calibration_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The training samples in order and without augmentation."""
+        return self._evaluation_loader("train")
+
     # The position in the epoch is kept here and not by the loader alone, because Lightning makes the loader before it
     # reads the loaders' states from a checkpoint where the length of the run is asked for (polynomial decay does).
     def state_dict(self) -> dict[str, Any]:
