@@ -6,11 +6,14 @@ BIN := .venv/bin
 TRAIN := .venv/.train
 TEST := .venv/.test
 
-.PHONY: help demo test lint clean
+OLDEST := .venv-oldest/.ready
+
+.PHONY: help demo test test-oldest lint clean
 
 help:
 	@echo "make demo    train the network for about 8 minutes on rendered rooms and show what it predicts"
 	@echo "make test    check the style and run all tests, about 15 minutes"
+	@echo "make test-oldest  run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
 	@echo "make lint    check the style"
 	@echo "make clean   remove what these commands made"
 
@@ -23,6 +26,9 @@ test: lint
 
 lint: $(TEST)
 	$(BIN)/ruff check .
+
+test-oldest: $(OLDEST)
+	.venv-oldest/bin/python -m pytest -n 2 tests/reference tests/ops tests/kernels
 
 $(TRAIN): pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]'
@@ -41,5 +47,13 @@ $(BIN)/python:
 	@echo "Setting up .venv: a few minutes, most of them spent downloading torch"
 	$(PYTHON) -m venv .venv
 
+# The operators need nothing but torch, which brings its Triton, and NumPy.
+$(OLDEST): pyproject.toml setup.py | $(BIN)/python
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+	    'torch==2.11.*' 'numpy<2.4' 'pytest>=8' 'pytest-xdist>=3.6'
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 clean:
-	rm -rf .venv runs build .pytest_cache .ruff_cache seqca.egg-info
+	rm -rf .venv .venv-oldest runs build .pytest_cache .ruff_cache seqca.egg-info
