@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .states import merge, state_tile, store_state
-from .tiles import load_tile, locate, normalise, pick, power_of_two, reciprocal, store_tile, view
+from .tiles import at_least, load_tile, locate, normalise, pick, power_of_two, reciprocal, store_tile, view
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def tiled_output_kernel(
             operand, scale = normalise(state, dtype)
             denominator += tl.sum(q.to(tl.float32) * z[None, :], axis=1)
             o += tl.dot(q, tl.trans(operand), input_precision=PRECISION) * scale
-        o /= tl.maximum(denominator, eps)[:, None]
+        o /= at_least(denominator, eps)[:, None]
         store_tile(pick(entry, outputs, 0), lead, start, tokens, rows, o, E, BLOCK_N)
 
 
@@ -131,7 +131,7 @@ def tiled_query_gradient_kernel(
             largest = tl.maximum(largest, here)
             largest_z = tl.maximum(largest_z, tl.max(tl.abs(z)))
         token = start + tl.arange(0, BLOCK_N)
-        inverse = tl.where(token < tokens, 1.0 / tl.maximum(denominator, eps), 0.0)
+        inverse = tl.where(token < tokens, 1.0 / at_least(denominator, eps), 0.0)
         product = tl.where(denominator >= eps, product * inverse, 0.0)
         for column in range(0, D, BLOCK_D):
             columns = column + tl.arange(0, BLOCK_D)

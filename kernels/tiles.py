@@ -86,6 +86,12 @@ def store_tile(pointer, lead, start, tokens, channels, tile, CHANNELS: tl.conste
 
 
 @triton.jit
+def at_least(x, bound):
+    """torch's clamp(min=bound): NaN stays NaN."""
+    return tl.maximum(x, bound, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def reciprocal(p):
     """1/p of a power of two p < 2^127, exactly."""
     return (0x7F000000 - p.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .states import merge, state_tile, store_partial, store_state
-from .tiles import load_tile, locate, normalise, pick, power_of_two, reciprocal, store_tile, view
+from .tiles import at_least, load_tile, locate, normalise, pick, power_of_two, reciprocal, store_tile, view
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def output_kernel(
     output = pick(entry, outputs, 0)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
-        denominator = tl.maximum(tl.sum(q.to(tl.float32) * z[None, :], axis=1), eps)
+        denominator = at_least(tl.sum(q.to(tl.float32) * z[None, :], axis=1), eps)
         o = tl.dot(q, tl.trans(operand), input_precision=PRECISION)
         store_tile(output, lead, start, tokens, rows, o * (scale / denominator)[:, None], E, BLOCK_N)
 
@@ -87,7 +87,7 @@ def query_gradient_kernel(
         w = tl.dot(g, operand, input_precision=PRECISION) * scale
         denominator = tl.sum(q32 * z[None, :], axis=1)
         inside = start + tl.arange(0, BLOCK_N) < tokens
-        inverse = tl.where(inside, 1.0 / tl.maximum(denominator, eps), 0.0)
+        inverse = tl.where(inside, 1.0 / at_least(denominator, eps), 0.0)
         product = tl.where(denominator >= eps, tl.sum(w * q32, axis=1) * inverse, 0.0)
         dq = (w - product[:, None] * z[None, :]) * inverse[:, None]
         store_tile(pick(entry, query_gradients, 0), lead, start, tokens, columns, dq, D, BLOCK_N)
