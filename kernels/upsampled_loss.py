@@ -131,7 +131,7 @@ def _loss_kernel(
     COLUMNS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sum of the losses and number of valid pixels of one tile of cells, and the gradient of its cells."""
-    COUPLED: tl.constexpr = KIND == _ENTROPY or KIND == _UNIT  # noqa: SIM109 - Triton has no `in`
+    COUPLED: tl.constexpr = KIND == _ENTROPY or KIND == _UNIT
     program = tl.program_id(0)
     tile_x = program % tiles_x
     tile_y = program // tiles_x % tiles_y
@@ -186,11 +186,12 @@ def _loss_kernel(
         first_row = end_row
         end_row = _first_pixel(row + 1, cells_y, pixels_y)
         counted_x = tl.where((row >= first_y) | (tile_y == 0), own_x, stop_x)
-        upper = tl.load(source + tl.maximum(row, 0) * from_y, mask=there, other=0.0)
-        lower = tl.load(source + tl.minimum(row + 1, cells_y - 1) * from_y, mask=there, other=0.0)
         here = below
         below = tl.zeros([COLUMNS, CELLS], tl.float32)
-        for block in tl.range(start_x, stop_x, PIXELS):
+        # Kept out of registers: what does not change from block to block is wanted once in most tiles.
+        for block in tl.range(start_x, stop_x, PIXELS, disable_licm=True):
+            upper = tl.load(source + tl.maximum(row, 0) * from_y, mask=there, other=0.0)
+            lower = tl.load(source + tl.minimum(row + 1, cells_y - 1) * from_y, mask=there, other=0.0)
             pixel = tl.cast(block, tl.int64) + tl.arange(0, PIXELS)
             # Exact in float32: fewer than 2^24 units in a tile.
             at_x = tl.minimum(tl.maximum((2 * pixel + 1) * cells_x - pixels_x, 0), unit_x * (cells_x - 1))
@@ -245,7 +246,7 @@ def _loss_kernel(
             if NEEDS_GRADIENT:
                 here += tl.dot(tl.trans(sum_all - sum_below), weights, input_precision=PRECISION)
                 below += tl.dot(tl.trans(sum_below), weights, input_precision=PRECISION)
-        if NEEDS_GRADIENT:  # noqa: SIM102 - known when the kernel is compiled, the other when it runs
+        if NEEDS_GRADIENT:
             if row >= first_y:
                 tl.store(sink + row * cells_x, here, mask=mine)
     tl.store(losses + program, tl.sum(loss_sum))

@@ -126,9 +126,8 @@ class SequentialCrossAttentionNet(nn.Module):
         Raises:
             ValueError: images of another shape.
         """
-        if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"images must be floating-point (B, 3, H, W), got {tuple(images.shape)} of {images.dtype}")
-        if any(side == 0 or side % STRIDES[-1] for side in images.shape[2:]):
+        check_images(images)
+        if any(side % STRIDES[-1] for side in images.shape[2:]):
             raise ValueError(
                 f"the sides of images must be multiples of {STRIDES[-1]}, got {tuple(images.shape[2:])}; "
                 "predict takes any size"
@@ -165,8 +164,7 @@ class SequentialCrossAttentionNet(nn.Module):
         Returns:
             {task: its prediction at (H, W)}, for example metres (B, 1, H, W) or class indices (B, H, W).
         """
-        if images.dim() != 4 or 0 in images.shape[2:]:
-            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
+        check_images(images)
         decoders = {task: get_task(task).decode for task in self.tasks}
         height, width = images.shape[2:]
         stride = STRIDES[-1]
@@ -186,6 +184,11 @@ class SequentialCrossAttentionNet(nn.Module):
 
 def upsample(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def check_images(images: Tensor) -> None:
+    if images.dim() != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
+        raise ValueError(f"images must be floating-point (B, 3, H, W), got {tuple(images.shape)} of {images.dtype}")
 
 
 def check_tasks(tasks: Mapping[str, int], auxiliary: Mapping[str, int]) -> None:

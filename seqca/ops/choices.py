@@ -1,4 +1,4 @@
-"""The order in which backends are tried when none is forced: measured ahead, shipped, never tuned at run time.
+"""The order in which backends are tried when none is forced: shipped, never tuned at run time. No row was measured yet.
 
 For each operator the first row that covers a call counts, then `DEFAULT`. A row belongs here only with a
 measurement behind it, which its comment names.

@@ -74,8 +74,8 @@ class DenseDataModule(LightningDataModule, ABC):
         return self._evaluation_loader("test")
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The training samples in order and without augmentation."""
-        return self._evaluation_loader("train")
+        """The training samples in order and without augmentation, the same ones in every process."""
+        return DataLoader(self._samples("train"), **self._loader_settings())
 
     # The position in the epoch is kept here and not by the loader alone, because Lightning makes the loader before it
     # reads the loaders' states from a checkpoint where the length of the run is asked for (polynomial decay does).

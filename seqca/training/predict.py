@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
             image = read_image(path)
             inputs = normalise(image)[None].to(options.device)
             predictions = {task: p[0].cpu().numpy() for task, p in network.predict(inputs).items()}
-        except (UnreadableImage, MemoryError, torch.OutOfMemoryError) as error:
+        # Where memory runs out torch raises RuntimeError on a CPU, and a kind of it on a GPU.
+        except (UnreadableImage, MemoryError, RuntimeError) as error:
             problems.append(f"{path}: {error}")
             continue
         save_arrays(options.out / f"{names[path]}.npz", predictions)
@@ -132,9 +133,10 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def save_arrays(path: Path, predictions: dict[str, np.ndarray]) -> None:
-    """Write an .npz; the file appears only when it is complete. Classes are stored as uint8."""
+    """Write an .npz; the file appears only when it is complete. Classes are stored as uint8, as uint16 from 256 on."""
     arrays: dict[str, Any] = {
-        task: values.astype(np.uint8) if values.dtype.kind in "iu" else values for task, values in predictions.items()
+        task: values.astype(np.min_scalar_type(values.max())) if values.dtype.kind in "iu" else values
+        for task, values in predictions.items()
     }
     temporary = path.with_name(f".{path.name}.part")
     try:

@@ -126,12 +126,20 @@ def test_network_runs_in_double_precision():
         (torch.zeros(1, 4, 64, 64), r"got \(1, 4, 64, 64\)"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "uint8"),
         (torch.zeros(1, 3, 64, 65), r"multiples of 32, got \(64, 65\); predict takes any size"),
-        (torch.zeros(1, 3, 0, 64), r"multiples of 32, got \(0, 64\)"),
+        (torch.zeros(1, 3, 0, 64), r"got \(1, 3, 0, 64\)"),
     ],
 )
 def test_forward_refuses_other_images(images, message):
     with pytest.raises(ValueError, match=message):
         small_net()(images)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(3, 8, 8), torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)]
+)
+def test_predict_refuses_what_are_no_images(images):
+    with pytest.raises(ValueError, match="images must be floating-point"):
+        small_net().predict(images)
 
 
 @pytest.mark.parametrize(
