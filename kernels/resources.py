@@ -158,19 +158,26 @@ def measure(case: Case, arch: int) -> Iterator[Resources]:
 
 
 def table(rows: list[Resources]) -> str:
-    """Markdown."""
+    """Markdown, a column for each compute capability."""
+    cells: dict[tuple[str, str, str], dict[int, str]] = {}
+    for r in sorted(rows, key=lambda r: (r.kernel, r.dtype, [int(x) if x.isdigit() else x for x in r.shape.split()])):
+        spills = f", spills {r.spills}" if r.spills else ""
+        cell = f"{r.registers}{spills}, {r.shared / 1024:.0f} KiB, {r.tensor_cores}"
+        cells.setdefault((r.kernel, r.shape, r.dtype), {})[r.arch] = cell
+    archs = sorted({r.arch for r in rows})
     lines = [
         "# Resources of the Triton kernels",
         "",
-        f"Made by `python -m seqca.kernels.resources` with Triton {triton.__version__}; compiled, not measured.",
-        "Registers and spilled bytes of a thread, bytes of shared memory of a program.",
+        f"Made by `python -m seqca.kernels.resources` with Triton {triton.__version__}: compiled ahead of time, not",
+        "measured. A cell has the registers of a thread, the bytes of registers that spill where any do, the shared",
+        "memory of a program and its instructions on tensor cores; float32 uses these only where torch's TF32 switch",
+        "allows it.",
         "",
-        "| kernel | shape | dtype | sm | registers | spilled | shared | tensor cores |",
-        "|---|---|---|---|---|---|---|---|",
+        "| kernel | shape | dtype | " + " | ".join(f"sm_{arch}" for arch in archs) + " |",
+        "|---" * (3 + len(archs)) + "|",
     ]
-    for r in sorted(rows, key=lambda r: (r.kernel, r.dtype, r.shape, r.arch)):
-        cells = (r.kernel, r.shape, r.dtype, r.arch, r.registers, r.spills, r.shared, r.tensor_cores)
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    for key, row in cells.items():
+        lines.append("| " + " | ".join([*key, *(row.get(arch, "") for arch in archs)]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -184,7 +191,7 @@ def main() -> None:
     for case, arch in quick_cases() if arguments.quick else all_cases():
         print(f"sm_{arch} {case.shape} {case.dtype}", file=sys.stderr, flush=True)
         rows += measure(case, arch)
-    print("\n".join(json.dumps(asdict(r)) for r in rows) if arguments.json else table(rows), end="\n")
+    print("\n".join(json.dumps(asdict(r)) for r in rows) if arguments.json else table(rows).rstrip())
     faults = [f"{r.kernel}, {r.shape}, {r.dtype}, sm_{r.arch}: {fault}" for r in rows for fault in r.faults()]
     if faults:
         sys.exit("\n".join(faults))
