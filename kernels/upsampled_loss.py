@@ -131,7 +131,7 @@ def _loss_kernel(
     COLUMNS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sum of the losses and number of valid pixels of one tile of cells, and the gradient of its cells."""
-    COUPLED: tl.constexpr = KIND == _ENTROPY or KIND == _UNIT
+    COUPLED: tl.constexpr = KIND <= _UNIT
     program = tl.program_id(0)
     tile_x = program % tiles_x
     tile_y = program // tiles_x % tiles_y

@@ -119,3 +119,9 @@ def test_a_reference_that_overflows_is_no_yardstick() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"actual: got shape \(2, 1\), expected \(1, 2\)"):
         errors(torch.zeros(2, 1), torch.zeros(1, 2))
+
+
+def test_one_number_alone_is_allowed_half_an_ulp() -> None:
+    exact = torch.tensor(1.0, dtype=torch.float64)  # needs no rounding, so none can be measured
+    bound = allowed(exact.float(), exact, torch.float32)
+    assert bound == (2.0**-24, 2.0**-24)
