@@ -8,12 +8,13 @@ TEST := .venv/.test
 
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help demo test test-oldest lint clean
+.PHONY: help demo test test-compiled test-oldest lint clean
 
 help:
 	@echo "make demo    train the network for about 8 minutes on rendered rooms and show what it predicts"
 	@echo "make test    check the style and run all tests, about 15 minutes"
 	@echo "make test-oldest  run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
+	@echo "make test-compiled  compile the CUDA C++ kernels by nvcc and check registers, spills and instructions"
 	@echo "make lint    check the style"
 	@echo "make clean   remove what these commands made"
 
@@ -22,7 +23,10 @@ demo: $(TRAIN)
 	$(BIN)/python -m seqca.training.demo --config configs/demo.yaml
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --ignore tests/csrc/test_compiled.py
+
+test-compiled: $(TEST)
+	$(BIN)/python -m pytest tests/csrc/test_compiled.py
 
 lint: $(TEST)
 	$(BIN)/ruff check .

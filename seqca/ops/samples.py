@@ -45,7 +45,7 @@ def _attention(leading: int, tokens: int, sources: int, channels: int, values: i
 
 def _leading(tokens: int) -> int:
     """Leading indices: the fewer tokens, the more."""
-    return 4 if tokens < 8 else 2
+    return 16 if tokens < 8 else 2
 
 
 def _one_map(tokens: int, channels: int, generator: Generator) -> Sample:
