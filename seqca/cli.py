@@ -1,6 +1,7 @@
 """The command `seqca`: hands over to the part of the package that a subcommand needs, and imports no other."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -71,13 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"seqca: unknown command {command!r}\n\n{USAGE}", file=sys.stderr)
         return 2
+    # A user's own data sets and tasks are found where the command is run, as they are by `python -m seqca`.
+    sys.path.append(os.getcwd())
     try:
         return COMMANDS[command][1](arguments)
     except ModuleNotFoundError as error:
         if (error.name or "seqca").split(".")[0] == "seqca":
             raise
         print(
-            f"seqca {command} needs the module {error.name!r}, which is not installed: pip install 'seqca[train]'",
+            f"seqca {command} needs the module {error.name!r}, which is not installed; the extra `train` of this package "
+            "brings it: pip install '.[train]' in a checkout",
             file=sys.stderr,
         )
         return 1

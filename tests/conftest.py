@@ -14,5 +14,8 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 # cuBLAS is deterministic, and may be used in deterministic mode, with a workspace of fixed size.
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
+# As many workers as cores: one thread each, in the processes that tests start too. The number of threads decides the
+# order of sums, so that a run and its continuation must agree in it.
 if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -35,7 +35,7 @@ def test_a_missing_extra_is_named_with_the_way_to_install_it(command, module):
     script = f"import sys; sys.modules[{module!r}] = None; from seqca.cli import main; sys.exit(main([{command!r}]))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert run.returncode == 1
-    assert "pip install 'seqca[train]'" in run.stderr
+    assert "pip install '.[train]'" in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -1,6 +1,7 @@
 """`seqca predict`: every task for pictures of one's own."""
 
 import argparse
+import importlib
 import itertools
 import os
 import sys
@@ -29,12 +30,21 @@ def main(arguments: Sequence[str]) -> int:
     images, problems = find_images(options.images, options.out)
     if any(path.absolute().parent == options.out.absolute() for path in images):
         parser.error(f"--out must be another folder than that of the pictures, got {options.out}")
+    for name in options.imports:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            parser.error(f"--import {name}: {error}")
     try:
         network, class_names = load_network(options.ckpt)
     except ValueError as error:
         print(f"seqca predict: --ckpt: {error}", file=sys.stderr)
         return NOTHING_DONE
-    network.to(options.device)
+    try:
+        network.to(options.device)
+    # What torch raises depends on whether the name, the support for it or the device is missing.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
     options.out.mkdir(parents=True, exist_ok=True)
     names = output_names(images)
     written = 0
@@ -72,6 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of seqca fit, or of the published format")
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures, and folders of pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if need be")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="Python module to import first, one that registers tasks of your own; may be repeated",
+    )
     best = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=best, help="where to compute (default here: %(default)s)")
     return parser

@@ -10,6 +10,7 @@ pytest.importorskip("lightning")
 
 from PIL import Image
 
+from seqca import tasks
 from seqca.models import to_published_state
 from seqca.training.module import MultiTaskModule
 from seqca.training.predict import DONE, NOTHING_DONE, SOME_FAILED, main, output_names, read_image
@@ -76,6 +77,47 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, capsys):
         arguments = ["--ckpt", str(tmp_path / bad), "--images", str(path), "--out", str(tmp_path / "out")]
         assert main(arguments) == NOTHING_DONE
         assert bad in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_program_and_weights_that_do_not_fit_are_refused(module, tmp_path, capsys):
+    settings, weights = dict(module.hparams), module.state_dict()
+    foreign = {"state_dict": weights, "hyper_parameters": {"lr": 1e-3}}
+    cut = {"state_dict": dict(list(weights.items())[1:]), "hyper_parameters": settings}
+    torch.save(foreign, tmp_path / "foreign.ckpt")
+    torch.save(cut, tmp_path / "cut.ckpt")
+    path = picture(tmp_path / "in" / "room.png")
+    for name, reason in {"foreign.ckpt": "no setting 'tasks'", "cut.ckpt": "do not fit its settings"}.items():
+        arguments = ["--ckpt", str(tmp_path / name), "--images", str(path), "--out", str(tmp_path / "out")]
+        assert main(arguments) == NOTHING_DONE
+        assert reason in capsys.readouterr().err
+
+
+def test_a_task_of_ones_own_needs_the_module_that_registers_it(module, tmp_path, monkeypatch, capsys):
+    (tmp_path / "heat_task.py").write_text(
+        "from dataclasses import replace\n"
+        "from seqca.tasks import get_task, register_task\n"
+        "register_task(replace(get_task('depth'), name='heat'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tasks, "_TASKS", dict(tasks._TASKS))
+    weights = {key.replace("depth", "heat"): value for key, value in module.state_dict().items()}
+    settings = dict(module.hparams) | {"tasks": {"semseg": 4, "heat": 1}}
+    torch.save({"state_dict": weights, "hyper_parameters": settings}, tmp_path / "heat.ckpt")
+    picture(tmp_path / "in" / "room.png")
+    arguments = ["--ckpt", str(tmp_path / "heat.ckpt"), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == NOTHING_DONE
+    assert "'heat' is unknown" in capsys.readouterr().err
+    assert main([*arguments, "--import", "heat_task"]) == DONE
+    assert "heat" in np.load(tmp_path / "out" / "room.npz")
+
+
+@pytest.mark.parametrize("option", [["--device", "abacus"], ["--device", "cuda:99"], ["--import", "no_such_module"]])
+def test_a_device_or_module_that_is_not_there_is_wrong_usage(ckpt, tmp_path, capsys, option):
+    path = picture(tmp_path / "in" / "room.png")
+    with pytest.raises(SystemExit) as stopped:
+        main(["--ckpt", ckpt, "--images", str(path), "--out", str(tmp_path / "out"), *option])
+    assert stopped.value.code == 2
+    assert " ".join(option) in capsys.readouterr().err
 
 
 def test_the_folder_of_the_pictures_is_refused_as_the_folder_to_write_to(ckpt, tmp_path, capsys):
