@@ -72,16 +72,14 @@ def refusal(operator: Operator, backend: str, call: Call) -> str | None:
     """Why a backend cannot run a call, or None."""
     if backend == "reference":
         return None
+    if backend not in operator.backends:
+        return f"{operator.name} has no such implementation"
     reason = None
     if backend == "triton":
         reason = triton_refusal(call)
     elif backend == "cuda":
         reason = cuda_refusal(call)
-    if reason is not None:
-        return reason
-    if backend not in operator.backends:
-        return f"{operator.name} has no such implementation"
-    return operator.backends[backend].limit(call)
+    return reason or operator.backends[backend].limit(call)
 
 
 def resolve(operator: Operator, call: Call) -> str:

@@ -1,15 +1,17 @@
 """Which backend each operator would use, and why not the others."""
 
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 
+from .device import checked_device
 from .dispatch import BACKENDS, BackendUnavailable, forced_backend, refusal, resolve
-from .operator import OPERATORS, Call
+from .operator import OPERATORS, Call, Operator, Shape
 
 
 class Choice(NamedTuple):
-    """The outcome of the choice for one operator."""
+    """The outcome of the choice for one call of an operator."""
 
     operator: str
     call: Call
@@ -20,40 +22,63 @@ class Choice(NamedTuple):
 
 
 class Explanation(tuple[Choice, ...]):
-    """Choices, printed as text."""
+    """Choices, printed as text; calls of an operator that end alike are told together."""
 
     def __repr__(self) -> str:
         lines = []
-        for choice in self:
-            lines.append(f"{choice.operator} ({choice.call}): {choice.backend or 'raises'}")
-            lines += [f"    not {backend}: {reason}" for backend, reason in choice.others.items()]
+        for (operator, backend, others), alike in groupby(self, lambda c: (c.operator, c.backend, c.others)):
+            lines.append(f"{operator}: {backend or 'raises'}")
+            lines += [f"    for {choice.call}" for choice in alike]
+            lines += [f"    not {name}: {reason}" for name, reason in others.items()]
         return "\n".join(lines)
 
 
 def explain(
-    device: str | None = None, dtype: torch.dtype = torch.float32, channels: int = 36, tokens: int = 19200
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    operator: str | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> Explanation:
     """Which backend each operator would use here, and why not the others.
 
     Args:
-        device: device type; by default "cuda" where there is a GPU, else "cpu".
-        dtype: of the token tensors.
-        channels: of a token.
-        tokens: in one call, over leading indices and entries of lists.
+        device: device type, of this machine; by default "cuda" where there is a GPU, else "cpu".
+        dtype: of the token tensors, after autocast; for losses of the prediction.
+        operator: the only one to explain; by default all.
+        shape: (channels, tokens) of a call, tokens over leading indices and entries of lists, for losses (classes,
+            pixels of the label); by default those of the network on one image of 480×640.
 
     Returns:
-        One `Choice` per operator; its text is made for reading: `print(seqca.explain())`.
+        One `Choice` per operator and shape; its text is made for reading: `print(seqca.explain())`.
+
+    Raises:
+        TypeError: a dtype that is no floating torch.dtype.
+        ValueError: a device that torch cannot use here, an operator that does not exist, a shape that is no two
+            positive integers.
     """
-    call = Call(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype, channels, tokens)
-    choices = []
-    for operator in OPERATORS.values():
-        try:
-            backend = resolve(operator, call)
-        except BackendUnavailable:
-            backend = None
-        others = {name: refusal(operator, name, call) or _passed_over(backend) for name in BACKENDS if name != backend}
-        choices.append(Choice(operator.name, call, backend, others))
-    return Explanation(choices)
+    device = checked_device(device)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype: got {dtype!r}, expected a floating torch.dtype")
+    if operator is not None and operator not in OPERATORS:
+        raise ValueError(f"operator: got {operator!r}, expected one of {', '.join(OPERATORS)}")
+    if shape is not None and not (len(shape) == 2 and all(isinstance(n, int) and n > 0 for n in shape)):
+        raise ValueError(f"shape: got {shape!r}, expected two positive integers: channels, tokens")
+    chosen = OPERATORS.values() if operator is None else [OPERATORS[operator]]
+    return Explanation(
+        _choice(each, Call(device, dtype, *of))
+        for each in chosen
+        for of in (each.network_shapes if shape is None else [Shape(*shape)])
+    )
+
+
+def _choice(operator: Operator, call: Call) -> Choice:
+    try:
+        backend = resolve(operator, call)
+    except BackendUnavailable:
+        backend = None
+    others = {name: refusal(operator, name, call) or _passed_over(backend) for name in BACKENDS if name != backend}
+    return Choice(operator.name, call, backend, others)
 
 
 def _passed_over(backend: str | None) -> str:

@@ -11,7 +11,7 @@ from seqca import reference
 from .autocast import to_autocast_dtype
 from .cuda.linear_attention import limit as cuda_limit
 from .dispatch import resolve
-from .operator import Backend, Call, Operator, kernel_scope, refuse_second_derivative, register
+from .operator import Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
 from .samples import linear_attention_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -67,7 +67,7 @@ def linear_attention(
     queries, keys, values = _entries("q", q), _entries("k", k), _entries("v", v)
     queries, keys, values = map(to_autocast_dtype, (queries, keys, values))
     _check(queries, keys, values, eps)
-    backend = resolve(OPERATOR, _call(queries, values))
+    backend = resolve(OPERATOR, _call(queries, keys, values))
     if backend == "reference":
         entries = zip(queries, keys, values, strict=True)
         outputs = [reference.linear_attention(*entry, eps=eps) for entry in entries]
@@ -175,10 +175,11 @@ def _check_shapes(i: int, q: Tensor, k: Tensor, v: Tensor, channels: int, values
         raise ValueError(f"v[{i}]: got shape {tuple(v.shape)}, expected {(*leading, k.shape[-2], values)}")
 
 
-def _call(q: list[Tensor], v: list[Tensor]) -> Call:
-    channels = max(q[0].shape[-1], v[0].shape[-1])
-    tokens = sum(x.numel() // x.shape[-1] for x in q)
-    return Call(q[0].device.type, q[0].dtype, channels, tokens)
+def _call(q: Tensor | Sequence[Tensor], k: Any, v: Tensor | Sequence[Tensor], **_: Any) -> Call:
+    queries, values = _entries("q", q), _entries("v", v)
+    channels = max(queries[0].shape[-1], values[0].shape[-1])
+    tokens = sum(x.numel() // x.shape[-1] for x in queries)
+    return Call(queries[0].device.type, queries[0].dtype, channels, tokens)
 
 
 OPERATOR = register(
@@ -192,5 +193,7 @@ OPERATOR = register(
             "cuda": Backend("seqca.ops.cuda.linear_attention", limit=cuda_limit),
         },
         samples=linear_attention_samples,
+        describe=_call,
+        network_shapes=(Shape(36, 19200), Shape(72, 4800), Shape(144, 1200), Shape(288, 300)),
     )
 )

@@ -21,13 +21,20 @@ class Call(NamedTuple):
     dtype: torch.dtype
     """Of the token tensors, after autocast."""
     channels: int
-    """The largest number of channels of a token."""
+    """The largest number of channels of a token that a kernel must hold at once."""
     tokens: int
-    """All target tokens of the call, over leading indices and entries of lists."""
+    """All tokens for which the call computes something, over leading indices and entries of lists."""
 
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{self.device}, {dtype}, {self.channels} channels, {self.tokens} tokens"
+
+
+class Shape(NamedTuple):
+    """The part of a `Call` that neither the device nor the dtype decides."""
+
+    channels: int
+    tokens: int
 
 
 def no_limit(call: Call) -> str | None:
@@ -59,6 +66,10 @@ class Operator:
     """The fused implementations by backend."""
     samples: Mapping[str, Sampler]
     """Generators of inputs, by what they show."""
+    describe: Callable[..., Call]
+    """What the choice of a backend looks at, given the arguments of the public function as the door has cast them."""
+    network_shapes: tuple[Shape, ...]
+    """Of the network's calls on one image of 480×640, for `explain`."""
     casts: bool = True
     """Whether the door casts under autocast. Losses, which torch keeps out of half precision, do not."""
     channel_axis: int = -1

@@ -9,7 +9,7 @@ from seqca.reference.upsampled_loss import Loss, check_arguments
 from seqca.reference.upsampled_loss import upsampled_loss as reference
 
 from .dispatch import resolve
-from .operator import Backend, Call, Operator, kernel_scope, refuse_second_derivative, register
+from .operator import Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
 from .samples import upsampled_loss_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -120,7 +120,6 @@ def _call(prediction: Tensor, target: Tensor, loss: Loss) -> Call:
     return Call(prediction.device.type, prediction.dtype, channels if coupled else 1, pixels)
 
 
-
 OPERATOR = register(
     Operator(
         name="upsampled_loss",
@@ -130,6 +129,8 @@ OPERATOR = register(
             "aten": Backend("seqca.ops.aten.upsampled_loss"),
         },
         samples=upsampled_loss_samples,
+        describe=_call,
+        network_shapes=(Shape(40, 480 * 640),),
         casts=False,
         channel_axis=1,
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from .dispatch import use_backend
-from .operator import Call, Operator
+from .operator import Operator
 from .samples import Sample
 from .tolerance import Verdict, allowed, errors
 
@@ -93,10 +93,3 @@ def judge(operator: Operator, sample: Sample, gradients: Sequence[Tensor], resul
         Verdict(what, errors(result, exact[what], axis), allowed(rough[what], exact[what], dtype, axis))
         for what, result in results.items()
     ]
-
-
-def call_of(sample: Sample) -> Call:
-    """Roughly the call that a sample makes, enough to ask which backends refuse its device and dtype."""
-    tensors = leaves(sample.arguments[sample.differentiable[0]])
-    first = tensors[0]
-    return Call(first.device.type, first.dtype, first.shape[-1], sum(x.numel() // x.shape[-1] for x in tensors))

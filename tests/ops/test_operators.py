@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from seqca.ops import dispatch
 from seqca.ops.dispatch import BACKENDS, refusal, use_backend
 from seqca.ops.operator import OPERATORS, Call, Operator
 from seqca.ops.samples import Sample
@@ -122,6 +123,26 @@ def test_agrees_with_the_reference_whatever_the_strides_sizes_and_dtype(
         results = evaluate(operator.function, sample, gradients)
     for verdict in judge(operator, sample, gradients, results):
         assert verdict.ok, str(verdict)
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
+def test_the_choice_of_a_backend_looks_at_the_call_that_is_described(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Call] = []
+
+    def note(name: str, call: Call) -> tuple[str, ...]:
+        seen.append(call)
+        return ("reference",)
+
+    monkeypatch.setattr(dispatch, "preference", note)
+    for name in operator.samples:
+        arguments = drawn(operator, name, torch.float16, tokens=7)[0].arguments
+        seen.clear()
+        with use_backend("auto"):
+            operator.function(**arguments)
+        assert seen == [operator.describe(**arguments)]
+        assert seen[0].device == DEVICE and seen[0].dtype == torch.float16
 
 
 def test_poison_reaches_every_way_to_allocate(poison: None) -> None:
