@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "seqca").split(".")[0] == "seqca":
             raise
         print(
-            f"seqca {command} needs the module {error.name!r}, which is not installed; the extra `train` of this package "
-            "brings it: pip install '.[train]' in a checkout",
+            f"seqca {command} needs the module {error.name!r}, which is not installed; the extra `train` brings it: "
+            "pip install '.[train]' in a checkout",
             file=sys.stderr,
         )
         return 1

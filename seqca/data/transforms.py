@@ -14,7 +14,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-IGNORE = 255.0
+from seqca.tasks import IGNORE
+
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
 

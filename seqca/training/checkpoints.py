@@ -45,7 +45,8 @@ class LastCheckpoint(Callback):
     """Keeps `checkpoints/last.ckpt` in the run's folder, from which `--ckpt_path` goes on exactly.
 
     It is written after every epoch, every `every_n_steps` optimiser steps, and when the run is interrupted: Ctrl-C
-    and SIGTERM let the step under way end, then save and stop. A second Ctrl-C stops at once.
+    and SIGTERM let the step under way end, and the validation if one is under way, then save and stop. A second
+    Ctrl-C stops at once, without saving.
 
     Args:
         every_n_steps: steps between two writings within an epoch.
@@ -67,7 +68,7 @@ class LastCheckpoint(Callback):
         if self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = True
-        say("\nInterrupted: the step under way is finished and saved. Once more stops at once.")
+        say("\nInterrupted: what is under way, a step or a validation, is finished and saved. Once more stops at once.")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._step_before = trainer.global_step

@@ -75,7 +75,9 @@ class DenseDataModule(LightningDataModule, ABC):
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The training samples in order and without augmentation, the same ones in every process."""
-        return DataLoader(self._samples("train"), **self._loader_settings())
+        samples = self._samples("train")
+        sampler = EvaluationSampler(samples, num_replicas=1, rank=0, shuffle=False)
+        return DataLoader(samples, sampler=sampler, **self._loader_settings())
 
     # The position in the epoch is kept here and not by the loader alone, because Lightning makes the loader before it
     # reads the loaders' states from a checkpoint where the length of the run is asked for (polynomial decay does).

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from seqca.data import ROOMS_CLASSES, Rooms, normalise
 from seqca.data.labels import check_label
@@ -88,12 +89,11 @@ def test_an_index_outside_the_data_set_is_refused(index):
 
 
 def test_the_preview_shows_image_and_labels_side_by_side(tmp_path, monkeypatch, capsys):
-    image = pytest.importorskip("PIL.Image")
     target = tmp_path / "new" / "sheet.png"
     argv = ["rooms", "--preview", str(target), "--count", "2", "--size", "24", "32"]
     monkeypatch.setattr(sys, "argv", argv)
     command.main()
-    with image.open(target) as sheet:
+    with Image.open(target) as sheet:
         pixels = np.asarray(sheet)
     assert pixels.shape == (2 * 24, 6 * 32, 3)
     np.testing.assert_array_equal(pixels[:24, :32], Rooms("train", 2, (24, 32)).rendering(0).image)

@@ -2,9 +2,6 @@
 
 import pytest
 import torch
-
-pytest.importorskip("torchvision")
-
 from torchvision.transforms.v2 import ColorJitter, Compose, RandomHorizontalFlip
 
 from seqca.data.transforms import augment, derive_seed

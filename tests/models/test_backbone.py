@@ -47,3 +47,13 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 def test_a_backbone_with_other_strides_is_refused():
     with pytest.raises(ValueError, match=r"strides \(4, 8, 16, 32\)"):
         create_backbone("vgg11")
+
+
+def test_running_statistics_of_the_backbone_move_by_a_hundredth_of_the_batch():
+    torch.manual_seed(0)
+    backbone = create_backbone(NAME).train()
+    images = torch.randn(2, 3, 64, 64)
+    values = backbone.conv1(images).detach().transpose(0, 1).flatten(1)
+    backbone(images)
+    torch.testing.assert_close(backbone.bn1.running_mean, 0.01 * values.mean(1))
+    torch.testing.assert_close(backbone.bn1.running_var, 0.99 + 0.01 * values.var(1))

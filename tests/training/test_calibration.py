@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("lightning")
-
 from seqca.training.calibration import CalibrateBatchNorm
+from seqca.training.datamodule import RoomsDataModule
 
 
 def run(batches: int, **trainer: object) -> nn.BatchNorm2d:
@@ -41,6 +40,16 @@ def test_running_statistics_become_the_averages_of_the_first_training_batches():
 )
 def test_a_checkpoint_is_scored_with_the_statistics_it_has(trainer):
     assert torch.equal(run(batches=4, **trainer).running_mean, torch.zeros(3))
+
+
+def test_every_process_averages_over_the_same_batches():
+    names = []
+    for rank in range(2):
+        data = RoomsDataModule(["depth"], size=(32, 32), train_length=4, batch_size=2, num_workers=0)
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        names.append([batch["name"] for batch in data.calibration_dataloader()])
+    assert names[0] == names[1]
+    assert len({name for batch in names[0] for name in batch}) == 4
 
 
 def test_batches_must_be_positive():

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-pytest.importorskip("lightning")
-
 from seqca.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 
 

@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
-pytest.importorskip("lightning")
-
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqca.data.rooms import ROOMS_CLASSES

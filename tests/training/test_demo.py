@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("lightning")
-
 from seqca.training.demo import main, table
 
 RECIPE = Path(__file__).parents[2] / "configs" / "demo.yaml"

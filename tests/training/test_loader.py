@@ -5,9 +5,6 @@ import itertools
 import pytest
 import torch
 from torch.utils.data import Dataset
-
-pytest.importorskip("torchvision")
-
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from seqca.training.loader import Draw, EvaluationSampler, ResumableLoader, Samples, TrainingSampler

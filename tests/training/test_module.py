@@ -7,8 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-pytest.importorskip("lightning")
-
 from seqca.training.module import MultiTaskModule, read_scores, summed_log_scores
 
 

@@ -5,9 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("lightning")
-
 from PIL import Image
 
 from seqca import tasks
@@ -104,7 +101,8 @@ def test_a_task_of_ones_own_needs_the_module_that_registers_it(module, tmp_path,
     settings = dict(module.hparams) | {"tasks": {"semseg": 4, "heat": 1}}
     torch.save({"state_dict": weights, "hyper_parameters": settings}, tmp_path / "heat.ckpt")
     picture(tmp_path / "in" / "room.png")
-    arguments = ["--ckpt", str(tmp_path / "heat.ckpt"), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    given = ["--ckpt", str(tmp_path / "heat.ckpt"), "--images", str(tmp_path / "in")]
+    arguments = [*given, "--out", str(tmp_path / "out")]
     assert main(arguments) == NOTHING_DONE
     assert "'heat' is unknown" in capsys.readouterr().err
     assert main([*arguments, "--import", "heat_task"]) == DONE

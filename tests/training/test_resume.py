@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("lightning")
-
 from seqca.training.cli import main
 
 ROOT = Path(__file__).parents[2]
