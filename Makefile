@@ -49,11 +49,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	    { echo "$(PYTHON) lacks the module venv; Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Setting up .venv: a few minutes, most of them spent downloading torch"
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # The operators need nothing but torch, which brings its Triton, and NumPy.
 $(OLDEST): pyproject.toml setup.py | $(BIN)/python
-	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 	    'torch==2.11.*' 'numpy<2.4' 'pytest>=8' 'pytest-xdist>=3.6'
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .

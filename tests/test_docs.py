@@ -1,9 +1,19 @@
 """What README and docs say can be followed."""
 
+import functools
 import re
 from pathlib import Path
 
+import lightning
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+import seqca
+from seqca.data import Rooms
+from seqca.models import to_published_state
+from seqca.training.module import MultiTaskModule
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -15,7 +25,40 @@ def test_every_link_leads_to_a_file(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def examples(page: Path) -> str:
+    """All Python of a page as one program."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages speak of, to work in."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "runs/rooms/version_0/checkpoints/best.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    module = MultiTaskModule({"semseg": 3, "depth": 1})
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}, checkpoint)
+    torch.save({"model": to_published_state(module.network.state_dict())}, tmp_path / "checkpoint.pth.tar")
+    Image.new("RGB", (40, 30), "green").save(tmp_path / "photo.jpg")
+    (tmp_path / "out").mkdir()
+    np.savez(tmp_path / "out" / "photo.npz", depth=np.ones((1, 30, 40), np.float32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["losses", "network", "operators", "prediction", "rooms", "training"])
+def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
+    # What takes long is tested elsewhere; here it is called as the page calls it.
+    monkeypatch.setattr(seqca, "selftest", lambda: True)
+    quick = functools.partial(lightning.Trainer, fast_dev_run=True, accelerator="cpu", enable_progress_bar=False)
+    monkeypatch.setattr(lightning, "Trainer", quick)
+    given = {
+        "prediction": torch.randn(2, 40, 8, 8, requires_grad=True),
+        "target": torch.zeros(2, 32, 32).long(),
+        "MyDataset": lambda split, labels: Rooms(split, 8, tasks=labels),
+    }
+    exec(compile(examples(ROOT / "docs" / f"{page}.md"), f"{page}.md", "exec"), given)
+
+
 def test_the_example_of_the_readme_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(examples(ROOT / "README.md"), "README.md", "exec"), {})
     assert "'normals': torch.Size([2, 3, 96, 128])" in capsys.readouterr().out

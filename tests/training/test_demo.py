@@ -10,6 +10,7 @@ RECIPE = Path(__file__).parents[2] / "configs" / "demo.yaml"
 def test_the_demonstration_ends_with_a_table_and_names_its_panel(tmp_path, capsys):
     less = ["tasks=[semseg, depth]", "size=[32, 32]", "train_length=2", "batch_size=2", "test_length=2"]
     arguments = ["--config", str(RECIPE), f"--trainer.logger.save_dir={tmp_path}", "--trainer.max_epochs=1"]
+    arguments.append("--model.weights={depth: 3}")
     assert main([*arguments, *(f"--data.{setting}" for setting in less)]) == 0
     *_, header, _, semseg, depth, panel = filter(str.strip, capsys.readouterr().out.splitlines())
     assert header.split() == ["task", "score", "better", "best", "constant", "this", "network"]
