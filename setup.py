@@ -51,7 +51,7 @@ class BuildExtension(build_ext):
     def build_extension(self, extension):
         folder = Path(self.build_lib) / "seqca"
         try:
-            building.build(folder, building.parameters())
+            building.build(folder, building.parameters(), log=Path(self.build_temp) / "compilers.log")
         except building.CannotBuild as reason:
             skip(folder, str(reason))
 
@@ -79,9 +79,8 @@ class BuildWithoutExtension(build_py):
 OBSTACLE = obstacle()
 if OBSTACLE is None:
     build = {
-        "ext_modules": [Extension("seqca._C", [f"csrc/{name}" for name in building.SOURCES], py_limited_api=True)],
+        "ext_modules": [Extension("seqca._C", [f"csrc/{name}" for name in building.SOURCES])],
         "cmdclass": {"build_ext": BuildExtension},
-        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }
 else:
     build = {"cmdclass": {"build_py": BuildWithoutExtension}}

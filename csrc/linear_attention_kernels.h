@@ -69,7 +69,7 @@ struct Memory {
 };
 
 // Blocks on a multiprocessor that the compiler leaves registers for: as many as it can on sm_80, sm_90 and sm_100
-// without spilling. At 72 channels a block has three warps, whose registers count as those of four.
+// without spilling.
 enum class Kernel { sum_source, map_target, differentiate_target, differentiate_source };
 SEQCA_MAP int resident_blocks(Kernel kernel, int channel_class) {
   const bool small = channel_class == 18, middle = channel_class == 36;

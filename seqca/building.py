@@ -19,11 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-FILE_NAME = "_C.abi3.so"
-"""The module uses the limited API of Python 3.10, so one file serves that and newer ones."""
+FILE_NAME = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
+"""The name says for which Python: another one does not find it and needs its own."""
 SIDECAR_NAME = "_C.json"
 """Beside it: with what it was built, or why it was not."""
-SOURCES = ("linear_attention.cu", "extension.cpp")
+SOURCES = ("linear_attention.cu", "operators.cpp", "module.cpp")
 ARCHITECTURES = ("80", "90", "100")
 TORCH_TARGET = (2, 11)
 """The stable ABI of this torch is used, so the binary serves it and newer ones."""
@@ -78,13 +78,18 @@ class Parameters(NamedTuple):
         return ("-I.", f"-isystem {self.torch.folder / 'include'}", f"-isystem {self.toolkit.root / 'include'}")
 
     @property
+    def parallelism(self) -> tuple[str, ...]:
+        """Architectures are compiled at once, and within one its kernels, by as many threads as are left."""
+        return (f"--threads={self.jobs}", f"--split-compile={max(1, self.jobs // len(self.architectures))}")
+
+    @property
     def nvcc_flags(self) -> tuple[str, ...]:
         """Flags of nvcc. There is no fast mathematics among them."""
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in self.architectures]
         last = self.architectures[-1]
         return (
             "-std=c++17", "-O3", *codes, f"-gencode=arch=compute_{last},code=compute_{last}",
-            f"--threads={self.jobs}", "-Xptxas=-v", f"-ccbin={self.compiler}", "-Xcompiler=-fPIC,-Wall,-Wextra",
+            *self.parallelism, "-Xptxas=-v", f"-ccbin={self.compiler}", "-Xcompiler=-fPIC,-Wall,-Wextra",
             *self.definitions,
         )  # fmt: skip
 
@@ -100,16 +105,17 @@ class Parameters(NamedTuple):
             "architectures": list(self.architectures),
             "nvcc": self.toolkit.version,
             "compiler": f"{Path(self.compiler).name} {self.compiler_version}",
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}",
             "torch": self.torch.version,
             "cuda": self.torch.cuda,
             "torch_at_least": ".".join(map(str, TORCH_TARGET)),
-            "flags": [flag for flag in self.nvcc_flags if not flag.startswith(("--threads", "-ccbin"))],
+            "flags": [f for f in self.nvcc_flags if f not in self.parallelism and not f.startswith("-ccbin")],
         }
 
     def key(self) -> str:
         """A name for the binary: equal if and only if sources and information are."""
         digest = hashlib.sha256(json.dumps(self.information, sort_keys=True).encode())
-        for path in sorted(self.sources.iterdir()):
+        for path in sorted(p for p in self.sources.iterdir() if p.is_file()):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -142,14 +148,13 @@ def parameters(environment: Mapping[str, str] = os.environ, architectures: Seque
     )  # fmt: skip
 
 
-def build(to: Path, by: Parameters, *, strict: bool = False, log: Path | None = None) -> None:
+def build(to: Path, by: Parameters, log: Path | None = None) -> None:
     """Compiles the extension into the folder `to`, beside a file that says with what.
 
     Args:
         to: folder; an older binary there is replaced when the new one is complete.
         by: the parameters.
-        strict: whether warnings are errors.
-        log: receives the output of the compilers, among it the resources of the kernels.
+        log: file for the output of the compilers, among it the registers of each kernel.
 
     Raises:
         CannotBuild: if a compiler fails; the message ends with its last words.
@@ -159,10 +164,11 @@ def build(to: Path, by: Parameters, *, strict: bool = False, log: Path | None = 
     with tempfile.TemporaryDirectory(prefix="seqca-build-") as name:
         work = Path(name)
         (work / "build_information.h").write_text(f'#define SEQCA_BUILD_INFORMATION R"json({information})json"\n')
-        (work / "build.ninja").write_text(_ninja_file(by, strict))
+        (work / "build.ninja").write_text(_ninja_file(by))
         command = [by.ninja, "-C", name, "-j", str(by.jobs), "--verbose"]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(result.stdout)
         if result.returncode != 0:
             lines = [line for line in result.stdout.splitlines() if not line.startswith("ptxas info")]
@@ -185,13 +191,12 @@ def cache_folder(by: Parameters, environment: Mapping[str, str] = os.environ) ->
     return base / "seqca" / by.key()
 
 
-def _ninja_file(by: Parameters, strict: bool) -> str:
+def _ninja_file(by: Parameters) -> str:
     def escape(text: str) -> str:
         return text.replace("$", "$$").replace(":", "$:")
 
-    nvcc = [str(by.toolkit.nvcc), *by.nvcc_flags, *by.includes, *(["-Werror=all-warnings"] if strict else [])]
+    nvcc = [str(by.toolkit.nvcc), *by.nvcc_flags, *by.includes]
     compiler = [by.compiler, *by.compiler_flags, *by.includes, f"-isystem {_python_headers()}"]
-    compiler += ["-Werror"] if strict else []
     libraries = [f"-L{by.torch.folder / 'lib'}", "-ltorch_cuda", "-ltorch_cpu", "-lc10"]
     libraries += [f"-L{by.toolkit.root / folder}" for folder in ("lib64", "lib")] + ["-lcudart"]
     objects = " ".join(f"{source}.o" for source in SOURCES)

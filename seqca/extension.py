@@ -7,6 +7,7 @@ first needs it; docs/building.md tells how.
 import functools
 import json
 import os
+import platform
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -91,7 +92,8 @@ def _built_now() -> Path:
 def _mismatch(folder: Path, error: Exception) -> str:
     built = _sidecar(folder)
     return (
-        f"{folder / building.FILE_NAME} does not load: {error}. It was built with torch {built.get('torch')} "
-        f"(for {built.get('torch_at_least')} and newer), CUDA {built.get('nvcc')}, {built.get('compiler')}; here are "
-        f"torch {torch.__version__}, CUDA {torch.version.cuda}. Building again: docs/building.md"
+        f"{folder / building.FILE_NAME} does not load: {error}. It was built with Python {built.get('python')}, "
+        f"torch {built.get('torch')} (for {built.get('torch_at_least')} and newer), CUDA {built.get('nvcc')}, "
+        f"{built.get('compiler')}; here are Python {platform.python_version()}, torch {torch.__version__}, "
+        f"CUDA {torch.version.cuda}. Building again: docs/building.md"
     )

@@ -1,4 +1,4 @@
-"""Compiling the sources of `csrc/` with the host's C++ compiler, and calling the emulated kernels."""
+"""The sources, compiled with the host's C++ compiler, and calling the emulated kernels."""
 
 import ctypes
 import shutil
@@ -12,6 +12,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "csrc"
 FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", f"-I{Path(__file__).parent}")
 NUMBERS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def source_tree(folder: Path) -> Path:
+    """A copy of the sources, without binaries, to build a distribution from."""
+    for name in ("seqca", "kernels", "csrc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "_C.*"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def compile_on_host(source: str, output: Path, *flags: str) -> Path:

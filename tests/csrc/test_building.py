@@ -8,32 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from seqca import building
 from seqca.building import CannotBuild
 
-from .host import ROOT
+from . import pretence
+from .host import source_tree
 
 HOST = {"PATH": os.environ["PATH"]}
-
-
-def _script(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return path
-
-
-def _fake_nvcc(root: Path, release: str) -> Path:
-    """A compiler that answers questions and compiles nothing."""
-    return _script(
-        root / "bin" / "nvcc",
-        f'case "$*" in\n'
-        f'  *--version*) echo "Cuda compilation tools, release {release}, V{release}.1";;\n'
-        f'  *--dryrun*) echo "#\\$ TOP={root}" >&2;;\n'
-        f'  *) echo "error: unsupported host compiler" >&2; exit 1;;\n'
-        f"esac",
-    )
 
 
 @pytest.fixture
@@ -53,22 +36,22 @@ class TestReasons:
             building.parameters({**HOST, "CUDA_HOME": str(tmp_path)})
 
     def test_nvcc_of_another_major_version_than_torch(self, tmp_path: Path) -> None:
-        _fake_nvcc(tmp_path, "12.8")
+        pretence.nvcc(tmp_path, "12.8")
         with pytest.raises(CannotBuild, match=r"nvcc is of CUDA 12\.8\.1, torch 2\.11\.0 of CUDA 13\.0"):
             building.parameters({**HOST, "CUDA_HOME": str(tmp_path)})
 
     def test_something_that_is_not_nvcc(self, tmp_path: Path) -> None:
-        _script(tmp_path / "bin" / "nvcc", "echo hello")
+        pretence.script(tmp_path / "bin" / "nvcc", "echo hello")
         with pytest.raises(CannotBuild, match="does not answer like nvcc"):
             building.parameters({**HOST, "CUDA_HOME": str(tmp_path)})
 
     def test_without_a_host_compiler(self, tmp_path: Path) -> None:
-        _fake_nvcc(tmp_path, "13.0")
+        pretence.nvcc(tmp_path, "13.0")
         with pytest.raises(CannotBuild, match="no C"):
             building.parameters({**HOST, "CUDA_HOME": str(tmp_path), "CXX": "no-such-compiler"})
 
     def test_without_enough_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        _fake_nvcc(tmp_path, "13.0")
+        pretence.nvcc(tmp_path, "13.0")
         monkeypatch.setattr(building, "_free_memory", lambda: 2**30)
         monkeypatch.setattr(building, "_ninja", lambda environment: "ninja")
         with pytest.raises(CannotBuild, match=r"1\.0 GiB of memory are free"):
@@ -78,7 +61,7 @@ class TestReasons:
     def test_architectures_that_the_kernels_do_not_know(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architectures: str
     ) -> None:
-        _fake_nvcc(tmp_path, "13.0")
+        pretence.nvcc(tmp_path, "13.0")
         monkeypatch.setattr(building, "_ninja", lambda environment: "ninja")
         with pytest.raises(CannotBuild, match="SEQCA_CUDA_ARCHS: got"):
             building.parameters({**HOST, "CUDA_HOME": str(tmp_path), "SEQCA_CUDA_ARCHS": architectures})
@@ -87,7 +70,7 @@ class TestReasons:
 @pytest.fixture
 def here(tmp_path: Path, cuda_torch: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment in which everything needed is there."""
-    _fake_nvcc(tmp_path / "toolkit", "13.0")
+    pretence.nvcc(tmp_path / "toolkit", "13.0")
     monkeypatch.setattr(building, "_ninja", lambda environment: "ninja")
     monkeypatch.setattr(building, "_free_memory", lambda: 2**40)
     return {**HOST, "CUDA_HOME": str(tmp_path / "toolkit")}
@@ -106,7 +89,7 @@ def test_torch_without_cuda_or_out_of_sight_is_a_reason(monkeypatch: pytest.Monk
 
 def test_a_script_named_nvcc_leads_to_the_toolkit_that_it_calls(here: dict[str, str], tmp_path: Path) -> None:
     real = Path(here.pop("CUDA_HOME"))
-    _script(tmp_path / "wrapper" / "nvcc", f'exec {real}/bin/nvcc "$@"')
+    pretence.script(tmp_path / "wrapper" / "nvcc", f'exec {real}/bin/nvcc "$@"')
     here["PATH"] = f"{tmp_path / 'wrapper'}{os.pathsep}{here['PATH']}"
     toolkit = building.parameters(here).toolkit
     assert toolkit == building.Toolkit(real, real / "bin" / "nvcc", "13.0.1")
@@ -141,29 +124,19 @@ def test_the_cache_knows_sources_and_parameters(
     assert building.cache_folder(building.parameters(here), cache) != first
 
 
-def _tree(folder: Path) -> Path:
-    """A copy of the sources to build a wheel from."""
-    for name in ("seqca", "kernels", "csrc"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "_C.*"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / name)
-    return folder
+@pytest.fixture
+def cuda() -> str:
+    """The version of CUDA that the torch here is of, as it takes to come as far as the compilers."""
+    if torch.version.cuda is None:
+        pytest.skip("this torch is a build without CUDA, which is itself a reason; the reasons are tested above")
+    return torch.version.cuda
 
 
 def _wheel(tmp_path: Path, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[Path]]:
     command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(tmp_path / "dist")]
-    tree = _tree(tmp_path / "tree")
+    tree = source_tree(tmp_path / "tree")
     result = subprocess.run(command, cwd=tree, env={**os.environ, **environment}, capture_output=True, text=True)
     return result, sorted((tmp_path / "dist").glob("*.whl"))
-
-
-def _pretending_compilers(tmp_path: Path, cuda: str) -> dict[str, str]:
-    """An environment with compilers whose every output is an empty file."""
-    make = 'while [ $# -gt 0 ]; do [ "$1" = -o ] && touch "$2"; shift; done'
-    nvcc = _fake_nvcc(tmp_path / "toolkit", cuda)
-    _script(nvcc, nvcc.read_text().replace('echo "error: unsupported host compiler" >&2; exit 1', make))
-    compiler = _script(tmp_path / "c++", f'case "$*" in *-dump*) echo 12;; *) {make};; esac')
-    return {"CUDA_HOME": str(tmp_path / "toolkit"), "CXX": str(compiler)}
 
 
 def _sidecar(wheel: Path, folder: Path) -> dict[str, str]:
@@ -181,13 +154,25 @@ def test_a_wheel_without_the_extension_serves_every_machine_and_says_why_once(tm
     assert "SEQCA_BUILD=0" in _sidecar(wheels[0], tmp_path / "unpacked")["skipped"]
 
 
-def test_a_compiler_that_fails_does_not_fail_the_installation_unless_asked(tmp_path: Path) -> None:
-    import torch
+def test_a_wheel_made_without_nvcc_is_imported_and_repeats_the_reason(tmp_path: Path, cuda: str) -> None:
+    result, wheels = _wheel(tmp_path, CUDA_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    reason = f"there is no nvcc on {tmp_path}/bin, which CUDA_HOME names"
+    assert result.stderr.count(f"installed without its CUDA C++ extension: {reason}") == 1
+    unpacked = tmp_path / "unpacked"
+    assert _sidecar(wheels[0], unpacked)["skipped"] == reason
+    command = [sys.executable, "-c", "import seqca.extension as x; print(x.__file__); print(x.ABSENCE)"]
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    imported = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True)
+    assert imported.returncode == 0, imported.stderr
+    file, absence = imported.stdout.splitlines()
+    assert Path(file) == unpacked / "seqca" / "extension.py"
+    assert absence == f"the extension seqca._C is not built: {reason} (docs/building.md)"
 
-    if torch.version.cuda is None or shutil.which("ninja") is None:
-        pytest.skip("reaching the compiler takes a torch with CUDA and ninja; the reasons before it are tested above")
-    _fake_nvcc(tmp_path / "toolkit", torch.version.cuda)
-    compiler = _script(tmp_path / "c++", 'case "$*" in *-dump*) echo 12;; *) sleep 1;; esac')
+
+def test_a_compiler_that_fails_does_not_fail_the_installation_unless_asked(tmp_path: Path, cuda: str) -> None:
+    pretence.nvcc(tmp_path / "toolkit", cuda)
+    compiler = pretence.script(tmp_path / "c++", 'case "$*" in *-dump*) echo 12;; *) sleep 1;; esac')
     demanding = {"CUDA_HOME": str(tmp_path / "toolkit"), "CXX": str(compiler)}
     result, wheels = _wheel(tmp_path, **demanding)
     assert result.returncode == 0, result.stderr
@@ -200,14 +185,13 @@ def test_a_compiler_that_fails_does_not_fail_the_installation_unless_asked(tmp_p
     assert "SEQCA_BUILD=1 was set, but a compiler failed" in result.stderr
 
 
-def test_a_wheel_with_the_extension_is_of_the_machine_and_carries_with_what_it_was_built(tmp_path: Path) -> None:
-    import torch
-
-    if torch.version.cuda is None or shutil.which("ninja") is None:
-        pytest.skip("a build takes a torch with CUDA and ninja; what happens without them is tested above")
-    result, wheels = _wheel(tmp_path, **_pretending_compilers(tmp_path, torch.version.cuda), SEQCA_BUILD="1")
+def test_a_wheel_with_the_extension_is_of_the_machine_and_carries_with_what_it_was_built(
+    tmp_path: Path, cuda: str
+) -> None:
+    result, wheels = _wheel(tmp_path, **pretence.compilers(tmp_path, cuda), SEQCA_BUILD="1")
     assert result.returncode == 0, result.stderr
-    assert [w.name.split("-")[2:4] for w in wheels] == [["cp310", "abi3"]]
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert [w.name.split("-")[2:4] for w in wheels] == [[python, python]]
     assert "linux" in wheels[0].name or "win" in wheels[0].name or "macosx" in wheels[0].name
     shutil.unpack_archive(wheels[0], tmp_path / "unpacked", "zip")
     package = tmp_path / "unpacked" / "seqca"
@@ -215,13 +199,9 @@ def test_a_wheel_with_the_extension_is_of_the_machine_and_carries_with_what_it_w
     assert json.loads((package / building.SIDECAR_NAME).read_text())["torch"] == torch.__version__
 
 
-def test_an_editable_build_leaves_the_extension_in_the_source_tree(tmp_path: Path) -> None:
-    import torch
-
-    if torch.version.cuda is None or shutil.which("ninja") is None:
-        pytest.skip("a build takes a torch with CUDA and ninja; what happens without them is tested above")
-    tree = _tree(tmp_path / "tree")
-    environment = {**os.environ, **_pretending_compilers(tmp_path, torch.version.cuda), "SEQCA_BUILD": "1"}
+def test_an_editable_build_leaves_the_extension_in_the_source_tree(tmp_path: Path, cuda: str) -> None:
+    tree = source_tree(tmp_path / "tree")
+    environment = {**os.environ, **pretence.compilers(tmp_path, cuda), "SEQCA_BUILD": "1"}
     command = [sys.executable, "setup.py", "-q", "editable_wheel", "--dist-dir", str(tmp_path / "dist")]
     result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

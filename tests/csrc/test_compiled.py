@@ -1,17 +1,14 @@
-"""What nvcc makes of the kernels, for three architectures: checked without a GPU wherever there is an nvcc.
+"""A wheel with the extension, for three architectures, and what nvcc made of the kernels: checked without a GPU.
 
-The binary is kept in pytest's cache and compiled again when a source, a flag or a version changes.
+It takes minutes: `make test-compiled`, which fails where the extension cannot be built.
 """
 
-import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -20,129 +17,102 @@ import pytest
 
 from seqca import building
 
-from .host import ROOT
+from .host import NUMBERS, EmulatedKernels, source_tree
+from .resources import ALL_KERNELS, ARCHITECTURES, CLASSES, SHARED_MEMORY, Kernel, resources
 
-KERNELS = ("sum_source", "map_target", "differentiate_target", "differentiate_source")
-CLASSES = (18, 36, 72)
-NUMBERS = ("f", "bf16", "fp16")
-REGISTERS = 65536
-"""Of a multiprocessor, on every architecture from sm_80 on."""
+ENVIRONMENT = {**os.environ, "SEQCA_BUILD": "1", "SEQCA_CUDA_ARCHS": ";".join(ARCHITECTURES)}
 
 
-class Build(NamedTuple):
-    """A strict build, and what the compilers said."""
+class Wheel(NamedTuple):
+    """A wheel that was built and installed."""
 
     parameters: building.Parameters
-    folder: Path
+    file: Path
+    log: str
+    """What the compilers said."""
+    installed: Path
 
-    @property
-    def binary(self) -> Path:
-        return self.folder / building.FILE_NAME
 
-    @property
-    def log(self) -> str:
-        return (self.folder / "log.txt").read_text()
+def _run(*command: str, cwd: Path, **environment: str) -> str:
+    result = subprocess.run(command, cwd=cwd, env={**ENVIRONMENT, **environment}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
-def build(pytestconfig: pytest.Config) -> Iterator[Build]:
-    """Compiled with warnings as errors; one process at a time, the others find the result."""
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    if not home and shutil.which("nvcc") is None:
-        pytest.skip("there is no nvcc: test_building.py tests what is done without one")
-    parameters = building.parameters({**os.environ, "SEQCA_CUDA_ARCHS": "80;90;100"})
-    folder = pytestconfig.cache.mkdir("csrc") / parameters.key()
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = Build(parameters, folder)
-        if not made.binary.is_file():
-            building.build(folder, parameters, strict=True, log=folder / "log.txt")
-    yield made
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    """Built by pip from a copy of the sources, and installed into a folder of its own."""
+    try:
+        parameters = building.parameters(ENVIRONMENT)
+    except building.CannotBuild as reason:
+        if os.environ.get("SEQCA_BUILD") == "1":
+            raise
+        pytest.skip(f"{reason}; what an installation does then is tested in test_building.py")
+    folder = tmp_path_factory.mktemp("wheel")
+    tree, installed = source_tree(folder / "tree"), folder / "installed"
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
+    _run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), ".", cwd=tree)
+    (file,) = folder.glob("*.whl")
+    _run(*pip, "install", "--no-deps", "--no-index", "--target", str(installed), str(file), cwd=folder)
+    (log,) = (tree / "build").glob("temp*/compilers.log")
+    return Wheel(parameters, file, log.read_text(), installed)
 
 
-class Resources(NamedTuple):
-    """One kernel on one architecture, as ptxas reports it."""
-
-    architecture: str
-    kernel: str
-    number: str
-    channels: int
-    registers: int
-    stack: int
-    spilled: int
+def test_no_compiler_warns(wheel: Wheel) -> None:
+    assert [line for line in wheel.log.splitlines() if re.search(r"\bwarning\b", line, re.IGNORECASE)] == []
 
 
-def _name(mangled: str) -> tuple[str, str, int] | None:
-    found = re.search(rf"({'|'.join(KERNELS)})I.*?ShapeI(f|NS\w*?_4(bf16|fp16)E)Li(\d+)E", mangled)
-    return (found[1], found[3] or found[2], int(found[4])) if found else None
+def test_every_kernel_is_compiled_for_every_architecture_and_nothing_spills(wheel: Wheel) -> None:
+    found = resources(wheel.log)
+    assert found.keys() == {(architecture, kernel) for architecture in ARCHITECTURES for kernel in ALL_KERNELS}
+    assert {which: row for which, row in found.items() if row.spilled or row.stack} == {}
 
 
-def _resources(log: str) -> list[Resources]:
-    pattern = (
-        r"Compiling entry function '(\S+)' for 'sm_(\d+)'\n.*?\n\s+(\d+) bytes stack frame, (\d+) bytes spill stores, "
-        r"(\d+) bytes spill loads\n.*?Used (\d+) registers"
-    )
-    rows = []
-    for name, architecture, stack, stores, loads, registers in re.findall(pattern, log):
-        kernel = _name(name)
-        assert kernel is not None, name
-        rows.append(Resources(architecture, *kernel, int(registers), int(stack), int(stores) + int(loads)))
-    return rows
-
-
-def test_every_kernel_is_compiled_for_every_architecture_and_nothing_spills(build: Build) -> None:
-    rows = _resources(build.log)
-    found = {(r.architecture, r.kernel, r.number, r.channels) for r in rows}
-    wanted = {(a, k, n, c) for a in ("80", "90", "100") for k in KERNELS for n in NUMBERS for c in CLASSES}
-    assert found == wanted
-    assert not [row for row in rows if row.spilled or row.stack]
-
-
-def test_as_many_blocks_as_meant_fit_into_the_registers(build: Build) -> None:
-    blocks = {
+def test_as_many_blocks_as_meant_fit_on_a_multiprocessor(wheel: Wheel, emulated_kernels: EmulatedKernels) -> None:
+    by_registers = {
         "sum_source": (5, 4, 4),
         "map_target": (6, 4, 3),
         "differentiate_target": (4, 2, 2),
         "differentiate_source": (5, 4, 4),
     }
-    for row in _resources(build.log):
-        # Registers are given out in eights to each thread, and to four warps at once.
-        of_a_block = 4 * 32 * (-(-row.registers // 8) * 8)
-        assert blocks[row.kernel][CLASSES.index(row.channels)] * of_a_block <= REGISTERS, row
+    for (architecture, kernel), row in resources(wheel.log).items():
+        assert row.blocks(kernel) >= by_registers[kernel.name][CLASSES.index(kernel.channels)], (architecture, kernel)
+    for dtype in NUMBERS:
+        for channels in CLASSES:
+            for bytes_of_a_block in emulated_kernels.shared_memory(dtype, channels):
+                # While one block waits for memory another one computes.
+                assert 2 * (bytes_of_a_block + 1024) <= min(SHARED_MEMORY.values()), (dtype, channels)
 
 
-def test_tensor_cores_multiply_half_precision_and_nothing_else(build: Build) -> None:
+def test_tensor_cores_multiply_half_precision_and_nothing_else(wheel: Wheel) -> None:
     triton = find_spec("triton")
     assert triton is not None and triton.origin is not None, "cuobjdump comes with Triton"
     tools = Path(triton.origin).parent / "backends" / "nvidia" / "bin"
-    command = [str(tools / "cuobjdump"), "--dump-sass", str(build.binary)]
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
-    products: dict[tuple[str, tuple[str, str, int]], int] = defaultdict(int)
-    architecture, kernel = "", None
-    for line in result.stdout.splitlines():
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    binary = wheel.installed / "seqca" / building.FILE_NAME
+    code = _run(str(tools / "cuobjdump"), "--dump-sass", str(binary), cwd=wheel.installed, PATH=path)
+    products: dict[tuple[str, Kernel], int] = defaultdict(int)
+    architecture, kernel = "", ALL_KERNELS[0]
+    for line in code.splitlines():
         if found := re.match(r"\s*arch = sm_(\d+)", line):
             architecture = found[1]
         elif found := re.match(r"\s*Function : (\S+)", line):
-            kernel = _name(found[1])
-            assert kernel is not None, line
+            kernel = Kernel.of(found[1])
             products[architecture, kernel] += 0
-        elif kernel is not None and re.search(r"\b\w*MMA\b", line):
-            assert "HMMA.16816.F32" in line, line
-            products[architecture, kernel] += 1
-        assert not re.search(r"\b(LDL|STL)\b", line), f"local memory in {kernel}: {line}"
-    assert len(products) == 3 * len(KERNELS) * len(NUMBERS) * len(CLASSES)
-    for (architecture, (name, number, channels)), count in products.items():
-        assert (count > 0) == (number != "f"), (architecture, name, number, channels)
+        elif found := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line):
+            instruction = found[1].split(".")[0]
+            assert instruction not in ("LDL", "STL"), f"local memory in {kernel}: {line}"
+            if instruction.endswith("MMA"):
+                assert found[1] in ("HMMA.16816.F32", "HMMA.16816.F32.BF16"), line
+                products[architecture, kernel] += 1
+    assert products.keys() == {(architecture, kernel) for architecture in ARCHITECTURES for kernel in ALL_KERNELS}
+    for which, count in products.items():
+        assert (count > 0) == (which[1].number != "f"), which
 
 
 LOAD = """
-import json, sys, torch
-from pathlib import Path
-import seqca.extension as extension
-extension._FOLDER, extension.ABSENCE = Path(sys.argv[1]), None
+import json
+import seqca, seqca.extension as extension, torch
 information = extension.information()
 ops = torch.ops.seqca_cuda
 schemas = [str(op.default._schema) for op in (ops.linear_attention_forward, ops.linear_attention_backward)]
@@ -152,29 +122,19 @@ try:
     refused = ""
 except NotImplementedError as error:
     refused = str(error)
-print(json.dumps([information, schemas, refused]))
+print(json.dumps([seqca.__file__, information, schemas, refused]))
 """
 
 
-def test_the_extension_loads_without_a_gpu_and_knows_its_build(build: Build) -> None:
-    command = [sys.executable, "-c", LOAD, str(build.folder)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
-    information, schemas, refused = json.loads(result.stdout)
-    assert information == json.loads(json.dumps(build.parameters.information))
+def test_the_wheel_is_imported_without_a_gpu_and_knows_its_build(wheel: Wheel) -> None:
+    output = _run(sys.executable, "-c", LOAD, cwd=wheel.installed, PYTHONPATH=str(wheel.installed))
+    file, information, schemas, refused = json.loads(output.splitlines()[-1])
+    assert Path(file).is_relative_to(wheel.installed)
+    assert information == json.loads(json.dumps(wheel.parameters.information))
+    assert information["architectures"] == list(ARCHITECTURES)
     assert schemas == [
         "seqca_cuda::linear_attention_forward(Tensor[] q, Tensor[] k, Tensor[] v, float eps) -> (Tensor[], Tensor[])",
         "seqca_cuda::linear_attention_backward(Tensor[] grad, Tensor[] q, Tensor[] k, Tensor[] v, Tensor[] states, "
         "float eps) -> (Tensor[], Tensor[], Tensor[])",
     ]
     assert "'CPU' backend" in refused
-
-
-def test_a_binary_that_does_not_load_says_what_was_built_against_what(build: Build, tmp_path: Path) -> None:
-    (tmp_path / building.FILE_NAME).write_bytes(b"no library")
-    shutil.copy(build.folder / building.SIDECAR_NAME, tmp_path)
-    result = subprocess.run([sys.executable, "-c", LOAD, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode != 0
-    torch = build.parameters.torch
-    assert f"It was built with torch {torch.version} (for 2.11 and newer), CUDA" in result.stderr
-    assert "here are torch" in result.stderr
