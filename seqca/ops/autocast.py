@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_DEVICES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "maia", "xla")))
+"""Device types that have an autocast. Asked at import, as the compiler of torch 2.11 cannot trace the question."""
+
 
 def to_autocast_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Floating tensors in the dtype of the autocast of their device; unchanged outside autocast.
@@ -20,7 +23,7 @@ def to_autocast_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _cast(tensor: Tensor) -> Tensor:
     device = tensor.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if device not in _DEVICES or not torch.is_autocast_enabled(device):
         return tensor
     if not tensor.is_floating_point() or tensor.dtype == torch.float64:
         return tensor
