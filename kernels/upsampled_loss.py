@@ -13,6 +13,7 @@ Columns of a tile are the channels of a pixel where the loss couples them (cross
 channel of each image is a map of its own, and the columns are such maps.
 """
 
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ _KINDS = {"cross_entropy": CROSS_ENTROPY, "unit_l1": UNIT_L1, "l1": L1, "balance
 _ENTROPY = tl.constexpr(CROSS_ENTROPY)
 _UNIT = tl.constexpr(UNIT_L1)
 _L1 = tl.constexpr(L1)
+_BCE = tl.constexpr(BCE)
 
 
 @triton.jit
@@ -95,6 +97,14 @@ def _balanced(z, y, live, of_positive, of_negative):
 
 
 @triton.jit
+def _add(total, excess, x):
+    """Kahan's sum: the total, and what rounding has added to it. The loss is one number: no other error cancels it."""
+    x -= excess
+    rounded = total + x
+    return rounded, (rounded - total) - x
+
+
+@triton.jit
 def _tally_kernel(
     target, tallies, channels, height, width, rows, stride_b, stride_c, stride_y, stride_x,
     IGNORE: tl.constexpr, HAS_IGNORE: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr,
@@ -103,11 +113,9 @@ def _tally_kernel(
     negatives = tl.zeros([BLOCK], tl.int32)
     valid = tl.zeros([BLOCK], tl.int32)
     for row in tl.range(tl.program_id(0), rows, PROGRAMS):
-        row = tl.cast(row, tl.int64)
-        channel = row // height % channels
-        image = row // height // channels
-        start = target + image * stride_b + channel * stride_c
-        start += row % height * stride_y
+        image = tl.cast(row // height // channels, tl.int64)
+        channel = tl.cast(row // height % channels, tl.int64)
+        start = target + image * stride_b + channel * stride_c + tl.cast(row % height, tl.int64) * stride_y
         for x in tl.range(0, width, BLOCK):
             pixel = tl.cast(x, tl.int64) + tl.arange(0, BLOCK)
             live = pixel < width
@@ -128,7 +136,7 @@ def _loss_kernel(
     from_b, from_c, from_y, from_x, label_b, label_c, label_y, label_x,
     KIND: tl.constexpr, IGNORE: tl.constexpr, HAS_IGNORE: tl.constexpr, NEEDS_GRADIENT: tl.constexpr,
     TALLIES: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr, PIXELS: tl.constexpr, CELLS: tl.constexpr,
-    COLUMNS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, WIDE: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sum of the losses and number of valid pixels of one tile of cells, and the gradient of its cells."""
     COUPLED: tl.constexpr = KIND <= _UNIT
@@ -144,27 +152,31 @@ def _loss_kernel(
         first_map = group.to(tl.int64) * channels
     else:
         first_map = group.to(tl.int64) * COLUMNS
-        image = (first_map + columns) // channels
-        channel = (first_map + columns) % channels
-        known = first_map + columns < maps
+        image = ((group * COLUMNS + columns) // channels).to(tl.int64)
+        channel = ((group * COLUMNS + columns) % channels).to(tl.int64)
+        known = group * COLUMNS + columns < maps
     if TALLIES > 0:
         tally = tallies + tl.arange(0, TALLIES)
-        of_positive = tl.sum(tl.load(tally)).to(tl.float32) / tl.maximum(tl.sum(tl.load(tally + TALLIES)), 1)
-        of_negative = 1.0 - of_positive
+        negatives = tl.sum(tl.load(tally).to(tl.int64))
+        of_positive = negatives.to(tl.float32)
+        of_negative = (tl.sum(tl.load(tally + TALLIES).to(tl.int64)) - negatives).to(tl.float32)
+    of_both = tl.maximum(of_positive + of_negative, 1.0)
 
-    first_y = tile_y * TILE_Y
+    # 64 bits only where they are needed, as dividing them takes a call and the registers around it.
+    INDEX: tl.constexpr = tl.int64 if WIDE else tl.int32
+    first_y = tl.cast(tile_y * TILE_Y, INDEX)
     end_y = tl.minimum(first_y + TILE_Y, cells_y)
-    first_x = tile_x * TILE_X
+    first_x = tl.cast(tile_x * TILE_X, INDEX)
     end_x = tl.minimum(first_x + TILE_X, cells_x)
     # The band above the first row and the one left of the first column belong to other programs, but at the border.
-    own_x = tl.where(tile_x == 0, 0, _first_pixel(first_x.to(tl.int64), cells_x, pixels_x))
-    start_x = _first_pixel(first_x.to(tl.int64) - 1, cells_x, pixels_x) if NEEDS_GRADIENT else own_x
-    stop_x = _first_pixel(end_x.to(tl.int64), cells_x, pixels_x)
+    own_x = tl.where(tile_x == 0, 0, _first_pixel(first_x, cells_x, pixels_x))
+    start_x = _first_pixel(first_x - 1, cells_x, pixels_x) if NEEDS_GRADIENT else own_x
+    stop_x = _first_pixel(end_x, cells_x, pixels_x)
     start_y = first_y - 1 if NEEDS_GRADIENT else tl.where(tile_y == 0, -1, first_y)
     # Positions are integers in units of 1/unit cells: pixel x lies at (2x + 1) cells − pixels, held between centres of
     # the outermost cells, and cell c at c unit.
-    unit_y = 2 * tl.cast(pixels_y, tl.int64)
-    unit_x = 2 * tl.cast(pixels_x, tl.int64)
+    unit_y = 2 * tl.cast(pixels_y, INDEX)
+    unit_x = 2 * tl.cast(pixels_x, INDEX)
 
     # One more cell on each side, which pixels of the tile touch or which touch pixels of the tile.
     cell = first_x - 1 + tl.arange(0, CELLS)
@@ -175,14 +187,15 @@ def _loss_kernel(
     else:
         labels = target + (image * label_b + channel * label_c)[None, :]
     mine = known[:, None] & ((cell >= first_x) & (cell < end_x))[None, :]
-    sink = gradient + ((first_map + columns) * cells_y * cells_x)[:, None] + cell[None, :]
+    sink = gradient + ((first_map + columns) * (tl.cast(cells_y, tl.int64) * cells_x))[:, None] + cell[None, :]
 
     loss_sum = tl.zeros([PIXELS], tl.float32)
+    excess = tl.zeros([PIXELS], tl.float32)
     count = tl.zeros([PIXELS], tl.int32)
     below = tl.zeros([COLUMNS, CELLS], tl.float32)
-    end_row = _first_pixel(tl.cast(start_y, tl.int64), cells_y, pixels_y)
+    end_row = _first_pixel(tl.cast(start_y, INDEX), cells_y, pixels_y)
     for band in tl.range(start_y, end_y):
-        row = tl.cast(band, tl.int64)
+        row = tl.cast(band, INDEX)
         first_row = end_row
         end_row = _first_pixel(row + 1, cells_y, pixels_y)
         counted_x = tl.where((row >= first_y) | (tile_y == 0), own_x, stop_x)
@@ -190,12 +203,12 @@ def _loss_kernel(
         below = tl.zeros([COLUMNS, CELLS], tl.float32)
         # Kept out of registers: what does not change from block to block is wanted once in most tiles.
         for block in tl.range(start_x, stop_x, PIXELS, disable_licm=True):
-            upper = tl.load(source + tl.maximum(row, 0) * from_y, mask=there, other=0.0)
-            lower = tl.load(source + tl.minimum(row + 1, cells_y - 1) * from_y, mask=there, other=0.0)
-            pixel = tl.cast(block, tl.int64) + tl.arange(0, PIXELS)
+            upper = tl.load(source + tl.cast(tl.maximum(row, 0), tl.int64) * from_y, mask=there, other=0.0)
+            lower = tl.load(source + tl.cast(tl.minimum(row + 1, cells_y - 1), tl.int64) * from_y, mask=there, other=0.0)
+            pixel = tl.cast(block, INDEX) + tl.arange(0, PIXELS)
             # Exact in float32: fewer than 2^24 units in a tile.
             at_x = tl.minimum(tl.maximum((2 * pixel + 1) * cells_x - pixels_x, 0), unit_x * (cells_x - 1))
-            local = (at_x - (first_x.to(tl.int64) - 1) * unit_x).to(tl.float32)
+            local = (at_x - (first_x - 1) * unit_x).to(tl.float32)
             centres = (tl.arange(0, CELLS) * unit_x).to(tl.float32)
             weights = tl.maximum(unit_x - tl.abs(local[:, None] - centres[None, :]), 0.0) / unit_x
             if EXACT:
@@ -209,16 +222,16 @@ def _loss_kernel(
             sum_all = tl.zeros([PIXELS, COLUMNS], tl.float32)
             sum_below = tl.zeros([PIXELS, COLUMNS], tl.float32)
             for y in tl.range(first_row, end_row):
-                y = tl.cast(y, tl.int64)
+                y = tl.cast(y, INDEX)
                 at_y = tl.minimum(tl.maximum((2 * y + 1) * cells_y - pixels_y, 0), unit_y * (cells_y - 1))
                 share = (at_y - unit_y * row).to(tl.float32) / unit_y
                 z = stretched + share * change
-                at = pixel * label_x + y * label_y
+                at = pixel.to(tl.int64) * label_x + tl.cast(y, tl.int64) * label_y
                 if KIND == _ENTROPY:
                     label = tl.load(labels + at, mask=inside, other=0)
                     live = inside & (label != IGNORE) if HAS_IGNORE else inside
                     loss, g = _entropy(z, label, live, columns, channels)
-                    loss_sum += tl.where(owned, loss, 0.0)
+                    loss_sum, excess = _add(loss_sum, excess, tl.where(owned, loss, 0.0))
                     count += (live & owned).to(tl.int32)
                 elif KIND == _UNIT:
                     label = tl.load(labels + at[:, None], mask=inside[:, None] & known[None, :], other=0.0)
@@ -227,7 +240,7 @@ def _loss_kernel(
                         first = tl.load(target + group.to(tl.int64) * label_b + at, mask=inside, other=0.0)
                         live = live & (first != IGNORE)
                     loss, g = _unit(z, label.to(tl.float32), live)
-                    loss_sum += tl.where(owned, loss, 0.0)
+                    loss_sum, excess = _add(loss_sum, excess, tl.where(owned, loss, 0.0))
                     count += (live & owned).to(tl.int32)
                 else:
                     both = inside[:, None] & known[None, :]
@@ -238,7 +251,7 @@ def _loss_kernel(
                         loss, g = _absolute(z, label, live)
                     else:
                         loss, g = _balanced(z, label, live, of_positive, of_negative)
-                    loss_sum += tl.where(owned, tl.sum(loss, 1), 0.0)
+                    loss_sum, excess = _add(loss_sum, excess, tl.where(owned, tl.sum(loss, 1), 0.0))
                     count += tl.where(owned, tl.sum(live.to(tl.int32), 1), 0)
                 if NEEDS_GRADIENT:
                     sum_all += g
@@ -247,9 +260,14 @@ def _loss_kernel(
                 here += tl.dot(tl.trans(sum_all - sum_below), weights, input_precision=PRECISION)
                 below += tl.dot(tl.trans(sum_below), weights, input_precision=PRECISION)
         if NEEDS_GRADIENT:
+            if KIND == _BCE:
+                here = tl.div_rn(here, of_both)
             if row >= first_y:
-                tl.store(sink + row * cells_x, here, mask=mine)
-    tl.store(losses + program, tl.sum(loss_sum))
+                tl.store(sink + tl.cast(row, tl.int64) * cells_x, here, mask=mine)
+    total = tl.sum(loss_sum.to(tl.float64) - excess)
+    if KIND == _BCE:
+        total /= of_both
+    tl.store(losses + program, total)
     tl.store(counts + program, tl.sum(count))
 
 
@@ -261,7 +279,7 @@ def _finish_kernel(losses, counts, loss, divisor, programs, terms, BLOCK: tl.con
     count = tl.zeros([BLOCK], tl.int64)
     for start in tl.range(0, programs, BLOCK):
         mask = start + offsets < programs
-        total += tl.load(losses + start + offsets, mask=mask, other=0.0).to(tl.float64)
+        total += tl.load(losses + start + offsets, mask=mask, other=0.0)
         count += tl.load(counts + start + offsets, mask=mask, other=0).to(tl.int64)
     valid = (tl.maximum(tl.sum(count), 1) * terms).to(tl.float64)
     tl.store(loss, (tl.sum(total) / valid).to(tl.float32))
@@ -273,7 +291,7 @@ def _scale_kernel(grad, gradient, divisor, output, count, BLOCK: tl.constexpr):
     """gradient / divisor · grad, in the dtype of the output; rounded one by one: no rounding is common to all."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < count
-    scaled = tl.load(gradient + offsets, mask=mask, other=0.0) / tl.load(divisor) * tl.load(grad)
+    scaled = tl.div_rn(tl.load(gradient + offsets, mask=mask, other=0.0), tl.load(divisor)) * tl.load(grad)
     tl.store(output + offsets, scaled.to(output.dtype.element_ty), mask=mask)
 
 
@@ -354,11 +372,12 @@ def forward(
     programs = groups * tiles[0] * tiles[1]
     device = logits.device
     gradient = torch.empty(logits.shape if needs_gradient else 0, dtype=torch.float32, device=device)
-    losses = torch.empty(programs, dtype=torch.float32, device=device)
+    losses = torch.empty(programs, dtype=torch.float64, device=device)
     counts = torch.empty(programs, dtype=torch.int32, device=device)
     counted = positive_weight is None and kind in ("balanced_bce", "two_class")
     tallies = _tally(labels, ignore) if counted else counts
-    weight = 0.0 if positive_weight is None else positive_weight
+    # A ratio of integers, as counts give too: rounded weights would be an error common to all pixels.
+    weight = Fraction(positive_weight or 0).limit_denominator(2**24)
     ratio = pixels[1] // cells[1]
     # Weights are multiples of 1 / (2 ratio): exact in eight bits for the usual strides.
     exact = logits.dtype != torch.float32 and ratio * cells[1] == pixels[1] and ratio in (1, 2, 4, 8, 16, 32, 64)
@@ -373,8 +392,8 @@ def forward(
             "gradient": gradient,
             "losses": losses,
             "counts": counts,
-            "of_positive": float(weight),
-            "of_negative": float(1 - weight),
+            "of_positive": float(weight.numerator),
+            "of_negative": float(weight.denominator - weight.numerator),
             "channels": channels,
             "maps": batch * channels,
             **dict(zip(("cells_y", "cells_x", "pixels_y", "pixels_x"), (*cells, *pixels), strict=True)),
@@ -391,6 +410,7 @@ def forward(
             "PIXELS": _SHAPES[columns].pixels,
             "CELLS": tile.cells,
             "COLUMNS": columns,
+            "WIDE": max(cells[0] * pixels[0], cells[1] * pixels[1]) >= 2**29,
             "EXACT": exact,
             "PRECISION": "tf32" if exact or torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         },

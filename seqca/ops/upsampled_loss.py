@@ -120,6 +120,12 @@ def _call(prediction: Tensor, target: Tensor, loss: Loss) -> Call:
     return Call(prediction.device.type, prediction.dtype, channels if coupled else 1, pixels)
 
 
+def _triton_limit(call: Call) -> str | None:
+    if call.channels > MAX_COUPLED_CHANNELS:
+        return f"takes up to {MAX_COUPLED_CHANNELS} classes, not {call.channels}"
+    return None
+
+
 OPERATOR = register(
     Operator(
         name="upsampled_loss",
@@ -127,6 +133,7 @@ OPERATOR = register(
         reference=reference,
         backends={
             "aten": Backend("seqca.ops.aten.upsampled_loss"),
+            "triton": Backend("seqca.kernels.upsampled_loss", limit=_triton_limit),
         },
         samples=upsampled_loss_samples,
         describe=_call,
