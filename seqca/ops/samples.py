@@ -43,13 +43,13 @@ def _attention(leading: int, tokens: int, sources: int, channels: int, values: i
 # of them to measure a bound by.
 
 
-def _leading(tokens: int) -> int:
-    """Leading indices: the fewer tokens, the more."""
-    return 16 if tokens < 8 else 2
+def _leading(tokens: int, channels: int) -> int:
+    """Leading indices: many where there are few numbers otherwise."""
+    return 16 if tokens < 8 and channels < 100 else 2
 
 
 def _one_map(tokens: int, channels: int, generator: Generator) -> Sample:
-    q, k, v = _attention(_leading(tokens), tokens, tokens + 2, channels, channels, generator)
+    q, k, v = _attention(_leading(tokens, channels), tokens, tokens + 2, channels, channels, generator)
     return Sample({"q": q, "k": k, "v": v}, ("q", "k", "v"))
 
 
@@ -57,8 +57,8 @@ def _several_maps(tokens: int, channels: int, generator: Generator) -> Sample:
     """Entries of different lengths and leading dimensions, with fewer values than channels."""
     values = channels // 2 + 1
     entries = [
-        _attention(_leading(tokens) - 1, tokens + 4, tokens + 3, channels, values, generator),
-        _attention(_leading(tokens), tokens, tokens // 2 + 2, channels, values, generator),
+        _attention(_leading(tokens, channels) - 1, tokens + 4, tokens + 3, channels, values, generator),
+        _attention(_leading(tokens, channels), tokens, tokens // 2 + 2, channels, values, generator),
     ]
     q, k, v = (list(tensors) for tensors in zip(*entries, strict=True))
     return Sample({"q": q, "k": k, "v": v}, ("q", "k", "v"))
@@ -66,7 +66,7 @@ def _several_maps(tokens: int, channels: int, generator: Generator) -> Sample:
 
 def _clamped(tokens: int, channels: int, generator: Generator) -> Sample:
     """Every second query has a denominator far below eps, the others far above, in every dtype."""
-    q, k, v = _attention(_leading(tokens), tokens + 2, tokens + 1, channels, channels, generator)
+    q, k, v = _attention(_leading(tokens, channels), tokens + 2, tokens + 1, channels, channels, generator)
     q[:, ::2] = _normal(*q[:, ::2].shape, generator=generator) / 64
     return Sample({"q": q, "k": k, "v": v, "eps": tokens * channels / 16}, ("q", "k", "v"))
 

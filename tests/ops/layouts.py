@@ -1,4 +1,4 @@
-"""The same values in memory of other strides. What lies between and around them is NaN, so reading it shows."""
+"""Tensors in memory of other strides. What lies between and around their values is NaN, so reading it shows."""
 
 from collections.abc import Callable
 
@@ -20,16 +20,26 @@ def _channels_last(x: Tensor) -> Tensor:
     return _contiguous(x.movedim(1, -1)).movedim(-1, 1) if x.ndim > 2 else _reversed_dimensions(x)
 
 
+def _around(x: Tensor) -> float:
+    """What must not be read: NaN, or a label that is none."""
+    return torch.nan if x.is_floating_point() else torch.iinfo(x.dtype).min
+
+
 def _slice_of_a_cat(x: Tensor) -> Tensor:
     if x.ndim == 0:
-        return x.new_tensor([torch.nan, x.item()])[1]
-    gap = x.new_full((*x.shape[:-1], 1), torch.nan)
+        return x.new_tensor([_around(x), x.item()])[1]
+    gap = x.new_full((*x.shape[:-1], 1), _around(x))
     return torch.cat([gap, x, gap, gap], -1).narrow(-1, 1, x.shape[-1])
 
 
 def _every_other(x: Tensor) -> Tensor:
-    view = x.new_full([2 * size for size in x.shape], torch.nan)[tuple(slice(1, None, 2) for _ in x.shape)]
+    view = x.new_full([2 * size for size in x.shape], _around(x))[tuple(slice(1, None, 2) for _ in x.shape)]
     return view.copy_(x)
+
+
+def _one_for_all(x: Tensor) -> Tensor:
+    """One map in place of all those of the first dimension: other values, stride 0."""
+    return _contiguous(x[:1]).expand(x.shape)
 
 
 def _expanded(x: Tensor) -> Tensor:
@@ -51,6 +61,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "slice of a cat": _slice_of_a_cat,
     "every other": _every_other,
 }
+INPUT_LAYOUTS = {**LAYOUTS, "one for all": _one_for_all}
 GRADIENT_LAYOUTS = {**LAYOUTS, "expanded": _expanded, "expanded rows": _expanded_rows}
 
 
