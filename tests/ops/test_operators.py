@@ -4,7 +4,9 @@ A new operator is asked all of this by being registered: see docs/operators.md.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -43,6 +45,22 @@ FUSED_SAMPLES = [
     for operator in OPERATORS.values()
     for backend in runnable(operator, torch.float32)
     for sample in operator.samples
+]
+
+
+def inputs_of(sample: Sample) -> list[Tensor]:
+    """The tensors that have gradients."""
+    return leaves([sample.arguments[name] for name in sample.differentiable])
+
+
+def axes_of(operator: Operator) -> range:
+    """Of the tensors with most dimensions."""
+    sample = next(iter(operator.samples.values()))(5, 2, Generator())
+    return range(max(x.ndim for x in inputs_of(sample)))
+
+
+FUSED_AXES = [
+    pytest.param(*fused.values, axis, id=f"{fused.id}-{axis}") for fused in FUSED for axis in axes_of(fused.values[0])
 ]
 
 
@@ -101,11 +119,6 @@ def drawn(
 def first_sample(operator: Operator, **options: Any) -> tuple[Sample, list[Tensor]]:
     """Arguments and gradients where it does not matter which."""
     return drawn(operator, next(iter(operator.samples)), torch.float32, **options)
-
-
-def inputs_of(sample: Sample) -> list[Tensor]:
-    """The tensors that have gradients."""
-    return leaves([sample.arguments[name] for name in sample.differentiable])
 
 
 def forward_of(operator: Operator) -> Any:
@@ -196,6 +209,24 @@ def test_passes_opcheck(operator: Operator, backend: str, sample: str, recorded:
     torch.library.opcheck(backward, (*(mapped(Tensor.detach, argument) for argument in backward_args), backend))
 
 
+@pytest.mark.parametrize(
+    ("operator", "backend", "sample"), [case for case in FUSED_SAMPLES if case.values[1] in ("aten", "triton")]
+)
+def test_reads_nothing_back_from_the_device(
+    operator: Operator, backend: str, sample: str, recorded: Callable[..., Any]
+) -> None:
+    arguments, gradients = drawn(operator, sample, torch.float16, tokens=7)
+    calls = recorded(operator, backend)
+    with use_backend(backend):
+        evaluate(operator.function, arguments, gradients)
+    implementation = operator.implementation(backend)
+    with import_module("seqca.kernels.launch").record() if backend == "triton" else nullcontext():
+        for name in ("forward", "backward"):
+            (call,) = calls[name]
+            results = leaves(getattr(implementation, name)(*mapped(lambda x: x.detach().to("meta"), call)))
+            assert results and all(x.is_meta for x in results)
+
+
 def both(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """A function, and the same compiled without graph breaks, on the compiler's tracing parts alone."""
     torch.compiler.reset()
@@ -222,14 +253,13 @@ def test_one_graph_of_inductor_serves_all_sizes(operator: Operator, backend: str
                 evaluate(graphs, arguments, gradients)
 
 
-@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize(("operator", "backend", "sample"), FUSED_SAMPLES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_every_run_gives_the_same_bits(operator: Operator, backend: str, dtype: torch.dtype) -> None:
-    arguments, gradients = drawn(operator, next(iter(operator.samples)), dtype, tokens=200)
+def test_every_run_gives_the_same_bits(operator: Operator, backend: str, sample: str, dtype: torch.dtype) -> None:
+    arguments, gradients = drawn(operator, sample, dtype, tokens=100)
     with use_backend(backend):
-        first = evaluate(operator.function, arguments, gradients)
-        for _ in range(2):
-            assert_same_bits(evaluate(operator.function, arguments, gradients), first)
+        first, second = (evaluate(operator.function, arguments, gradients) for _ in range(2))
+    assert_same_bits(first, second)
 
 
 @pytest.mark.parametrize(("operator", "backend"), FUSED)
@@ -254,7 +284,7 @@ def test_under_autocast_computes_as_with_inputs_cast_at_the_door(
 
 @pytest.mark.parametrize(("operator", "backend"), FUSED)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_a_second_derivative_is_refused_or_right(operator: Operator, backend: str, compiled: bool) -> None:
+def test_a_second_derivative_is_refused(operator: Operator, backend: str, compiled: bool) -> None:
     arguments, gradients = first_sample(operator, tokens=7)
     gradients = [g.requires_grad_() for g in gradients]
     inputs = inputs_of(arguments)
@@ -278,8 +308,7 @@ def test_the_reference_has_a_second_derivative(operator: Operator) -> None:
     assert torch.autograd.gradgradcheck(function, inputs, gradients)
 
 
-@pytest.mark.parametrize(("operator", "backend"), FUSED)
-@pytest.mark.parametrize("axis", [-1, -2, -3])
+@pytest.mark.parametrize(("operator", "backend", "axis"), FUSED_AXES)
 def test_reaches_elements_past_two_to_the_31(operator: Operator, backend: str, axis: int) -> None:
     buffer = torch.empty(FAR_ELEMENTS, dtype=torch.float16, device=DEVICE)
     sample, gradients = drawn(operator, next(iter(operator.samples)), torch.float16, tokens=5)
