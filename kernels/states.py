@@ -80,6 +80,6 @@ def state_kernel(
             k = (k * r[:, None]).to(k.dtype)
         state = tl.dot(tl.trans(v), k, state, input_precision=PRECISION)
     if weights is not None:
-        scale = pick(entry, scales, 0) + 2 * lead
+        scale = pick(entry, scales, 0) + 2 * lead.to(tl.int64)
         state *= tl.where(rows == E, tl.load(scale + 1), tl.load(scale))[:, None]
     store_partial(entry, lead, part, sizes, partials, rows, columns, state, D, E)

@@ -148,7 +148,7 @@ def tiled_query_gradient_kernel(
         tl.store(weight, inverse * z_scale, mask=token < tokens)
         tl.store(weight + 1, -product * reciprocal(o_scale), mask=token < tokens)
         if start == 0:
-            scale = pick(entry, scales, 0) + 2 * lead
+            scale = pick(entry, scales, 0) + 2 * lead.to(tl.int64)
             tl.store(scale, reciprocal(z_scale))
             tl.store(scale + 1, o_scale * reciprocal(z_scale))
 

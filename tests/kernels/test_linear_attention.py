@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from seqca.kernels.launch import MAX_ENTRIES
-from seqca.kernels.linear_attention import backward, forward
+from seqca.kernels import linear_attention
+from seqca.kernels.launch import MAX_ENTRIES, record
+from seqca.kernels.linear_attention import Blocks, Shape, backward, forward
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -204,3 +205,38 @@ def test_gives_the_same_bits_every_time(d: int) -> None:
     entry = draw((2,), 70, 90, d, d, torch.float16)
     first, second = by_kernels([entry], 1e-12), by_kernels([entry], 1e-12)
     assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+
+
+def test_launches_take_the_parameters_of_their_class_of_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = Shape(*(Blocks(10 * i, 64, 64, i, 1) for i in (1, 2, 3, 4)), parts=3)
+    monkeypatch.setitem(linear_attention.SHAPES, (64, 2), planted)
+
+    def launched(channels: int, dtype: torch.dtype) -> list[tuple[int, int]]:
+        q, k, v, grad = ([x.to(dtype).to("meta")] for x in draw((2,), 480, 480, channels, channels))
+        with record() as launches:
+            _, states = forward(q, k, v, 1e-12)
+            backward(grad, q, k, v, states, 1e-12)
+        return [(launch.arguments["BLOCK_N"], launch.options["num_warps"]) for launch in launches]
+
+    expected = [(10, 1), (20, 2), (30, 3), (40, 4)]
+    assert launched(36, torch.float16) == launched(63, torch.bfloat16) == expected
+    for channels, dtype in ((36, torch.float32), (31, torch.float16), (64, torch.float16)):  # E + 1 = 65 is beyond 64
+        assert not set(expected) & set(launched(channels, dtype))
+
+
+def test_products_of_float32_are_float32_unless_torch_is_told_otherwise() -> None:
+    def precisions() -> set[str]:
+        q, k, v, grad = ([x.to("meta")] for x in draw((2,), 5, 6, 7, 8))
+        with record() as launches:
+            _, states = forward(q, k, v, 1e-12)
+            backward(grad, q, k, v, states, 1e-12)
+        return {launch.arguments["PRECISION"] for launch in launches}
+
+    before = torch.get_float32_matmul_precision()
+    assert precisions() == {"ieee"}
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert precisions() == {"tf32"}
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert precisions() == {"ieee"}

@@ -70,6 +70,27 @@ def test_a_measured_row_comes_before_the_default_within_its_bounds(monkeypatch: 
     assert choices.preference("another", GPU)[0] == "triton"
 
 
+def test_a_measured_row_decides_eager_and_compiled_calls_also_where_sizes_are_dynamic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = (choices.Row("cpu", ("reference",), max_channels=4, max_tokens=10),)
+    monkeypatch.setitem(choices.MEASURED, "linear_attention", rows)
+    ran: list[int] = []
+    implementation = OPERATOR.implementation("aten")
+    forward = implementation.forward
+    monkeypatch.setattr(implementation, "forward", lambda *args: (ran.append(len(args[0][0])), forward(*args))[1])
+    torch.compiler.reset()
+    compiled = torch.compile(seqca.ops.linear_attention, backend="aot_eager", fullgraph=True, dynamic=True)
+    for function in (seqca.ops.linear_attention, compiled):
+        ran.clear()
+        for size in (9, 12, 10, 11):
+            x = torch.rand(size, 4)
+            function(x, x, x)
+        assert ran == [12, 11]
+        function(torch.rand(9, 5), torch.rand(9, 5), torch.rand(9, 5))
+        assert ran == [12, 11, 9]
+
+
 @pytest.mark.parametrize(
     ("backend", "call", "reason"),
     [
