@@ -27,6 +27,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 CHANNELS = (18, 36, 60, 72, 144, 288)
 TOKENS = (1, 63, 111)
+KEEPS_NO_ARGUMENT = {"softplus"}
+"""What torch.compile says of a second derivative through these alone, as through torch.exp: an input is not used."""
 
 
 def runnable(operator: Operator, dtype: torch.dtype) -> list[str]:
@@ -126,6 +128,16 @@ def forward_of(operator: Operator) -> Any:
     return getattr(torch.ops.seqca, operator.name).default
 
 
+def backward_of(operator: Operator) -> Any:
+    """The custom operator of its gradient."""
+    return getattr(torch.ops.seqca, f"{operator.name}_backward").default
+
+
+def kind_of(x: Tensor) -> tuple[Any, ...]:
+    """What a fake tells of a tensor."""
+    return x.shape, x.stride(), x.dtype, x.device
+
+
 def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     """The results agree in dtype and to the last bit."""
     assert one.keys() == other.keys()
@@ -205,14 +217,13 @@ def test_passes_opcheck(operator: Operator, backend: str, sample: str, recorded:
         evaluate(operator.function, arguments, gradients)
     (forward_args,), (backward_args,) = calls["forward"], calls["backward"]
     torch.library.opcheck(forward_of(operator), (*forward_args, backend))
-    backward = getattr(torch.ops.seqca, f"{operator.name}_backward").default
-    torch.library.opcheck(backward, (*(mapped(Tensor.detach, argument) for argument in backward_args), backend))
+    torch.library.opcheck(backward_of(operator), (*mapped(Tensor.detach, backward_args), backend))
 
 
 @pytest.mark.parametrize(
     ("operator", "backend", "sample"), [case for case in FUSED_SAMPLES if case.values[1] in ("aten", "triton")]
 )
-def test_reads_nothing_back_from_the_device(
+def test_reads_nothing_back_from_the_device_and_returns_what_the_fakes_promise(
     operator: Operator, backend: str, sample: str, recorded: Callable[..., Any]
 ) -> None:
     arguments, gradients = drawn(operator, sample, torch.float16, tokens=7)
@@ -221,10 +232,11 @@ def test_reads_nothing_back_from_the_device(
         evaluate(operator.function, arguments, gradients)
     implementation = operator.implementation(backend)
     with import_module("seqca.kernels.launch").record() if backend == "triton" else nullcontext():
-        for name in ("forward", "backward"):
-            (call,) = calls[name]
-            results = leaves(getattr(implementation, name)(*mapped(lambda x: x.detach().to("meta"), call)))
-            assert results and all(x.is_meta for x in results)
+        for name, custom in (("forward", forward_of(operator)), ("backward", backward_of(operator))):
+            # A tensor without values has none that could be read.
+            call = mapped(lambda x: x.detach().to("meta"), calls[name].pop())
+            results, promised = leaves(getattr(implementation, name)(*call)), leaves(custom(*call, backend))
+            assert [kind_of(x) for x in results] == [kind_of(x) for x in promised]
 
 
 def both(function: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -291,8 +303,11 @@ def test_a_second_derivative_is_refused(operator: Operator, backend: str, compil
     with use_backend(backend):
         outputs = leaves(both(operator.function)[compiled](**arguments.arguments))
         first = torch.autograd.grad(outputs, inputs, gradients, create_graph=True)
+    refusal = r"second derivative|double backward"
+    if compiled and operator.name in KEEPS_NO_ARGUMENT:
+        refusal += r"|appears to not have been used in the graph"
     for source in (*inputs, *gradients):
-        with pytest.raises((NotImplementedError, RuntimeError), match=r"second derivative|double backward"):
+        with pytest.raises((NotImplementedError, RuntimeError), match=refusal):
             torch.autograd.grad(sum(d.square().sum() for d in first), source, retain_graph=True)
 
 
