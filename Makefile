@@ -5,7 +5,6 @@ BIN := .venv/bin
 # The extras are added one by one, so that the demonstration does not wait for the tools of the tests.
 TRAIN := .venv/.train
 TEST := .venv/.test
-
 OLDEST := .venv-oldest/.ready
 
 .PHONY: help demo test test-compiled test-oldest lint clean
@@ -13,9 +12,9 @@ OLDEST := .venv-oldest/.ready
 help:
 	@echo "make demo    train the network for about 8 minutes on rendered rooms and show what it predicts"
 	@echo "make test    check the style and run all tests, about 15 minutes"
-	@echo "make test-oldest  run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
-	@echo "make test-compiled  compile the CUDA C++ kernels by nvcc and check registers, spills and instructions"
 	@echo "make lint    check the style"
+	@echo "make test-oldest    run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
+	@echo "make test-compiled  build a wheel with nvcc, import it and examine its kernels: registers, spills, instructions"
 	@echo "make clean   remove what these commands made"
 
 demo: $(TRAIN)
@@ -26,7 +25,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --ignore tests/csrc/test_compiled.py
 
 test-compiled: $(TEST)
-	$(BIN)/python -m pytest tests/csrc/test_compiled.py
+	SEQCA_BUILD=1 $(BIN)/python -m pytest tests/csrc/test_compiled.py
 
 lint: $(TEST)
 	$(BIN)/ruff check .
