@@ -94,28 +94,27 @@ def loss_kernel(
     # One more cell on each side, which pixels of the tile touch or which touch pixels of the tile.
     cell = first_x - 1 + tl.arange(0, CELLS)
     there = ((cell >= 0) & (cell < cells_x))[:, None] & known[None, :]
-    source = prediction + (image * from_b + channel * from_c)[None, :] + cell.to(tl.int64)[:, None] * from_x
     if KIND == _ENTROPY:
         labels = target + group.to(tl.int64) * label_b
     else:
         labels = target + (image * label_b + channel * label_c)[None, :]
     mine = known[:, None] & ((cell >= first_x) & (cell < end_x))[None, :]
-    sink = gradient + ((first_map + columns) * (tl.cast(cells_y, tl.int64) * cells_x))[:, None] + cell[None, :]
 
     loss_sum = tl.zeros([PIXELS], tl.float32)
     excess = tl.zeros([PIXELS], tl.float32)
     count = tl.zeros([PIXELS], tl.int32)
     below = tl.zeros([COLUMNS, CELLS], tl.float32)
     end_row = _first_pixel(tl.cast(start_y, INDEX), cells_y, pixels_y)
-    for band in tl.range(start_y, end_y):
+    # Loop invariants are computed again: addresses of whole tiles would take the registers of the logits.
+    for band in tl.range(start_y, end_y, disable_licm=True):
         row = tl.cast(band, INDEX)
         first_row = end_row
         end_row = _first_pixel(row + 1, cells_y, pixels_y)
         counted_x = tl.where((row >= first_y) | (tile_y == 0), own_x, stop_x)
         here = below
         below = tl.zeros([COLUMNS, CELLS], tl.float32)
-        # Kept out of registers: what does not change from block to block is wanted once in most tiles.
         for block in tl.range(start_x, stop_x, PIXELS, disable_licm=True):
+            source = prediction + (image * from_b + channel * from_c)[None, :] + cell.to(tl.int64)[:, None] * from_x
             above = tl.cast(tl.maximum(row, 0), tl.int64)
             under = tl.cast(tl.minimum(row + 1, cells_y - 1), tl.int64)
             upper = tl.load(source + above * from_y, mask=there, other=0.0)
@@ -178,7 +177,9 @@ def loss_kernel(
             if KIND == _BCE:
                 here = tl.div_rn(here, of_both)
             if row >= first_y:
-                tl.store(sink + tl.cast(row, tl.int64) * cells_x, here, mask=mine)
+                area = tl.cast(cells_y, tl.int64) * cells_x
+                sink = gradient + ((first_map + columns) * area + tl.cast(row, tl.int64) * cells_x)[:, None]
+                tl.store(sink + cell[None, :], here, mask=mine)
     total = tl.sum(loss_sum.to(tl.float64) - excess)
     if KIND == _BCE:
         total /= of_both

@@ -26,52 +26,49 @@ class _Shape(NamedTuple):
     warps: int
 
 
-# By columns: 16 logits for each thread. Chosen by registers (docs/resources.md); not yet measured on a GPU.
+# By columns. Chosen by registers (docs/resources.md); not yet measured on a GPU.
 _SHAPES = {
-    16: _Shape(128, 4),
-    32: _Shape(64, 4),
-    64: _Shape(64, 8),
-    128: _Shape(32, 8),
+    16: _Shape(64, 4),
+    32: _Shape(32, 4),
+    64: _Shape(32, 8),
+    128: _Shape(16, 8),
     256: _Shape(16, 8),
     512: _Shape(16, 16),
 }
+
+_CELLS = 16
+"""Cells along x that a tile of weights holds, the least of a matrix product: two of them beside those of the tile."""
 
 _SLOTS = 264
 """Programs that run at a time, about: two on each multiprocessor of an H200."""
 
 
 class _Tile(NamedTuple):
-    """Cells that a program owns, and the cells along x that its tile of weights holds."""
+    """Cells that a program owns."""
 
-    y: int
-    x: int
-    cells: int
+    height: int
+    width: int
 
 
 @lru_cache(maxsize=256)
-def _tile(
-    groups: int, cells: tuple[int, int], pixels: tuple[int, int], columns: int, needs_gradient: bool
-) -> _Tile:
+def _tile(groups: int, cells: tuple[int, int], pixels: tuple[int, int], columns: int, needs_gradient: bool) -> _Tile:
     """The tile with the least work: rows of blocks of pixels that a multiprocessor goes through, halo included.
 
     Depends on the sizes alone, so that sums have the same bits in every run.
     """
-    width = _SHAPES[columns].pixels
+    block = _SHAPES[columns].pixels
     halo = int(needs_gradient)
     per_y, per_x = pixels[0] / cells[0], pixels[1] / cells[1]
-    # With 16 cells, the least of a matrix product, a block of pixels is full from a ratio of pixels / 16 on.
-    held = max(16, triton.next_power_of_2(min(int(width / per_x), 64, cells[1] + 2)))
 
-    def work(tile: tuple[int, int]) -> float:
-        y, x = tile
-        programs = groups * -(-cells[0] // y) * -(-cells[1] // x)
-        return max(programs / _SLOTS, 1) * (y + halo) * per_y * -(-int((x + halo) * per_x) // width)
+    def work(tile: _Tile) -> float:
+        programs = groups * -(-cells[0] // tile.height) * -(-cells[1] // tile.width)
+        blocks = -(-int((tile.width + halo) * per_x) // block)
+        return max(programs / _SLOTS, 1) * (tile.height + halo) * per_y * blocks
 
     # Below three cells a side the halo is most of the work.
-    high = range(min(3, cells[0]), min(cells[0], 16) + 1)
-    broad = range(min(3, cells[1]), min(cells[1], held - 2) + 1)
-    y, x = min(((y, x) for y in high for x in broad), key=work)
-    return _Tile(y, x, held)
+    heights = range(min(3, cells[0]), min(cells[0], 16) + 1)
+    widths = range(min(3, cells[1]), min(cells[1], _CELLS - 2) + 1)
+    return min((_Tile(height, width) for height in heights for width in widths), key=work)
 
 
 def forward(
@@ -92,7 +89,7 @@ def forward(
     columns = max(16, triton.next_power_of_2(channels)) if coupled else 16
     groups = batch if coupled else -(-batch * channels // columns)
     tile = _tile(groups, tuple(cells), tuple(pixels), columns, needs_gradient)
-    tiles = [-(-cells[0] // tile.y), -(-cells[1] // tile.x)]
+    tiles = [-(-cells[0] // tile.height), -(-cells[1] // tile.width)]
     programs = groups * tiles[0] * tiles[1]
     device = logits.device
     gradient = torch.empty(logits.shape if needs_gradient else 0, dtype=torch.float32, device=device)
@@ -122,7 +119,7 @@ def forward(
             "maps": batch * channels,
             **dict(zip(("cells_y", "cells_x", "pixels_y", "pixels_x"), (*cells, *pixels), strict=True)),
             **dict(zip(("tiles_y", "tiles_x"), tiles, strict=True)),
-            **dict(zip(("tile_height", "tile_width"), tile[:2], strict=True)),
+            **dict(zip(("tile_height", "tile_width"), tile, strict=True)),
             **dict(zip(("from_b", "from_c", "from_y", "from_x"), logits.stride(), strict=True)),
             **dict(zip(("label_b", "label_c", "label_y", "label_x"), labels.stride(), strict=True)),
             "KIND": _KINDS[kind],
@@ -131,9 +128,9 @@ def forward(
             "NEEDS_GRADIENT": needs_gradient,
             "TALLIES": tallies.shape[-1] if counted else 0,
             "PIXELS": _SHAPES[columns].pixels,
-            "CELLS": tile.cells,
+            "CELLS": _CELLS,
             "COLUMNS": columns,
-            "WIDE": max(cells[0] * pixels[0], max(cells[1], tile.cells) * pixels[1]) >= 2**29,
+            "WIDE": max(cells[0] * pixels[0], max(cells[1], _CELLS) * pixels[1]) >= 2**29,
             "EXACT": exact,
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         },
