@@ -159,7 +159,7 @@ def test_agrees_with_the_reference_whatever_the_strides_sizes_and_dtype(
         results = evaluate(operator.function, sample, gradients)
     for verdict in judge(operator, sample, gradients, results):
         if case["gradient_layout"] == "expanded":
-            # Results may be alike in all channels then: the worst mean error is one throw of the dice, its bound another.
+            # All channels may be alike then: the worst mean error is one throw of the dice, its bound another.
             assert verdict.found.largest <= verdict.bound.largest, str(verdict)
         else:
             assert verdict.ok, str(verdict)
