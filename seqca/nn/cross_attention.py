@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.ops import linear_attention
+from seqca.ops import linear_attention, softplus
 
 from .blocks import BasicBlock
 
@@ -67,8 +67,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
         """Maps (B, C, H, W) and (B, C, H', W') of any two sizes → (B, C, H, W)."""
-        q = F.softplus(self.query(F.relu(self.query_hidden(target))))
-        k = F.softplus(self.key(F.relu(self.key_hidden(source))))
+        q = softplus(self.query(F.relu(self.query_hidden(target))))
+        k = softplus(self.key(F.relu(self.key_hidden(source))))
         v = F.relu(self.value(source))
         attended = linear_attention(tokens(q), tokens(k), tokens(v))
         return map_like(attended, target)
@@ -100,7 +100,7 @@ class PairProjections(nn.Module):
 
     def forward(self, x: Tensor) -> Projected:
         """(B, C, H, W) → queries, keys and values for each of the P pairs."""
-        features = F.softplus(self.features(F.relu(self.hidden(x)))).split(self.channels, 1)
+        features = softplus(self.features(F.relu(self.hidden(x)))).split(self.channels, 1)
         values = F.relu(self.value(x)).split(self.channels, 1)
         return Projected(features[: self.pairs], features[self.pairs :], values)
 

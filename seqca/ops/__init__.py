@@ -4,6 +4,7 @@ from .dispatch import BackendUnavailable, use_backend
 from .explain import explain
 from .linear_attention import linear_attention
 from .selftest import selftest
+from .softplus import softplus
 from .upsampled_loss import upsampled_loss
 
-__all__ = ["BackendUnavailable", "explain", "linear_attention", "selftest", "upsampled_loss", "use_backend"]
+__all__ = ["BackendUnavailable", "explain", "linear_attention", "selftest", "softplus", "upsampled_loss", "use_backend"]

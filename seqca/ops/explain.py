@@ -47,7 +47,7 @@ def explain(
         dtype: of the token tensors, after autocast; for losses of the prediction.
         operator: the only one to explain; by default all.
         shape: (channels, tokens) of a call, tokens over leading indices and entries of lists, for losses (classes,
-            pixels of the label); by default those of the network on one image of 480×640.
+            pixels of the label), for softplus (1, elements); by default those of the network on one image of 480×640.
 
     Returns:
         One `Choice` per operator and shape; its text is made for reading: `print(seqca.explain())`.

@@ -71,7 +71,7 @@ class Operator:
     network_shapes: tuple[Shape, ...]
     """Of the network's calls on one image of 480×640, for `explain`."""
     casts: bool = True
-    """Whether the door casts under autocast. Losses, which torch keeps out of half precision, do not."""
+    """Whether the door casts under autocast. Losses and softplus, which torch keeps out of half precision, do not."""
     channel_axis: int = -1
     """Where outputs and gradients have their channels, for the mean error per channel."""
 

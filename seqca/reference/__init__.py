@@ -5,6 +5,7 @@ These are what every other backend is checked against, and the yardstick of ever
 
 from .linear_attention import linear_attention
 from .scale_aggregation import scale_aggregation
+from .softplus import softplus
 from .window_attention import window_attention
 
-__all__ = ["linear_attention", "scale_aggregation", "window_attention"]
+__all__ = ["linear_attention", "scale_aggregation", "softplus", "window_attention"]

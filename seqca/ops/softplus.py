@@ -1,0 +1,96 @@
+"""Softplus that keeps its result for backward instead of its argument."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqca import reference
+
+from .dispatch import resolve
+from .operator import Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
+from .samples import softplus_samples
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x), elementwise: the feature map of queries and keys (Kim, Choi, Min, ICIP 2022, section 2.2).
+
+    Only the result y is kept for backward, as dy/dx = 1 − e^(−y). `linear_attention` keeps q and k anyway, so that
+    the feature map adds nothing to them. A result that rounds to 0, which in float16 is one of x < −17.3, has
+    gradient 0. On the backend `reference` this is `seqca.reference.softplus`, which keeps x.
+
+    Args:
+        x: any shape and strides; float32, bfloat16, float16 or float64. Autocast does not cast it: half precision is
+            computed in float32 and rounded once.
+
+    Returns:
+        Of the shape and dtype of x, without gaps in memory, dimensions in the order of x (`torch.empty_like`).
+
+    Raises:
+        TypeError: if x is no tensor or of another dtype.
+        BackendUnavailable: if a forced backend cannot run the call.
+        NotImplementedError: from a second derivative, except on the backend `reference`. A compiled graph that keeps
+            none of its inputs refuses it as it does for `torch.exp`: an input was not used (RuntimeError).
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: got {type(x).__name__}, expected a tensor")
+    if x.dtype not in _DTYPES:
+        raise TypeError(f"x: got {x.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    backend = resolve(OPERATOR, _call(x))
+    return reference.softplus(x) if backend == "reference" else _forward(x, backend)
+
+
+@torch.library.custom_op("seqca::softplus", mutates_args=())
+def _forward(x: Tensor, backend: str) -> Tensor:
+    with kernel_scope(x):
+        return OPERATOR.implementation(backend).forward(x)
+
+
+@torch.library.custom_op("seqca::softplus_backward", mutates_args=())
+def _backward(grad: Tensor, y: Tensor, backend: str) -> Tensor:
+    with kernel_scope(y):
+        return OPERATOR.implementation(backend).backward(grad, y)
+
+
+@_forward.register_fake
+def _(x: Tensor, backend: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+@_backward.register_fake
+def _(grad: Tensor, y: Tensor, backend: str) -> Tensor:
+    return torch.empty_like(y)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.backend = inputs[1]
+    ctx.save_for_backward(output)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return _backward(grad, *ctx.saved_tensors, ctx.backend), None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+refuse_second_derivative(_backward, "softplus")
+
+
+def _call(x: Tensor) -> Call:
+    return Call(x.device.type, x.dtype, 1, x.numel())
+
+
+OPERATOR = register(
+    Operator(
+        name="softplus",
+        function=softplus,
+        reference=reference.softplus,
+        backends={"aten": Backend("seqca.ops.aten.softplus"), "triton": Backend("seqca.kernels.softplus")},
+        samples=softplus_samples,
+        describe=_call,
+        network_shapes=tuple(Shape(1, c * n) for c, n in ((36, 19200), (72, 4800), (144, 1200), (288, 300))),
+        casts=False,
+        channel_axis=1,
+    )
+)
