@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from . import claim, linear_attention, network, upsampled_loss
+from . import claim, linear_attention, network, softplus, upsampled_loss
 from .case import Case, Contender, Field
 from .shapes import Plan
 
-ROOMS = (network, linear_attention, upsampled_loss, claim)
+ROOMS = (network, linear_attention, upsampled_loss, softplus, claim)
 """Modules with a `NAME` and `cases(plan)`."""
 
 

@@ -116,6 +116,7 @@ BLOCKS: dict[str, Callable[[dict[str, Results]], str]] = {
     "network": per_result(lambda result: operator_table(result, "network")),
     "linear_attention": per_result(lambda result: operator_table(result, "linear_attention")),
     "upsampled_loss": per_result(lambda result: operator_table(result, "upsampled_loss")),
+    "softplus": per_result(lambda result: operator_table(result, "softplus")),
     "claim": per_result(claim_table),
     "absent": per_result(absences),
     "plots": plots,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import linear_attention, upsampled_loss
+from benchmarks import linear_attention, softplus, upsampled_loss
 from benchmarks.case import Cost
 from benchmarks.claim import AT_ONCE, SEQUENTIAL, at_once, case, count_operations, pairs, sequential
 from benchmarks.limits import share
@@ -44,6 +44,12 @@ def test_upsampled_cross_entropy_counts_an_exponential_per_class_and_a_logarithm
     cost = upsampled_loss.cost(get_task("semseg").loss, 40, data, 2, "both")
     assert cost.exponentials == 2 * 640 * (480 - 48) * 41
     assert cost.bytes == 2 * (2 * 40 * 120 * 160 * 2) + 2 * 480 * 640 * 8
+
+
+def test_softplus_reads_and_writes_a_map_forward_and_once_more_reads_one_backward() -> None:
+    forward, backward, both = (softplus.cost(1000, 2, direction) for direction in ("forward", "backward", "both"))
+    assert (forward.bytes, backward.bytes, both.bytes) == (4000, 6000, 10000)
+    assert (forward.exponentials, backward.exponentials, both.exponentials) == (2000, 1000, 3000)
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3])
