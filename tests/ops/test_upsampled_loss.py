@@ -1,5 +1,6 @@
 """What holds for upsampled losses alone; what every operator must do is asked in test_operators.py."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
 from seqca.losses import MultiTaskLoss
-from seqca.models import NetworkOutput
 from seqca.ops import upsampled_loss, use_backend
 from seqca.ops.dispatch import refusal
 from seqca.ops.operator import OPERATORS, Call
@@ -234,7 +234,7 @@ def test_a_training_step_keeps_no_prediction_of_full_size() -> None:
             return tensor
 
         with use_backend(backend), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            MultiTaskLoss(channels)(NetworkOutput(levels[0], tuple(levels[1:])), targets)
+            MultiTaskLoss(channels)(SimpleNamespace(final=levels[0], deep=levels[1:]), targets)
         labels = {target.untyped_storage().data_ptr() for target in targets.values()}
         return sum(n for at, n in storages.items() if at not in labels), sum(p.nbytes for p in predictions)
 
