@@ -94,6 +94,7 @@ class _Slice(NamedTuple):
 
     def accumulate(self, gradient: Tensor) -> None:
         """Add the share of the gradient of the cells that comes from the gradient of the logits."""
+        assert self.gradient is not None
         shrunk = torch.mm(self.rows.mT, gradient.flatten(1)).view(-1, len(self.columns))
         self.gradient.add_(torch.mm(shrunk, self.columns).view(self.gradient.shape))
 
