@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from benchmarks.memory import kept_bytes
-from seqca.nn import CrossAttention, CrossTaskAttention
 from seqca.ops import linear_attention, softplus, use_backend
 from seqca.ops.dispatch import refusal
 from seqca.ops.operator import OPERATORS, Call
@@ -20,7 +19,6 @@ from .layouts import LAYOUTS
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OPERATOR = OPERATORS["softplus"]
 FUSED = [name for name in ("aten", "triton") if refusal(OPERATOR, name, Call(DEVICE, torch.float32, 1, 9)) is None]
-TASKS = ("semseg", "depth", "normals")
 
 
 def with_gradient(x: Tensor, backend: str) -> tuple[Tensor, Tensor]:
@@ -109,26 +107,3 @@ def test_adds_nothing_to_what_attention_keeps(dtype: torch.dtype, backend: str) 
 
     assert kept(softplus) == kept(lambda x: x)
     assert kept(F.softplus) == kept(softplus) + 2 * features.nbytes
-
-
-@pytest.mark.parametrize("module", [CrossAttention(6), CrossTaskAttention(TASKS, 6)], ids=lambda m: type(m).__name__)
-def test_cross_attention_keeps_no_argument_of_softplus(
-    module: CrossAttention | CrossTaskAttention, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    maps = {task: torch.randn(2, 6, 8, 10) for task in TASKS}
-    arguments = [maps] if isinstance(module, CrossTaskAttention) else [maps["semseg"], maps["depth"]]
-    seen: list[int] = []
-
-    def noting(x: Tensor) -> Tensor:
-        seen.append(x.nbytes)
-        return F.softplus(x)
-
-    def kept() -> int:
-        with use_backend("aten"):
-            return kept_bytes(lambda: module(*arguments), [*module.parameters(), *module.buffers()])
-
-    found = kept()
-    monkeypatch.setattr("seqca.nn.cross_attention.softplus", noting)
-    assert found == kept() - sum(seen)
-    pairs = 6 if isinstance(module, CrossTaskAttention) else 1
-    assert sum(seen) == 2 * pairs * maps["depth"].nbytes
