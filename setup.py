@@ -56,7 +56,8 @@ class BuildExtension(build_ext):
             skip(folder, str(reason))
 
     def copy_extensions_to_source(self):
-        """For an editable installation."""
+        """For an editable installation, in which a binary of other sources must not stay."""
+        (HERE / "seqca" / building.FILE_NAME).unlink(missing_ok=True)
         for file in self._files():
             shutil.copyfile(file, HERE / "seqca" / file.name)
 

@@ -98,12 +98,12 @@ def loss_kernel(
         labels = target + group.to(tl.int64) * label_b
     else:
         labels = target + (image * label_b + channel * label_c)[None, :]
-    mine = known[:, None] & ((cell >= first_x) & (cell < end_x))[None, :]
+    mine = ((cell >= first_x) & (cell < end_x))[:, None] & known[None, :]
 
     loss_sum = tl.zeros([PIXELS], tl.float32)
     excess = tl.zeros([PIXELS], tl.float32)
     count = tl.zeros([PIXELS], tl.int32)
-    below = tl.zeros([COLUMNS, CELLS], tl.float32)
+    below = tl.zeros([CELLS, COLUMNS], tl.float32)
     end_row = _first_pixel(tl.cast(start_y, INDEX), cells_y, pixels_y)
     # Loop invariants are computed again: addresses of whole tiles would take the registers of the logits.
     for band in tl.range(start_y, end_y, disable_licm=True):
@@ -112,7 +112,7 @@ def loss_kernel(
         end_row = _first_pixel(row + 1, cells_y, pixels_y)
         counted_x = tl.where((row >= first_y) | (tile_y == 0), own_x, stop_x)
         here = below
-        below = tl.zeros([COLUMNS, CELLS], tl.float32)
+        below = tl.zeros([CELLS, COLUMNS], tl.float32)
         for block in tl.range(start_x, stop_x, PIXELS, disable_licm=True):
             source = prediction + (image * from_b + channel * from_c)[None, :] + cell.to(tl.int64)[:, None] * from_x
             above = tl.cast(tl.maximum(row, 0), tl.int64)
@@ -171,15 +171,15 @@ def loss_kernel(
                     sum_all += g
                     sum_below += share * g
             if NEEDS_GRADIENT:
-                here += tl.dot(tl.trans(sum_all - sum_below), weights, input_precision=PRECISION)
-                below += tl.dot(tl.trans(sum_below), weights, input_precision=PRECISION)
+                here += tl.dot(tl.trans(weights), sum_all - sum_below, input_precision=PRECISION)
+                below += tl.dot(tl.trans(weights), sum_below, input_precision=PRECISION)
         if NEEDS_GRADIENT:
             if KIND == _BCE:
                 here = tl.div_rn(here, of_both)
             if row >= first_y:
                 area = tl.cast(cells_y, tl.int64) * cells_x
-                sink = gradient + ((first_map + columns) * area + tl.cast(row, tl.int64) * cells_x)[:, None]
-                tl.store(sink + cell[None, :], here, mask=mine)
+                sink = gradient + ((first_map + columns) * area + tl.cast(row, tl.int64) * cells_x)[None, :]
+                tl.store(sink + cell[:, None], here, mask=mine)
     total = tl.sum(loss_sum.to(tl.float64) - excess)
     if KIND == _BCE:
         total /= of_both

@@ -1,9 +1,10 @@
 """What every kernel takes from the GPU, by ahead-of-time compilation, which needs no GPU.
 
 `python -m seqca.kernels.resources` compiles the launches of every operator over the network's shapes for sm_80, sm_90
-and sm_100, and prints a table; it fails where registers spill, shared memory is exceeded or tensor cores are not used
-by 16-bit inputs. The launches are those that the operators make, recorded on tensors without memory, and their
-arguments are specialised by the code of Triton's own launcher. Needs a process in which TRITON_INTERPRET is not set.
+and sm_100, and prints a table; it fails where registers spill, shared memory is exceeded or 16-bit inputs are
+multiplied without tensor cores. The launches are those that the operators make, recorded on tensors without memory, and
+their arguments are specialised by the code of Triton's own launcher. Needs a process in which TRITON_INTERPRET is not
+set.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from . import linear_attention
+from . import linear_attention, softplus, upsampled_loss
 from .launch import Launch, record
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -88,6 +89,36 @@ def linear_attention_case(channels: int, dtype: torch.dtype, layout: str) -> Cas
     return Case(f"C = {channels}, {layout}", dtype, run)
 
 
+def upsampled_loss_case(kind: str, channels: int, dtype: torch.dtype, gradient: bool = True) -> Case:
+    """Labels of eight 480×640 images and predictions at stride 4; backward too where a gradient is needed."""
+
+    def run() -> None:
+        prediction = torch.empty(8, channels, 120, 160, dtype=dtype, device="meta")
+        target = torch.empty(8, 1 if kind == "two_class" else channels, 480, 640, device="meta")
+        if kind == "cross_entropy":
+            target = target[:, 0].long()
+        _, kept, divisor = upsampled_loss.forward(prediction, target, kind, 255.0, None, gradient)
+        if gradient:
+            upsampled_loss.backward(torch.empty((), device="meta"), prediction, kept, divisor)
+
+    return Case(f"C = {channels}, {kind}" + ("" if gradient else ", no gradient"), dtype, run)
+
+
+def softplus_case(dtype: torch.dtype, layout: str) -> Case:
+    """Queries and keys of a map at scale 0, and a gradient laid out like them or with channels last."""
+
+    def run() -> None:
+        y = softplus.forward(torch.empty(8, 216, 120, 160, dtype=dtype, device="meta"))
+        order = torch.channels_last if layout == "transposed gradient" else torch.contiguous_format
+        softplus.backward(torch.empty_like(y, memory_format=order), y)
+
+    return Case(f"C = 216, {layout}", dtype, run)
+
+
+CLASSES = (13, 21, 40, 100, 200)
+"""A number of classes for each width of the tiles of upsampled losses."""
+
+
 def all_cases() -> Iterator[tuple[Case, int]]:
     """Every shape on every compute capability."""
     for arch in SHARED_LIMIT:
@@ -96,6 +127,14 @@ def all_cases() -> Iterator[tuple[Case, int]]:
                 yield linear_attention_case(channels, dtype, "channels-last"), arch
             yield linear_attention_case(channels, torch.bfloat16, "contiguous"), arch
         yield linear_attention_case(36, torch.bfloat16, "list"), arch
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            for classes in CLASSES:
+                yield upsampled_loss_case("cross_entropy", classes, dtype), arch
+            for layout in ("contiguous", "transposed gradient"):
+                yield softplus_case(dtype, layout), arch
+            for kind, channels in (("l1", 1), ("unit_l1", 3), ("balanced_bce", 1), ("two_class", 2)):
+                yield upsampled_loss_case(kind, channels, dtype), arch
+        yield upsampled_loss_case("cross_entropy", 40, torch.bfloat16, gradient=False), arch
 
 
 def quick_cases() -> Iterator[tuple[Case, int]]:
@@ -111,6 +150,18 @@ def quick_cases() -> Iterator[tuple[Case, int]]:
     yield linear_attention_case(144, fp16, "channels-last"), 100
     yield linear_attention_case(288, bf16, "contiguous"), 90
     yield linear_attention_case(288, fp32, "channels-last"), 80
+    yield softplus_case(bf16, "contiguous"), 90
+    yield softplus_case(fp32, "transposed gradient"), 80
+    yield upsampled_loss_case("cross_entropy", 13, fp16), 90
+    yield upsampled_loss_case("cross_entropy", 21, fp16), 100
+    for arch in SHARED_LIMIT:
+        yield upsampled_loss_case("cross_entropy", 40, bf16), arch
+    yield upsampled_loss_case("cross_entropy", 100, fp32), 100
+    yield upsampled_loss_case("cross_entropy", 200, fp32), 80
+    yield upsampled_loss_case("unit_l1", 3, bf16), 80
+    yield upsampled_loss_case("l1", 1, fp32), 90
+    yield upsampled_loss_case("two_class", 2, fp16), 100
+    yield upsampled_loss_case("cross_entropy", 40, bf16, gradient=False), 90
 
 
 def compile_launch(launch: Launch, arch: int) -> CompiledKernel:
@@ -153,7 +204,7 @@ def measure(case: Case, arch: int) -> Iterator[Resources]:
             registers=usage["REG"],
             spills=usage["STACK"] + usage["LOCAL"],
             shared=compiled.metadata.shared,
-            tensor_cores=", ".join(found) or "none",
+            tensor_cores=", ".join(found) or ("none" if "tt.dot" in compiled.asm["ttir"] else "no products"),
         )
 
 
@@ -170,8 +221,9 @@ def table(rows: list[Resources]) -> str:
         "",
         f"Made by `python -m seqca.kernels.resources` with Triton {triton.__version__}: compiled ahead of time, not",
         "measured. A cell has the registers of a thread, the bytes of registers that spill where any do, the shared",
-        "memory of a program and its instructions on tensor cores; float32 uses these only where torch's TF32 switch",
-        "allows it.",
+        "memory of a program and its instructions on tensor cores. `linear_attention` multiplies float32 on these only",
+        "where torch's TF32 switch allows it; `upsampled_loss` (kernels loss, tally, finish, scale) makes three TF32",
+        "products of one, nearly as exact as float32, where it does not.",
         "",
         "| kernel | shape | dtype | " + " | ".join(f"sm_{arch}" for arch in archs) + " |",
         "|---" * (3 + len(archs)) + "|",

@@ -26,15 +26,18 @@ class _Shape(NamedTuple):
     warps: int
 
 
-# By columns. Chosen by registers (docs/resources.md); not yet measured on a GPU.
-_SHAPES = {
+# Chosen by registers (docs/resources.md); not yet measured on a GPU.
+_MAPS = _Shape(32, 2)
+"""For 16 maps side by side."""
+_CHANNELS = {
     16: _Shape(64, 4),
-    32: _Shape(32, 4),
+    32: _Shape(64, 4),
     64: _Shape(32, 8),
     128: _Shape(16, 8),
     256: _Shape(16, 8),
     512: _Shape(16, 16),
 }
+"""For the channels of a pixel, by the power of two that holds them. The last one spills registers."""
 
 _CELLS = 16
 """Cells along x that a tile of weights holds, the least of a matrix product: two of them beside those of the tile."""
@@ -51,12 +54,11 @@ class _Tile(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _tile(groups: int, cells: tuple[int, int], pixels: tuple[int, int], columns: int, needs_gradient: bool) -> _Tile:
+def _tile(groups: int, cells: tuple[int, int], pixels: tuple[int, int], block: int, needs_gradient: bool) -> _Tile:
     """The tile with the least work: rows of blocks of pixels that a multiprocessor goes through, halo included.
 
     Depends on the sizes alone, so that sums have the same bits in every run.
     """
-    block = _SHAPES[columns].pixels
     halo = int(needs_gradient)
     per_y, per_x = pixels[0] / cells[0], pixels[1] / cells[1]
 
@@ -87,8 +89,9 @@ def forward(
     pixels = labels.shape[-2:]
     coupled = kind in ("cross_entropy", "unit_l1")
     columns = max(16, triton.next_power_of_2(channels)) if coupled else 16
+    shape = _CHANNELS[columns] if coupled else _MAPS
     groups = batch if coupled else -(-batch * channels // columns)
-    tile = _tile(groups, tuple(cells), tuple(pixels), columns, needs_gradient)
+    tile = _tile(groups, tuple(cells), tuple(pixels), shape.pixels, needs_gradient)
     tiles = [-(-cells[0] // tile.height), -(-cells[1] // tile.width)]
     programs = groups * tiles[0] * tiles[1]
     device = logits.device
@@ -127,14 +130,14 @@ def forward(
             "HAS_IGNORE": ignore is not None,
             "NEEDS_GRADIENT": needs_gradient,
             "TALLIES": tallies.shape[-1] if counted else 0,
-            "PIXELS": _SHAPES[columns].pixels,
+            "PIXELS": shape.pixels,
             "CELLS": _CELLS,
             "COLUMNS": columns,
             "WIDE": max(cells[0] * pixels[0], max(cells[1], _CELLS) * pixels[1]) >= 2**29,
             "EXACT": exact,
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         },
-        num_warps=_SHAPES[columns].warps,
+        num_warps=shape.warps,
     )
     loss, divisor = torch.empty((), device=device), torch.empty((), device=device)
     terms = channels if kind == "unit_l1" else 1

@@ -270,8 +270,10 @@ def _jobs(environment: Mapping[str, str]) -> int:
     free = _free_memory()
     if free is not None and free < BYTES_PER_JOB:
         raise CannotBuild(f"{free / 2**30:.1f} GiB of memory are free, compiling takes {BYTES_PER_JOB / 2**30:.0f}")
-    if environment.get("MAX_JOBS"):
-        return max(1, int(environment["MAX_JOBS"]))
+    if jobs := environment.get("MAX_JOBS"):
+        if not jobs.isdecimal():
+            raise CannotBuild(f"MAX_JOBS: got {jobs!r}, expected a number")
+        return max(1, int(jobs))
     most = os.cpu_count() or 1
     return max(1, most if free is None else min(most, free // BYTES_PER_JOB))
 

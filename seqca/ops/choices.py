@@ -6,6 +6,8 @@ measurement behind it, which its comment names.
 
 from typing import NamedTuple
 
+import torch
+
 from .operator import Call
 
 
@@ -16,6 +18,7 @@ class Row(NamedTuple):
     backends: tuple[str, ...]
     max_channels: int | None = None
     max_tokens: int | None = None
+    dtypes: tuple[torch.dtype, ...] | None = None
 
     def covers(self, call: Call) -> bool:
         """Whether the row speaks about a call."""
@@ -23,6 +26,7 @@ class Row(NamedTuple):
             call.device == self.device
             and (self.max_channels is None or call.channels <= self.max_channels)
             and (self.max_tokens is None or call.tokens <= self.max_tokens)
+            and (self.dtypes is None or call.dtype in self.dtypes)
         )
 
 

@@ -77,7 +77,8 @@ def _valid(target: Tensor, ignore: float | None) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    ignore = -100 if loss.ignore is None else int(loss.ignore)
+    # Where no value is ignored, one that no label has stands for it: torch's own default is a number like any other.
+    ignore = torch.iinfo(torch.int64).min if loss.ignore is None else int(loss.ignore)
     try:
         total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
     except IndexError:  # torch looks at every label on the CPU, but does not say where the bad one is

@@ -103,6 +103,11 @@ def test_the_switches_are_obeyed(here: dict[str, str]) -> None:
     assert building.parameters(here, ("89",)).architectures == ("89",)
 
 
+def test_a_number_of_jobs_that_is_none_is_a_reason_not_to_build(here: dict[str, str]) -> None:
+    with pytest.raises(CannotBuild, match="MAX_JOBS: got 'all', expected a number"):
+        building.parameters({**here, "MAX_JOBS": "all"})
+
+
 def test_no_flag_asks_for_fast_mathematics(here: dict[str, str]) -> None:
     chosen = building.parameters(here)
     flags = " ".join((*chosen.nvcc_flags, *chosen.compiler_flags))

@@ -35,6 +35,7 @@ def test_every_kernel_and_compute_capability_is_compiled(compiled: list[Resource
     assert {r.kernel.split(" ")[0] for r in compiled} == {
         *("state", "output", "query_gradient", "source_gradient"),
         *("tiled_output", "tiled_query_gradient", "tiled_source_gradient"),
+        *("loss", "tally", "finish", "scale"),
     }
 
 
@@ -42,3 +43,4 @@ def test_faults_are_told() -> None:
     bad = Resources("k", "C = 1", "float16", 80, registers=255, spills=8, shared=200_000, tensor_cores="none")
     assert len(bad.faults()) == 3
     assert not Resources("k", "C = 1", "float32", 90, 255, 0, 200_000, "none").faults()
+    assert not Resources("k", "C = 1", "float16", 90, 255, 0, 200_000, "no products").faults()

@@ -61,11 +61,12 @@ def test_the_interpreter_of_triton_is_never_chosen_unasked(monkeypatch: pytest.M
 
 
 def test_a_measured_row_comes_before_the_default_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = choices.Row("cuda", ("aten",), max_channels=36, max_tokens=20000)
+    row = choices.Row("cuda", ("aten",), max_channels=36, max_tokens=20000, dtypes=(GPU.dtype,))
     monkeypatch.setitem(choices.MEASURED, "linear_attention", (row,))
     assert choices.preference("linear_attention", GPU) == ("aten",)
     assert choices.preference("linear_attention", GPU._replace(channels=37))[0] == "triton"
     assert choices.preference("linear_attention", GPU._replace(tokens=20001))[0] == "triton"
+    assert choices.preference("linear_attention", GPU._replace(dtype=torch.float64))[0] == "triton"
     assert choices.preference("linear_attention", CPU)[0] == "aten"
     assert choices.preference("another", GPU)[0] == "triton"
 

@@ -42,6 +42,12 @@ FUSED = [
     for operator in OPERATORS.values()
     for backend in runnable(operator, torch.float32)
 ]
+FUSED_HALF = [
+    pytest.param(operator, backend, dtype, id=f"{operator.name}-{backend}-{dtype}".replace("torch.", ""))
+    for operator in OPERATORS.values()
+    for dtype in (torch.bfloat16, torch.float16)
+    for backend in runnable(operator, dtype)
+]
 FUSED_SAMPLES = [
     pytest.param(operator, backend, sample, id=f"{operator.name}-{backend}-{sample}".replace(" ", "_"))
     for operator in OPERATORS.values()
@@ -278,14 +284,11 @@ def test_every_run_gives_the_same_bits(operator: Operator, backend: str, sample:
     assert_same_bits(first, second)
 
 
-@pytest.mark.parametrize(("operator", "backend"), FUSED)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("operator", "backend", "dtype"), FUSED_HALF)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_under_autocast_computes_as_with_inputs_cast_at_the_door(
     operator: Operator, backend: str, dtype: torch.dtype, compiled: bool
 ) -> None:
-    if backend not in runnable(operator, dtype):
-        backend = "aten"
     arguments, gradients = first_sample(operator)
     function = both(operator.function)[compiled]
     inside = dtype if operator.casts else torch.float32

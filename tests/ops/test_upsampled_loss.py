@@ -110,6 +110,14 @@ def test_a_label_that_is_no_class_is_named_with_its_position_on_a_cpu(label: int
         gradient_of(torch.zeros(2, 5, 2, 2), target, LOSSES["classes"], "aten")
 
 
+@pytest.mark.parametrize("backend", ["reference", "aten"])
+def test_without_an_ignored_value_the_one_of_torch_is_no_class_either(backend: str) -> None:
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    target[0, 3, 6] = -100
+    with pytest.raises(ValueError, match="target holds -100 at image 0, row 3, column 6"):
+        gradient_of(torch.zeros(1, 5, 2, 2), target, Loss("cross_entropy"), backend)
+
+
 @pytest.mark.skipif("triton" not in FUSED, reason="the CPU raises, so only a kernel shows what a GPU does")
 @pytest.mark.parametrize("label", [5, -1, 2**40])
 def test_a_label_that_is_no_class_makes_the_loss_nan_in_a_kernel(label: int) -> None:
