@@ -23,7 +23,9 @@ def cases(plan: Plan) -> Iterator[OperatorCase]:
         for scale in plan.scales:
             for dtype in plan.dtypes:
                 for direction in plan.directions:
-                    yield exchange(data, scale, plan.tasks, dtype, direction, plan)
+                    yield exchange(data, scale, len(data.tasks), dtype, direction, plan)
+    for scale in plan.scales[:-1]:
+        yield across_scales(plan.datasets[0], scale, plan)
     for tasks in plan.task_sweep:
         yield exchange(plan.datasets[0], 0, tasks, plan.sweep_dtype, "both", plan, sweep=True)
     for tokens in plan.token_sweep:
@@ -47,8 +49,22 @@ def exchange(
         values = {"q": maps(True), "k": maps(True), "v": maps(False)}
         return Arguments(values, ("q", "k", "v"), maps(False))
 
-    sizes = {"tokens": tokens, "channels": channels, "tasks": tasks, "leading": data.batch * pairs}
+    sizes = {"tokens": tokens, "keys": tokens, "channels": channels, "tasks": tasks, "leading": data.batch * pairs}
     return _case(shape, dtype, direction, plan, sizes, draw, plan.modes(sweep))
+
+
+def across_scales(data: Dataset, scale: int, plan: Plan) -> OperatorCase:
+    """A map (B, C, H, W) of one task gathers from the next coarser one."""
+    channels, dtype = CHANNELS[scale], plan.dtypes[0]
+    tokens, keys = tokens_per_scale(data)[scale : scale + 2]
+
+    def draw(generator: Generator) -> Arguments:
+        lengths = (tokens, keys, keys, tokens)
+        q, k, v, gradient = (normal((data.batch, channels, n), dtype, generator).mT for n in lengths)
+        return Arguments({"q": softplus(q), "k": softplus(k), "v": v}, ("q", "k", "v"), [gradient])
+
+    sizes = {"tokens": tokens, "keys": keys, "channels": channels, "leading": data.batch}
+    return _case(f"{data.name}-scale{scale}-from-coarser", dtype, "both", plan, sizes, draw, plan.modes())
 
 
 def stacked(shape: str, leading: int, tokens: int, channels: int, plan: Plan) -> OperatorCase:
@@ -59,14 +75,14 @@ def stacked(shape: str, leading: int, tokens: int, channels: int, plan: Plan) ->
         q, k, v, gradient = (normal((leading, tokens, channels), dtype, generator) for _ in range(4))
         return Arguments({"q": softplus(q), "k": softplus(k), "v": v}, ("q", "k", "v"), [gradient])
 
-    sizes = {"tokens": tokens, "channels": channels, "leading": leading}
+    sizes = {"tokens": tokens, "keys": tokens, "channels": channels, "leading": leading}
     return _case(shape, dtype, "both", plan, sizes, draw, plan.modes(sweep=True))
 
 
 def _case(
     shape: str, dtype: str, direction: str, plan: Plan, sizes: dict[str, int], draw: Any, modes: tuple[str, ...]
 ) -> OperatorCase:
-    leading, tokens, channels = sizes["leading"], sizes["tokens"], sizes["channels"]
+    leading, tokens, keys, channels = (sizes[name] for name in ("leading", "tokens", "keys", "channels"))
     return OperatorCase(
         operator=NAME,
         shape=shape,
@@ -76,7 +92,7 @@ def _case(
         sizes=sizes,
         draw=draw,
         reference=entrywise,
-        least_cost=cost(leading, tokens, tokens, channels, channels, DTYPES[dtype].itemsize, direction),
+        least_cost=cost(leading, tokens, keys, channels, channels, DTYPES[dtype].itemsize, direction),
         call=Call(plan.device, DTYPES[dtype], channels, leading * tokens),
         modes=modes,
     )

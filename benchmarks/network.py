@@ -28,7 +28,7 @@ SMALL = (96, 128)
 
 
 def cases(plan: Plan) -> Iterator["NetworkCase"]:
-    """Training step and inference on NYUD images, four tasks, and the step with two tasks."""
+    """Training step and inference on NYUD images; the step with two tasks, and on PASCAL images."""
     dtype = plan.dtypes[0]
     data = nyud(plan.datasets[0].batch)
     yield NetworkCase.of(data, dtype, "both", plan)
@@ -37,6 +37,7 @@ def cases(plan: Plan) -> Iterator["NetworkCase"]:
     yield NetworkCase.of(data, dtype, "forward", plan)
     two = data._replace(tasks={task: data.tasks[task] for task in ("semseg", "depth")})
     yield NetworkCase.of(two, dtype, "both", plan)
+    yield NetworkCase.of(plan.datasets[-1], dtype, "both", plan)
     if plan.device == "cuda":
         yield NetworkCase.of(data, "fp32", "both", plan)
 

@@ -131,12 +131,18 @@ def run_case(case: Case, conditions: Conditions, report: Report) -> Record:
         for name, (contender, execution) in ready.items():
             try:
                 with use_backend(contender.backend):
-                    record["providers"][name] |= quantities(case, contender, execution, sets[0])
+                    measured = quantities(case, contender, execution, sets[0])
                     calls[name] = [execution.call(inputs) for inputs in sets]
+                record["providers"][name] |= measured
             except Exception as error:  # such as too little memory
                 record["providers"][name]["check"] = failed(error)
                 report(f"    {name}: NO NUMBERS: {error}")
-        for name, timing in timed(ready, calls, conditions).items():
+        try:
+            timings = timed(ready, calls, conditions)
+        except Exception as error:  # it may be anybody's, so nobody has a time
+            timings = {}
+            report(f"    NO TIMES: {error}")
+        for name, timing in timings.items():
             record["providers"][name]["time"] = timing
             report(f"    {name}: {timing['median'] * 1e3:.4g} ms, noise {timing['noise']:.1%}")
     return record

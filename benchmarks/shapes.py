@@ -45,7 +45,6 @@ class Plan:
     device: str
     datasets: tuple[Dataset, ...]
     scales: tuple[int, ...]
-    tasks: int
     dtypes: tuple[str, ...]
     directions: tuple[str, ...]
     task_sweep: tuple[int, ...]
@@ -89,7 +88,6 @@ def plan(name: str, device: str, minutes: float | None = None) -> Plan:
         device=device,
         datasets=datasets[:1] if quick else datasets,
         scales=(0, 3) if quick else (0, 1, 2, 3),
-        tasks=4,
         dtypes=("bf16",) if gpu and quick else ("bf16", "fp32") if gpu else ("fp32",),
         directions=("both",) if quick else ("forward", "backward", "both"),
         task_sweep=(2, 3, 4, 5),

@@ -26,7 +26,7 @@ def cases(plan: Plan) -> Iterator[OperatorCase]:
 
 def case(data: Dataset, scale: int, dtype: str, direction: str, plan: Plan) -> OperatorCase:
     """A contiguous map with the queries, then the keys, of every pair side by side in its channels."""
-    stride, channels = 4 * 2**scale, 2 * (plan.tasks - 1) * CHANNELS[scale]
+    stride, channels = 4 * 2**scale, 2 * (len(data.tasks) - 1) * CHANNELS[scale]
     shape = (data.batch, channels, data.height // stride, data.width // stride)
     tokens = data.batch * tokens_per_scale(data)[scale]
 
@@ -35,11 +35,11 @@ def case(data: Dataset, scale: int, dtype: str, direction: str, plan: Plan) -> O
 
     return OperatorCase(
         operator=NAME,
-        shape=f"{data.name}-scale{scale}-tasks{plan.tasks}",
+        shape=f"{data.name}-scale{scale}-tasks{len(data.tasks)}",
         dtype=dtype,
         direction=direction,
         device=plan.device,
-        sizes={"tokens": tokens, "channels": channels, "tasks": plan.tasks},
+        sizes={"tokens": tokens, "channels": channels, "tasks": len(data.tasks)},
         draw=draw,
         reference=softplus,
         least_cost=cost(tokens * channels, DTYPES[dtype].itemsize, direction),

@@ -41,18 +41,19 @@ def case(data: Dataset, task: str, channels: int, dtype: str, direction: str, pl
         target = label(loss, channels, data, generator)
         return Arguments({"prediction": prediction, "target": target, "loss": loss}, ("prediction",), None)
 
-    tokens = data.batch * low[0] * low[1]
+    tokens, pixels = data.batch * low[0] * low[1], data.batch * data.height * data.width
+    coupled = loss.kind in ("cross_entropy", "unit_l1")
     return OperatorCase(
         operator=NAME,
         shape=f"{data.name}-{task}",
         dtype=dtype,
         direction=direction,
         device=plan.device,
-        sizes={"tokens": tokens, "channels": channels, "pixels": data.batch * data.height * data.width},
+        sizes={"tokens": tokens, "channels": channels, "pixels": pixels},
         draw=draw,
         reference=upsampled_loss,
         least_cost=cost(loss, channels, data, DTYPES[dtype].itemsize, direction),
-        call=Call(plan.device, DTYPES[dtype], channels, tokens),
+        call=Call(plan.device, DTYPES[dtype], channels if coupled else 1, pixels),
         modes=plan.modes(),
         channel_axis=1,
     )
