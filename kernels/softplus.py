@@ -72,7 +72,7 @@ def _slope(y):
 
 
 @triton.jit
-def _forward_kernel(x, y, sizes, from_x, to_y, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def softplus_kernel(x, y, sizes, from_x, to_y, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """y = softplus(x)."""
     source, mask = _tile(sizes, from_x, ROWS, COLUMNS)
     sink, _ = _tile(sizes, to_y, ROWS, COLUMNS)
@@ -81,7 +81,7 @@ def _forward_kernel(x, y, sizes, from_x, to_y, ROWS: tl.constexpr, COLUMNS: tl.c
 
 
 @triton.jit
-def _backward_kernel(grad, y, dx, sizes, from_grad, from_y, to_dx, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def softplus_gradient_kernel(grad, y, dx, sizes, from_grad, from_y, to_dx, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """dx = grad · (1 − e^(−y))."""
     source, mask = _tile(sizes, from_grad, ROWS, COLUMNS)
     kept, _ = _tile(sizes, from_y, ROWS, COLUMNS)
@@ -144,12 +144,12 @@ def _run(kernel: Any, tensors: dict[str, Tensor], strides: Sequence[str]) -> Non
 def forward(x: Tensor) -> Tensor:
     """log(1 + e^x), laid out as x."""
     y = torch.empty_like(x)
-    _run(_forward_kernel, {"x": x, "y": y}, ("from_x", "to_y"))
+    _run(softplus_kernel, {"x": x, "y": y}, ("from_x", "to_y"))
     return y
 
 
 def backward(grad: Tensor, y: Tensor) -> Tensor:
     """grad · (1 − e^(−y)), laid out as y."""
     dx = torch.empty_like(y)
-    _run(_backward_kernel, {"grad": grad, "y": y, "dx": dx}, ("from_grad", "from_y", "to_dx"))
+    _run(softplus_gradient_kernel, {"grad": grad, "y": y, "dx": dx}, ("from_grad", "from_y", "to_dx"))
     return dx
