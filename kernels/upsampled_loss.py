@@ -26,18 +26,14 @@ class _Shape(NamedTuple):
     warps: int
 
 
-# Chosen by registers (docs/resources.md); not yet measured on a GPU.
-_MAPS = _Shape(32, 2)
-"""For 16 maps side by side."""
-_CHANNELS = {
-    16: _Shape(64, 4),
+# By columns. Chosen by registers (docs/resources.md); not yet measured on a GPU.
+_SHAPES = {
+    16: _Shape(32, 2),
     32: _Shape(64, 4),
     64: _Shape(32, 8),
     128: _Shape(16, 8),
     256: _Shape(16, 8),
-    512: _Shape(16, 16),
 }
-"""For the channels of a pixel, by the power of two that holds them. The last one spills registers."""
 
 _CELLS = 16
 """Cells along x that a tile of weights holds, the least of a matrix product: two of them beside those of the tile."""
@@ -89,7 +85,7 @@ def forward(
     pixels = labels.shape[-2:]
     coupled = kind in ("cross_entropy", "unit_l1")
     columns = max(16, triton.next_power_of_2(channels)) if coupled else 16
-    shape = _CHANNELS[columns] if coupled else _MAPS
+    shape = _SHAPES[columns]
     groups = batch if coupled else -(-batch * channels // columns)
     tile = _tile(groups, tuple(cells), tuple(pixels), shape.pixels, needs_gradient)
     tiles = [-(-cells[0] // tile.height), -(-cells[1] // tile.width)]
@@ -138,6 +134,8 @@ def forward(
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         },
         num_warps=shape.warps,
+        # All that there are: the assembler would rather spill a few than have one program less at a time.
+        maxnreg=min(255, 65536 // (32 * shape.warps)),
     )
     loss, divisor = torch.empty((), device=device), torch.empty((), device=device)
     terms = channels if kind == "unit_l1" else 1

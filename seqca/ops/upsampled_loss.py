@@ -14,7 +14,7 @@ from .samples import upsampled_loss_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-MAX_COUPLED_CHANNELS = 512
+MAX_COUPLED_CHANNELS = 256
 """Channels of one pixel that Triton's kernel holds at once where the loss needs all of them together."""
 
 
