@@ -35,7 +35,14 @@ def selftest(arguments: Sequence[str]) -> int:
 def device_of(arguments: Sequence[str]) -> str | None:
     parser = argparse.ArgumentParser(prog=f"seqca {arguments[0]}", description=COMMANDS[arguments[0]][0])
     parser.add_argument("--device", help="cpu or cuda; by default cuda where there is a GPU")
-    return parser.parse_args(arguments[1:]).device
+    device: str | None = parser.parse_args(arguments[1:]).device
+
+    from seqca.ops.device import checked_device
+
+    try:
+        return checked_device(device)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 # name: (what it does, the function that does it, given the whole command line)

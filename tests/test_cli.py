@@ -59,3 +59,10 @@ def test_explain_loads_neither_lightning_nor_torchmetrics():
 def test_the_status_of_selftest_says_whether_every_operator_is_right(monkeypatch, right, status):
     monkeypatch.setattr("seqca.selftest", lambda device: right)
     assert main(["selftest"]) == status
+
+
+def test_a_device_that_is_not_there_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["explain", "--device", "abacus"])
+    assert stopped.value.code == 2
+    assert "got 'abacus'" in capsys.readouterr().err

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     images, problems = find_images(options.images, options.out)
-    if any(path.absolute().parent == options.out.absolute() for path in images):
+    folders = [*options.images, *(path.parent for path in images)]
+    if any(folder.absolute() == options.out.absolute() for folder in folders):
         parser.error(f"--out must be another folder than that of the pictures, got {options.out}")
     for name in options.imports:
         try:

@@ -121,9 +121,10 @@ def test_a_device_or_module_that_is_not_there_is_wrong_usage(ckpt, tmp_path, cap
 def test_the_folder_of_the_pictures_is_refused_as_the_folder_to_write_to(ckpt, tmp_path, capsys):
     path = picture(tmp_path / "room.png")
     before = path.read_bytes()
-    with pytest.raises(SystemExit) as stopped:
-        main(["--ckpt", ckpt, "--images", str(path), "--out", str(tmp_path)])
-    assert stopped.value.code == 2
+    for images in (path, tmp_path):
+        with pytest.raises(SystemExit) as stopped:
+            main(["--ckpt", ckpt, "--images", str(images), "--out", str(tmp_path)])
+        assert stopped.value.code == 2
     assert path.read_bytes() == before
 
 
