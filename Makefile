@@ -10,7 +10,7 @@ OLDEST := .venv-oldest/.ready
 .PHONY: help demo test test-compiled test-oldest lint clean
 
 help:
-	@echo "make demo    train the network for about 8 minutes on rendered rooms and show what it predicts"
+	@echo "make demo    train the network on rendered rooms and show what it predicts, 10 to 15 minutes"
 	@echo "make test    check the style and run all tests, about 15 minutes"
 	@echo "make lint    check the style"
 	@echo "make test-oldest    run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
@@ -18,7 +18,7 @@ help:
 	@echo "make clean   remove what these commands made"
 
 demo: $(TRAIN)
-	@echo "Training on rendered rooms, then scoring on rooms it has not seen: about 8 minutes on two cores"
+	@echo "Training on rendered rooms, then scoring on rooms it has not seen: 10 to 15 minutes on two cores"
 	$(BIN)/python -m seqca.training.demo --config configs/demo.yaml
 
 test: lint

@@ -123,15 +123,16 @@ def list_command(options: argparse.Namespace) -> int:
 
 def compare_command(options: argparse.Namespace) -> int:
     """Compares two files, or a revision with this one."""
-    if options.after:
-        return compare_files(Path(options.before), Path(options.after))
     passed_on = [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
-    passed_on += ["--device", options.device]
     passed_on += [] if options.minutes is None else ["--minutes", str(options.minutes)]
     for name in ("op", "shape", "dtype", "direction", "provider"):
         for value in getattr(options, name):
             passed_on += [f"--{name}", value]
-    return compare_revision(options.before, passed_on)
+    if options.after is None:
+        return compare_revision(options.before, ["--device", options.device, *passed_on])
+    if passed_on:
+        raise ResultsError(f"{' '.join(passed_on)}: two result files are compared whole; this narrows a measurement")
+    return compare_files(Path(options.before), Path(options.after))
 
 
 def report_command(options: argparse.Namespace) -> int:

@@ -23,8 +23,6 @@ from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
 from .upsampled_loss import label
 
 NAME = "network"
-SMALL = (96, 128)
-"""Height and width of the image on which providers in float32 are checked against float64."""
 
 
 def cases(plan: Plan) -> Iterator["NetworkCase"]:
@@ -86,18 +84,23 @@ class NetworkCase(Case):
 
     def inputs(self, generator: Generator) -> Inputs:
         """Random images and labels."""
-        return self._inputs(self._net(), self.data, generator, torch.float32)
+        data, net = self.data, self._net()
+        images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, device=self.device)
+        arguments: dict[str, Any] = {"images": images}
+        if self.direction == "forward":
+            return Inputs(arguments, [], None)
+        arguments["targets"] = {
+            task: label(loss, channels, data, generator)
+            for task, channels in data.tasks.items()
+            if isinstance(loss := get_task(task).loss, Loss)
+        }
+        return Inputs(arguments, list(net.parameters()), None)
 
     def truth(self, contender: Contender, generator: Generator) -> Truth:
-        """The reference in the case's dtype and in a higher precision.
-
-        In half precision at the full size, against float32; in float32 on small images, against float64, in which
-        the full size would take too long.
-        """
-        net, data, higher = self._net(), self.data, torch.float32
-        if self.dtype == "fp32":
-            data, higher = data._replace(batch=2, height=SMALL[0], width=SMALL[1]), torch.float64
-        inputs = self._inputs(net, data, generator, torch.float32)
+        """The reference in the case's dtype, and in a higher precision: float64, or float32 for half precision."""
+        net = self._net()
+        higher = torch.float64 if self.dtype == "fp32" else torch.float32
+        inputs = self.inputs(generator)
         twin = SequentialCrossAttentionNet(self.data.tasks, drop_path=0.0).to(self.device, higher).train(net.training)
         twin.load_state_dict(net.state_dict())
         arguments = {**inputs.arguments, "images": inputs.arguments["images"].to(higher)}
@@ -119,11 +122,10 @@ class NetworkCase(Case):
 
     def _refusal(self, backend: str) -> str | None:
         """Why a backend takes no part, or None."""
-        shapes = list(zip(CHANNELS, tokens_per_scale(self.data), strict=True))
         chosen = set()
         for operator in OPERATORS.values():
-            for channels, tokens in shapes:
-                call = Call(self.device, DTYPES[self.dtype], channels, self.data.batch * tokens)
+            for shape in operator.network_shapes:
+                call = Call(self.device, DTYPES[self.dtype], shape.channels, self.data.batch * shape.tokens)
                 if (reason := backend_refusal(operator.name, backend, call)) is not None:
                     return f"{operator.name}: {reason}"
                 chosen.add(resolve(operator, call))
@@ -146,18 +148,6 @@ class NetworkCase(Case):
                 return criterion(net(images), targets).total
 
         return infer if self.direction == "forward" else step
-
-    def _inputs(self, net: nn.Module, data: Dataset, generator: Generator, dtype: torch.dtype) -> Inputs:
-        images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, device=self.device)
-        arguments: dict[str, Any] = {"images": images.to(dtype)}
-        if self.direction == "forward":
-            return Inputs(arguments, [], None)
-        arguments["targets"] = {
-            task: label(loss, channels, data, generator)
-            for task, channels in data.tasks.items()
-            if isinstance(loss := get_task(task).loss, Loss)
-        }
-        return Inputs(arguments, list(net.parameters()), None)
 
     def _grouped(self, results: list[Tensor]) -> list[Tensor]:
         """Predictions; or the loss, and the gradients of each part of the network in one vector."""

@@ -29,8 +29,10 @@ def draw(results: dict[str, Results], folder: Path) -> Iterator[Path]:
             figure.tight_layout()
             path = folder / f"{stem}-{name}.png"
             # Without the version of matplotlib in it, the same result gives the same file.
-            figure.savefig(path, dpi=90, metadata={"Software": None})
+            part = path.with_name(f"{path.name}.part")
+            figure.savefig(part, format="png", dpi=90, metadata={"Software": None})
             plt.close(figure)
+            part.replace(path)
             yield path
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .environment import ROOT
-from .results import ResultsError, load
+from .results import ResultsError, load, write
 from .tables import (
     Results,
     absences,
@@ -51,7 +51,7 @@ def write_report(files: Sequence[Path], root: Path = ROOT, check: bool = False) 
             print(f"{name} is not what python -m benchmarks report writes")
             status = 1
         else:
-            page.write_text(new)
+            write(new, page)
             print(f"wrote {name}")
     if not check:
         from .plots import draw  # matplotlib is optional

@@ -35,10 +35,15 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def save(results: dict[str, Any], path: Path) -> None:
-    """Writes a result file under a temporary name and renames it, so that it is never half written."""
+    """Writes a result file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.part")
-    temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write(json.dumps(results, indent=1, ensure_ascii=False) + "\n", path)
+
+
+def write(text: str, path: Path) -> None:
+    """Writes a file under a temporary name and renames it, so that it is never half written."""
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(text)
     os.replace(temporary, path)
 
 

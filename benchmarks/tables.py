@@ -12,6 +12,7 @@ from .shapes import CHANNELS
 Results = dict[str, Any]
 NOTHING = "–"
 VERSIONS = ("driver", "clocks", "torch", "cuda", "triton", "python")
+"""What a table of conditions tells of the environment, where it is known."""
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -31,11 +32,7 @@ def conditions(results: Results) -> str:
     where, limits = results["environment"], results["limits"]
     rows = [
         ("device", device_name(results)),
-        *(
-            (key, str(where[key]))
-            for key in ("driver", "clocks", "torch", "cuda", "triton", "python")
-            if where.get(key)
-        ),
+        *((key, str(where[key])) for key in VERSIONS if where.get(key)),
         ("commit", f"{where['commit']}{' with changes' if where['dirty'] else ''}"),
         *((f"tree of {tree}/", str(digest or "none")) for tree, digest in where["trees"].items()),
         ("TF32", ", ".join(f"{what}: {'on' if on else 'off'}" for what, on in where["tf32"].items())),

@@ -62,9 +62,10 @@ def record() -> Iterator[list[Launch]]:
 def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, arguments: dict[str, Any], **options: int) -> None:
     """Start `kernel` on the current stream of `device`, or hand it to `record`.
 
-    Multiplications and additions are fused, whatever the default of the Triton version.
+    Multiplications and additions are fused, whatever the default of the Triton version. A thread may have as many
+    registers as the architecture allows, since the assembler, left to itself, spills some to fit in one program more.
     """
-    options = {"enable_fp_fusion": True, **options}
+    options = {"enable_fp_fusion": True, "maxnreg": 255, **options}
     launches = _recorder.get()
     if launches is not None:
         launches.append(Launch(kernel, grid, arguments, options))

@@ -56,7 +56,12 @@ class Shape(NamedTuple):
 SHAPES: dict[tuple[int, int], Shape] = {
     (16, 2): Shape(*(Blocks(64, 16, 16, 4, 3),) * 4),
     (32, 2): Shape(Blocks(128, 32, 32, 4, 3), *(Blocks(64, 32, 32, 4, 3),) * 3),
-    (64, 2): Shape(*(Blocks(64, 64, 64, 4, 3),) * 4),
+    (64, 2): Shape(
+        state=Blocks(64, 64, 64, 4, 3),
+        output=Blocks(64, 64, 64, 4, 3),
+        query_gradient=Blocks(64, 64, 64, 8, 3),
+        source_gradient=Blocks(64, 64, 64, 4, 3),
+    ),
     (128, 2): Shape(
         state=Blocks(64, 128, 128, 8, 3),
         output=Blocks(64, 128, 128, 8, 3),

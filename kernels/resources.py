@@ -72,17 +72,30 @@ class Case:
 
 
 def linear_attention_case(channels: int, dtype: torch.dtype, layout: str) -> Case:
-    """Forward and backward on 96 maps: `layout` channels-last or contiguous, or a list of maps of three sizes."""
+    """Forward and backward on 96 maps.
 
-    def maps(tokens: int) -> Tensor:
-        if layout == "contiguous":
-            return torch.empty(8, 12, channels, tokens, dtype=dtype, device="meta").mT
-        return torch.empty(8, 12, tokens, channels, dtype=dtype, device="meta")
+    `layout`: one tensor, channels-last or contiguous; or lists as the network makes them, of slices of the channels of
+    contiguous maps: pairs, those of four tasks, or scales, where entries differ in tokens.
+    """
+
+    def maps(which: slice, of: int) -> list[Tensor]:
+        """Which of the maps that stand side by side in the channels of each task's."""
+        found = []
+        for task in range(4):
+            tokens = TOKENS[channels] // (4**task if layout == "scales" else 1)
+            joint = torch.empty(8, of * channels, tokens, dtype=dtype, device="meta")
+            found += [x.mT for x in joint.split(channels, 1)[which]]
+        return found
 
     def run() -> None:
-        tokens = TOKENS[channels]
-        sizes = [tokens, tokens // 4, tokens // 16] * 3 if layout == "list" else [tokens]
-        q, k, v, grad = ([maps(size) for size in sizes] for _ in range(4))
+        if layout in ("pairs", "scales"):
+            q, k, v = maps(slice(3), 6), maps(slice(3, 6), 6), maps(slice(3), 3)
+            grad = maps(slice(1, 6, 2), 6)  # of the concatenation with the targets' own maps
+        else:
+            shape = (8, 12, TOKENS[channels], channels)
+            q, k, v, grad = ([torch.empty(shape, dtype=dtype, device="meta")] for _ in range(4))
+            if layout == "contiguous":
+                q, k, v, grad = ([x.reshape(8, 12, channels, -1).mT] for (x,) in (q, k, v, grad))
         _, states = linear_attention.forward(q, k, v, 1e-12)
         linear_attention.backward(grad, q, k, v, states, 1e-12)
 
@@ -125,8 +138,9 @@ def all_cases() -> Iterator[tuple[Case, int]]:
         for channels in TOKENS:
             for dtype in (torch.bfloat16, torch.float16, torch.float32):
                 yield linear_attention_case(channels, dtype, "channels-last"), arch
+                yield linear_attention_case(channels, dtype, "pairs"), arch
             yield linear_attention_case(channels, torch.bfloat16, "contiguous"), arch
-        yield linear_attention_case(36, torch.bfloat16, "list"), arch
+            yield linear_attention_case(channels, torch.bfloat16, "scales"), arch
         for dtype in (torch.bfloat16, torch.float16, torch.float32):
             for classes in CLASSES:
                 yield upsampled_loss_case("cross_entropy", classes, dtype), arch
@@ -142,7 +156,10 @@ def quick_cases() -> Iterator[tuple[Case, int]]:
     bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
     for arch in SHARED_LIMIT:
         yield linear_attention_case(36, bf16, "channels-last"), arch
-    yield linear_attention_case(36, bf16, "list"), 90
+    for dtype in (bf16, fp16, fp32):
+        yield linear_attention_case(36, dtype, "pairs"), 90
+    yield linear_attention_case(36, bf16, "scales"), 100
+    yield linear_attention_case(288, bf16, "pairs"), 80
     yield linear_attention_case(18, fp16, "contiguous"), 90
     yield linear_attention_case(36, fp32, "contiguous"), 90
     yield linear_attention_case(60, fp16, "channels-last"), 80

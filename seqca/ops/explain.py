@@ -1,6 +1,5 @@
 """Which backend each operator would use, and why not the others."""
 
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -25,11 +24,17 @@ class Explanation(tuple[Choice, ...]):
     """Choices, printed as text; calls of an operator that end alike are told together."""
 
     def __repr__(self) -> str:
+        ends: dict[tuple[str, str | None, tuple[tuple[str, str], ...]], list[Call]] = {}
+        for choice in self:
+            ends.setdefault((choice.operator, choice.backend, tuple(choice.others.items())), []).append(choice.call)
         lines = []
-        for (operator, backend, others), alike in groupby(self, lambda c: (c.operator, c.backend, c.others)):
+        for (operator, backend, others), calls in ends.items():
             lines.append(f"{operator}: {backend or 'raises'}")
-            lines += [f"    for {choice.call}" for choice in alike]
-            lines += [f"    not {name}: {reason}" for name, reason in others.items()]
+            tokens: dict[Call, list[str]] = {}
+            for call in calls:
+                tokens.setdefault(call._replace(tokens=0), []).append(str(call.tokens))
+            lines += [f"    for {call.kind}, {', '.join(numbers)} tokens" for call, numbers in tokens.items()]
+            lines += [f"    not {name}: {reason}" for name, reason in others]
         return "\n".join(lines)
 
 
@@ -47,7 +52,8 @@ def explain(
         dtype: of the token tensors, after autocast; for losses of the prediction.
         operator: the only one to explain; by default all.
         shape: (channels, tokens) of a call, tokens over leading indices and entries of lists, for losses (classes,
-            pixels of the label), for softplus (1, elements); by default those of the network on one image of 480×640.
+            pixels of the label), for softplus (1, elements); by default those of the network on one image of 480×640
+            with four tasks.
 
     Returns:
         One `Choice` per operator and shape; its text is made for reading: `print(seqca.explain())`.

@@ -11,7 +11,7 @@ from seqca import reference
 from .autocast import to_autocast_dtype
 from .cuda.linear_attention import limit as cuda_limit
 from .dispatch import resolve
-from .operator import Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
+from .operator import NETWORK_SCALES, Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
 from .samples import linear_attention_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -40,9 +40,10 @@ def linear_attention(
     S q_m / max(z·q_m, eps). The feature maps of q and k are applied by the caller (Kim, Choi, Min, ICIP 2022,
     section 2.2).
 
-    Lists compute several attentions, say of several tasks or scales, in one operator call; no entry is copied
-    or stacked. Numbers of tokens and leading dimensions may differ between entries; D, E, dtype and device
-    may not. A tensor may stand in several entries.
+    Lists compute several attentions, say of several tasks or scales, in one operator call; entries are not stacked.
+    Numbers of tokens and leading dimensions may differ between entries; D, E, dtype and device may not. A tensor may
+    stand in several entries. No entry is copied, with one exception: `aten` copies tensors whose leading dimensions
+    no view merges into one.
 
     Only the arguments and one (E + 1) × D state per leading index are kept for backward. Sums are float32 for
     half precision, float64 for float64. On the backend `reference` this is `seqca.reference.linear_attention`.
@@ -194,6 +195,10 @@ OPERATOR = register(
         },
         samples=linear_attention_samples,
         describe=_call,
-        network_shapes=(Shape(36, 19200), Shape(72, 4800), Shape(144, 1200), Shape(288, 300)),
+        # Twelve pairs of tasks at each scale; one task at each scale but the last, from a coarser one.
+        network_shapes=(
+            *(Shape(channels, 12 * tokens) for channels, tokens in NETWORK_SCALES),
+            *(Shape(channels, tokens) for channels, tokens in NETWORK_SCALES[:-1]),
+        ),
     )
 )

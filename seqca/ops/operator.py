@@ -25,9 +25,13 @@ class Call(NamedTuple):
     tokens: int
     """All tokens for which the call computes something, over leading indices and entries of lists."""
 
+    @property
+    def kind(self) -> str:
+        """All but the tokens, in words."""
+        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {self.channels} channels"
+
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.device}, {dtype}, {self.channels} channels, {self.tokens} tokens"
+        return f"{self.kind}, {self.tokens} tokens"
 
 
 class Shape(NamedTuple):
@@ -35,6 +39,10 @@ class Shape(NamedTuple):
 
     channels: int
     tokens: int
+
+
+NETWORK_SCALES = ((36, 19200), (72, 4800), (144, 1200), (288, 300))
+"""Channels and tokens of a task's map at each scale of the network, for an image of 480×640."""
 
 
 def no_limit(call: Call) -> str | None:
@@ -69,7 +77,7 @@ class Operator:
     describe: Callable[..., Call]
     """What the choice of a backend looks at, given the arguments of the public function as the door has cast them."""
     network_shapes: tuple[Shape, ...]
-    """Of the network's calls on one image of 480×640, for `explain`."""
+    """Of the network's calls on one image of 480×640 with four tasks (40 classes, depth, normals, edge)."""
     casts: bool = True
     """Whether the door casts under autocast. Losses and softplus, which torch keeps out of half precision, do not."""
     channel_axis: int = -1

@@ -8,7 +8,7 @@ from torch import Tensor
 from seqca import reference
 
 from .dispatch import resolve
-from .operator import Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
+from .operator import NETWORK_SCALES, Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
 from .samples import softplus_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -89,7 +89,15 @@ OPERATOR = register(
         backends={"aten": Backend("seqca.ops.aten.softplus"), "triton": Backend("seqca.kernels.softplus")},
         samples=softplus_samples,
         describe=_call,
-        network_shapes=tuple(Shape(1, c * n) for c, n in ((36, 19200), (72, 4800), (144, 1200), (288, 300))),
+        # The queries and keys of a task's map in its three pairs; those of a task's map and of the coarser ones.
+        network_shapes=(
+            *(Shape(1, 6 * channels * tokens) for channels, tokens in NETWORK_SCALES),
+            *(
+                Shape(1, channels * tokens)
+                for k, (channels, _) in enumerate(NETWORK_SCALES[:-1])
+                for _, tokens in NETWORK_SCALES[k:]
+            ),
+        ),
         casts=False,
         channel_axis=1,
     )

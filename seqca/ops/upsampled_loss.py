@@ -137,7 +137,8 @@ OPERATOR = register(
         },
         samples=upsampled_loss_samples,
         describe=_call,
-        network_shapes=(Shape(40, 480 * 640),),
+        # Classes; normals; depth and edge.
+        network_shapes=tuple(Shape(channels, 480 * 640) for channels in (40, 3, 1)),
         casts=False,
         channel_axis=1,
     )

@@ -102,6 +102,14 @@ def test_results_without_a_common_case_cannot_be_compared(tmp_path: Path, capsys
     assert "no case in common" in capsys.readouterr().err
 
 
+def test_two_files_are_compared_whole_so_options_of_a_measurement_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(measured(reference=1.0), tmp_path / "a.json")
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "a.json"), "--op", "softplus", "--quick"]) == 2
+    assert "--quick --op softplus: two result files are compared whole" in capsys.readouterr().err
+
+
 def test_runs_of_one_revision_that_differ_make_noise() -> None:
     one, other = measured(reference=1.0, fast=0.10), measured(reference=1.0, fast=0.12)
     time = merged(one, other)["cases"]["doubling/one/fp32/both"]["providers"]["fast"]["time"]

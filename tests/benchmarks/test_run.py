@@ -1,6 +1,10 @@
 """Runs: who gets numbers, what is written, and what happens after an interruption."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,17 @@ from torch import Tensor
 from benchmarks import run as run_module
 from benchmarks.cases import Choice, all_cases
 from benchmarks.linear_attention import stacked
+from benchmarks.network import NetworkCase
+from benchmarks.report import BLOCKS
 from benchmarks.results import ResultsError, new_results, resume
 from benchmarks.run import checked, input_sets, run_all, run_case
-from benchmarks.shapes import plan
+from benchmarks.shapes import nyud, plan
 from seqca import reference
+from seqca.ops.operator import OPERATORS
 
 from .fakes import DoublingCase, FakeTime, doubling
 
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = plan("quick", "cpu")
 
 
@@ -190,3 +198,32 @@ def test_names_of_cases_are_unique_in_every_set() -> None:
         for name in ("quick", "standard", "full"):
             cases = [case.name for case in all_cases(plan(name, device))]
             assert len(cases) == len(set(cases)) > 10
+
+
+def test_every_operator_has_cases_and_every_case_a_table() -> None:
+    measured = {case.operator for case in all_cases(plan("standard", "cpu"))}
+    assert OPERATORS.keys() < measured  # the network and the claim too
+    assert measured < BLOCKS.keys()
+
+
+def test_pytest_offers_the_cases_to_its_benchmark_fixture() -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks", "-k", "softplus and scale3 and aten"]
+    # Inside a worker of xdist the fixture would measure nothing.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"test_speed\[softplus/\S+-aten\] +\d", run.stdout), run.stdout
+
+
+def test_a_network_that_is_wrong_at_the_timed_size_alone_gets_no_number() -> None:
+    data = nyud(1)._replace(height=32, width=96, tasks={"semseg": 5, "depth": 1})
+    case = NetworkCase.of(data, "fp32", "forward", QUICK)
+    contender = next(contender for contender in case.contenders().contenders if contender.backend == "auto")
+
+    def wrong(images: Tensor) -> dict[str, Tensor]:
+        predictions = contender.function(images)
+        return {**predictions, "depth": predictions["depth"] * (1 + 1e-5 * (images.shape[-1] == 96))}
+
+    truth = case.truth(contender, torch.Generator().manual_seed(0))
+    assert checked(case, contender, truth)[0]["check"]["ok"]
+    assert not checked(case, replace(contender, function=wrong), truth)[0]["check"]["ok"]

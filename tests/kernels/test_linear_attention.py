@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from seqca import reference
 from seqca.ops.tolerance import Verdict, allowed, errors
+from tests.ops.layouts import channels_alike
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16) if DEVICE == "cuda" else (torch.float32, torch.float16)
@@ -60,18 +61,18 @@ def by_kernels(entries: list[Entry], eps: float) -> list[tuple[Tensor, ...]]:
     return list(zip(outputs, *backward(grad, q, k, v, states, eps), strict=True))
 
 
-def check(entries: list[Entry], eps: float = 1e-12, channels: bool = False) -> None:
-    """Outputs and gradients by the rule of `seqca.ops.tolerance`, and the layout that is promised.
-
-    The rule's mean error of a channel is asked for where there are enough tokens for it to be more than chance.
-    """
+def check(entries: list[Entry], eps: float = 1e-12) -> None:
+    """Outputs and gradients by the rule of `seqca.ops.tolerance`, and the layout that is promised."""
     for entry, results in zip(entries, by_kernels(entries, eps), strict=True):
         exact = by_reference(entry, torch.float64, eps)
         rough = by_reference(entry, entry[0].dtype, eps)
         for what, found, e, r in zip(("output", "dq", "dk", "dv"), results, exact, rough, strict=True):
             assert found.is_contiguous() and found.dtype == entry[0].dtype
             verdict = Verdict(what, errors(found, e), allowed(r, e, found.dtype))
-            assert verdict.ok if channels else verdict.found.largest <= verdict.bound.largest, str(verdict)
+            if channels_alike(e):
+                assert verdict.found.largest <= verdict.bound.largest, str(verdict)
+            else:
+                assert verdict.ok, str(verdict)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def check(entries: list[Entry], eps: float = 1e-12, channels: bool = False) -> N
     ],
 )
 def test_agrees_with_the_reference_for_channels_that_fill_no_tile(d: int, e: int, dtype: torch.dtype) -> None:
-    check([draw((2,), 63, 111, d, e, dtype)], channels=True)
+    check([draw((2,), 63, 111, d, e, dtype)])
 
 
 @pytest.mark.parametrize(("d", "e"), [(72, 65), (1, 1), (3, 33)])
@@ -103,7 +104,7 @@ def test_agrees_with_the_reference_for_any_number_of_tokens(queries: int, source
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 1, 2), (1, 1), (2, 2, 1, 2)])
 def test_takes_any_number_of_leading_dimensions(leading: tuple[int, ...]) -> None:
-    check([draw(leading, 9, 11, 6, 7)])
+    check([draw(leading, 30, 33, 14, 11, torch.float16)])
 
 
 def transposed(x: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def expanded(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("change", [transposed, leading_dimensions_swapped, misaligned_slice, every_other, expanded])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_inputs_may_have_any_strides(change: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
-    check([tuple(change(x) for x in draw((2, 3, 2), 20, 24, 8, 8, dtype))])
+    check([tuple(change(x) for x in draw((2, 3, 2), 40, 44, 14, 14, dtype))])
 
 
 def test_the_gradient_of_a_sum_has_no_strides() -> None:

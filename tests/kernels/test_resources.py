@@ -6,7 +6,15 @@ import subprocess
 import sys
 
 import pytest
-from seqca.kernels.resources import Resources
+import torch
+from seqca.kernels.launch import record
+from seqca.kernels.resources import SHARED_LIMIT, Resources
+
+from seqca import use_backend
+from seqca.ops.operator import OPERATORS, Operator
+from seqca.ops.verify import leaves, rounded
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +38,25 @@ def test_the_target_shape_uses_the_matrix_instructions_of_each_generation(compil
     assert used == {(80, "mma.sync"), (90, "wgmma"), (100, "tcgen05")}
 
 
-def test_every_kernel_and_compute_capability_is_compiled(compiled: list[Resources]) -> None:
-    assert {r.arch for r in compiled} == {80, 90, 100}
-    assert {r.kernel.split(" ")[0] for r in compiled} == {
-        *("state", "output", "query_gradient", "source_gradient"),
-        *("tiled_output", "tiled_query_gradient", "tiled_source_gradient"),
-        *("loss", "tally", "finish", "scale"),
-        *("softplus", "softplus_gradient"),
-    }
+def launched(operator: Operator) -> set[str]:
+    """The kernels that an operator launches, on all its samples, with few and with many channels."""
+    with record() as launches, use_backend("triton"):
+        for sampler in operator.samples.values():
+            for channels in (36, 144):
+                sample = rounded(sampler(16, channels, torch.Generator()), torch.float16, DEVICE)
+                outputs = leaves(operator.function(**sample.arguments))
+                sum(x.sum() for x in outputs).backward()
+    return {launch.kernel.fn.__name__.removesuffix("_kernel") for launch in launches}
+
+
+def test_every_kernel_that_an_operator_launches_is_compiled_and_no_other(compiled: list[Resources]) -> None:
+    kernels = [launched(operator) for operator in OPERATORS.values() if "triton" in operator.backends]
+    assert all(kernels)
+    assert {r.kernel.split(" ")[0] for r in compiled} == set().union(*kernels)
+
+
+def test_every_compute_capability_is_compiled_for(compiled: list[Resources]) -> None:
+    assert {r.arch for r in compiled} == set(SHARED_LIMIT) == {80, 90, 100}
 
 
 def test_faults_are_told() -> None:
