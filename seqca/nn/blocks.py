@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_map
+
 
 class BasicBlock(nn.Module):
     """relu(BN(conv3×3(relu(BN(conv3×3(x))))) + shortcut(x)) (He et al. 2016).
@@ -29,19 +31,31 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) → (B, out_channels, H, W)."""
+        check_map("x", x, self.conv1.in_channels)
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(residual + self.shortcut(x))
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales channels by sigmoid(W₂ relu(W₁ mean(x))) (Hu et al. 2018)."""
+    """Scales channels by sigmoid(W₂ relu(W₁ mean(x))) (Hu et al. 2018).
+
+    Args:
+        channels: C.
+        reduction: C over the number of hidden units, which is rounded down.
+
+    Raises:
+        ValueError: fewer channels than `reduction`, which leaves no hidden unit.
+    """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        if channels < reduction:
+            raise ValueError(f"channels: got {channels}, expected at least {reduction} (reduction)")
         self.squeeze = nn.Linear(channels, channels // reduction)
         self.excite = nn.Linear(channels // reduction, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
+        check_map("x", x, self.squeeze.in_features)
         scale = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
         return x * scale[:, :, None, None]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqca.ops import linear_attention, softplus
 
 from .blocks import BasicBlock
+from .checks import check_batch, check_features, check_map, checked_tasks
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -59,6 +60,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.query_hidden = ConvBN(channels, channels)
         self.query = ConvBN(channels, channels)
         self.key_hidden = ConvBN(channels, channels)
@@ -67,6 +69,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
         """Maps (B, C, H, W) and (B, C, H', W') of any two sizes → (B, C, H, W)."""
+        check_map("target", target, self.channels)
+        check_map("source", source, self.channels)
+        check_batch("source", source, target.shape[0])
         q = softplus(self.query(F.relu(self.query_hidden(target))))
         k = softplus(self.key(F.relu(self.key_hidden(source))))
         v = F.relu(self.value(source))
@@ -123,11 +128,14 @@ class CrossTaskAttention(nn.Module):
     Args:
         tasks: names, in order.
         channels: C of every map.
+
+    Raises:
+        ValueError: no task, or one twice.
     """
 
     def __init__(self, tasks: Sequence[str], channels: int) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
+        self.tasks, self.channels = checked_tasks(tasks), channels
         if len(self.tasks) > 1:
             others = len(self.tasks) - 1
             self.projections = nn.ModuleDict({task: PairProjections(channels, others) for task in self.tasks})
@@ -135,6 +143,7 @@ class CrossTaskAttention(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{task: (B, C, H, W)} → the same, tasks in order."""
+        check_features(features, self.tasks, self.channels)
         if len(self.tasks) == 1:
             return dict(features)
         maps = [features[task] for task in self.tasks]

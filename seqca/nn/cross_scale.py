@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from seqca.reference import scale_aggregation
 
+from .checks import check_scales
 from .cross_attention import ConvBN, CrossAttention
 
 
@@ -22,7 +23,7 @@ class CrossScaleAttention(nn.Module):
 
     def __init__(self, channels_per_scale: Sequence[int]) -> None:
         super().__init__()
-        channels = tuple(channels_per_scale)
+        self.channels = channels = tuple(channels_per_scale)
         self.attention = nn.ModuleList(CrossAttention(c) for c in channels[:-1])
         self.projections = nn.ModuleList(
             nn.ModuleList(ConvBN(coarser, c) for coarser in channels[k + 1 :]) for k, c in enumerate(channels[:-1])
@@ -30,6 +31,7 @@ class CrossScaleAttention(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
         """Maps (B, C_k, H_k, W_k), finest first → for each scale but the last, [A_kj for j = k+1 …] at its size."""
+        check_scales("features", features, self.channels)
         return [
             [
                 attention(features[k], project(source))
@@ -52,7 +54,7 @@ class FeatureAggregation(nn.Module):
 
     def __init__(self, channels_per_scale: Sequence[int], out_channels: int) -> None:
         super().__init__()
-        channels = tuple(channels_per_scale)
+        self.channels = channels = tuple(channels_per_scale)
         scales = len(channels)
         total = sum(2 * c * (scales - 1 - k) for k, c in enumerate(channels)) + channels[-1]
         self.conv = nn.Conv2d(total, total, 1)
@@ -61,7 +63,20 @@ class FeatureAggregation(nn.Module):
 
     def forward(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> Tensor:
         """Maps as they go into `CrossScaleAttention` and come out of it → (B, out_channels, H_0, W_0)."""
-        maps = [x for own, gathered in zip(features, attended, strict=False) for a in gathered for x in (own, a)]
+        self._check(features, attended)
+        maps = [x for own, gathered in zip(features[:-1], attended, strict=True) for a in gathered for x in (own, a)]
         maps.append(features[-1])
         y = scale_aggregation(maps, self.conv.weight, self.conv.bias)
         return self.prediction(F.relu(self.bn(y)))
+
+    def _check(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> None:
+        check_scales("features", features, self.channels)
+        counts = [len(gathered) for gathered in attended]
+        expected = list(range(len(features) - 1, 0, -1))
+        if counts != expected:
+            raise ValueError(f"attended: got {counts} maps by scale, expected {expected}")
+        for k, (own, gathered) in enumerate(zip(features[:-1], attended, strict=True)):
+            for i, x in enumerate(gathered):
+                if x.shape != own.shape:
+                    where, shapes = f"attended[{k}][{i}]", (tuple(x.shape), tuple(own.shape))
+                    raise ValueError(f"{where}: got shape {shapes[0]}, expected {shapes[1]} as of features[{k}]")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import BasicBlock, SqueezeExcitation
+from .checks import check_features, checked_tasks
 from .window_self_attention import WindowSelfAttention
 
 
@@ -18,12 +19,15 @@ class FeaturePropagation(nn.Module):
 
     Args:
         tasks: the M names, in order.
-        channels: C of every map; M·C is a multiple of 4.
+        channels: C of every map, at least 16; M·C is a multiple of 4.
+
+    Raises:
+        ValueError: no task, one twice, or channels that do not fit.
     """
 
     def __init__(self, tasks: Sequence[str], channels: int) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
+        self.tasks, self.channels = checked_tasks(tasks), channels
         count = len(self.tasks)
         self.attention = WindowSelfAttention(count * channels, depth=1, heads=4)
         self.reduction = BasicBlock(count * channels, channels, project=True)
@@ -31,6 +35,7 @@ class FeaturePropagation(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{task: (B, C, H, W)} → the same, tasks in order; resizing is the caller's."""
+        check_features(features, self.tasks, self.channels)
         joined = torch.cat([features[task] for task in self.tasks], 1)
         groups = (-1, len(self.tasks))
         weights = self.attention(joined).unflatten(1, groups).softmax(2)

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from seqca.reference import window_attention
 
+from .checks import check_map
+
 
 class WindowBlock(nn.Module):
     """x + drop_path(attention(LN(x))) inside windows, and nothing more: there is no MLP.
@@ -83,5 +85,6 @@ class WindowSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
+        check_map("x", x, self.embedding.in_channels)
         tokens = self.embedding_norm(self.embedding(x).permute(0, 2, 3, 1))
         return self.norm(self.blocks(tokens)).permute(0, 3, 1, 2)

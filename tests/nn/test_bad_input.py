@@ -1,0 +1,113 @@
+"""What does not fit is refused at the door of a block, in words that name it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqca.nn import (
+    BasicBlock,
+    CrossAttention,
+    CrossScaleAttention,
+    CrossTaskAttention,
+    FeatureAggregation,
+    FeaturePropagation,
+    SqueezeExcitation,
+    WindowSelfAttention,
+)
+
+TASKS = ("semseg", "depth")
+SCALES = (8, 16, 32)
+
+
+def maps(*channels: int, batch: int = 2) -> list[Tensor]:
+    """A map of 8 × 8 pixels at the finest scale, and so on."""
+    return [torch.zeros(batch, c, 8 >> k, 8 >> k) for k, c in enumerate(channels)]
+
+
+def gathered() -> list[list[Tensor]]:
+    """As from a cross-scale attention."""
+    first, second, _ = maps(*SCALES)
+    return [[first, first], [second]]
+
+
+MAP = torch.zeros(2, 16, 8, 8)
+WRONG_FORWARD: list[tuple[Callable[[], Any], tuple[Any, ...], type[Exception], str]] = [
+    (lambda: BasicBlock(16, 8), (MAP[:, :15],), ValueError, r"x: got shape \(2, 15, 8, 8\), expected \(B, 16, H, W\)"),
+    (lambda: SqueezeExcitation(16), (MAP[0],), ValueError, r"x: got shape \(16, 8, 8\), expected \(B, 16, H, W\)"),
+    (lambda: WindowSelfAttention(16, 1, 4), (MAP[..., :0],), ValueError, r"x: got shape .*, not empty"),
+    (lambda: WindowSelfAttention(16, 1, 4), (MAP.long(),), TypeError, "x: got torch.int64, expected a floating-point"),
+    (lambda: CrossAttention(16), ([], MAP), TypeError, "target: got list, expected a floating-point tensor"),
+    (lambda: CrossAttention(16), (MAP, MAP[:, :4]), ValueError, r"source: got shape \(2, 4, 8, 8\)"),
+    (lambda: CrossAttention(16), (MAP, MAP[:1]), ValueError, "source: got 1 images, expected 2"),
+    (lambda: CrossTaskAttention(TASKS, 16), ({"depth": MAP},), ValueError, r"features: got the tasks \['depth'\]"),
+    (lambda: CrossTaskAttention(TASKS[:1], 16), ({"depth": MAP},), ValueError, r"expected \['semseg'\]"),
+    (
+        lambda: CrossTaskAttention(TASKS, 16),
+        ({"semseg": MAP, "depth": MAP, "edge": MAP},),
+        ValueError,
+        r"features: got the tasks \['depth', 'edge', 'semseg'\]",
+    ),
+    (
+        lambda: CrossTaskAttention(TASKS, 16),
+        ({"semseg": MAP, "depth": MAP[..., :4]},),
+        ValueError,
+        r"features\['depth'\]: got shape \(2, 16, 8, 4\), expected \(2, 16, 8, 8\) as of 'semseg'",
+    ),
+    (
+        lambda: FeaturePropagation(TASKS, 16),
+        ({"semseg": MAP, "depth": MAP[:, :4]},),
+        ValueError,
+        r"features\['depth'\]: got shape \(2, 4, 8, 8\), expected \(B, 16, H, W\)",
+    ),
+    (lambda: CrossScaleAttention(SCALES), (maps(8, 16),), ValueError, "features: got 2 maps, expected 3"),
+    (lambda: CrossScaleAttention(SCALES), (maps(8, 16, 16),), ValueError, r"features\[2\]: got shape \(2, 16, 2, 2\)"),
+    (
+        lambda: CrossScaleAttention(SCALES),
+        ([*maps(8, 16), torch.zeros(3, 32, 2, 2)],),
+        ValueError,
+        r"features\[2\]: got 3 images, expected 2",
+    ),
+    (
+        lambda: FeatureAggregation(SCALES, 5),
+        (maps(*SCALES), gathered()[:1]),
+        ValueError,
+        r"attended: got \[2\] maps by scale, expected \[2, 1\]",
+    ),
+    (
+        lambda: FeatureAggregation(SCALES, 5),
+        (maps(*SCALES), [[*maps(8, 16)], maps(16)]),
+        ValueError,
+        r"attended\[0\]\[1\]: got shape \(2, 16, 4, 4\), expected \(2, 8, 8, 8\) as of features\[0\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("block", "arguments", "error", "message"), WRONG_FORWARD)
+def test_maps_that_do_not_fit_are_named(
+    block: Callable[[], Any], arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        block()(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (lambda: CrossTaskAttention((), 16), r"tasks: got \(\), expected at least one name"),
+        (lambda: FeaturePropagation(("edge", "edge"), 16), r"tasks: got \('edge', 'edge'\), expected .* none twice"),
+        (lambda: FeaturePropagation(TASKS, 8), r"channels: got 8, expected at least 16"),
+        (lambda: WindowSelfAttention(16, 1, 6), r"channels must be a multiple of heads \(6\), got 16"),
+    ],
+)
+def test_a_block_that_cannot_be_is_refused(block: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        block()
+
+
+def test_maps_that_fit_pass() -> None:
+    features = maps(*SCALES)
+    aggregated = FeatureAggregation(SCALES, 5)(features, CrossScaleAttention(SCALES)(features))
+    assert aggregated.shape == (2, 5, 8, 8)
