@@ -25,7 +25,7 @@ from triton.compiler import ASTSource, CompiledKernel, make_backend
 from triton.runtime.jit import create_function_from_signature
 
 from . import linear_attention, softplus, upsampled_loss
-from .launch import Launch, record
+from .launch import Launch, Layout, record
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that one program may use, by compute capability."""
@@ -205,11 +205,15 @@ def _usage(cubin: bytes) -> dict[str, int]:
 
 
 def measure(case: Case, arch: int) -> Iterator[Resources]:
-    """Compile the launches of `case`, each kernel once, and read what they take."""
+    """Compile the launches of `case`, each kernel once for every layout of its maps, and read what they take."""
     with record() as launches:
         case.run()
-    different = {(x.kernel, tuple(name for name, value in x.arguments.items() if value is None)): x for x in launches}
-    for (_, absent), launch in different.items():
+    different = {}
+    for x in launches:
+        absent = tuple(name for name, value in x.arguments.items() if value is None)
+        layouts = tuple(value for value in x.arguments.values() if isinstance(value, Layout))
+        different[x.kernel, absent, layouts] = x
+    for (_, absent, _), launch in different.items():
         compiled = compile_launch(launch, arch)
         usage = _usage(compiled.asm["cubin"])
         found = [name for name, pattern in _TENSOR_CORES.items() if re.search(pattern, compiled.asm["ptx"])]
@@ -228,7 +232,11 @@ def measure(case: Case, arch: int) -> Iterator[Resources]:
 def table(rows: list[Resources]) -> str:
     """Markdown, a column for each compute capability."""
     cells: dict[tuple[str, str, str], dict[int, str]] = {}
-    for r in sorted(rows, key=lambda r: (r.kernel, r.dtype, [int(x) if x.isdigit() else x for x in r.shape.split()])):
+
+    def order(r: Resources) -> tuple[object, ...]:
+        return r.kernel, r.dtype, [int(x) if x.isdigit() else x for x in r.shape.split()], r.registers
+
+    for r in sorted(rows, key=order):  # of several layouts, the one with most registers comes last and stays
         spills = f", spills {r.spills}" if r.spills else ""
         cell = f"{r.registers}{spills}, {r.shared / 1024:.0f} KiB, {r.tensor_cores}"
         cells.setdefault((r.kernel, r.shape, r.dtype), {})[r.arch] = cell
@@ -238,9 +246,11 @@ def table(rows: list[Resources]) -> str:
         "",
         f"Made by `python -m seqca.kernels.resources` with Triton {triton.__version__}: compiled ahead of time, not",
         "measured. A cell has the registers of a thread, the bytes of registers that spill where any do, the shared",
-        "memory of a program and its instructions on tensor cores. `linear_attention` multiplies float32 on these only",
-        "where torch's TF32 switch allows it; `upsampled_loss` (kernels loss, tally, finish, scale) makes three TF32",
-        "products of one, nearly as exact as float32, where it does not.",
+        "memory of a program and its instructions on tensor cores; of several layouts in one list, the one with most",
+        "registers. pairs: the twelve pairs of four tasks, as the network passes them, slices of the channels of",
+        "contiguous maps; scales: the same with maps of four sizes. `linear_attention` multiplies float32 on tensor",
+        "cores only where torch's TF32 switch allows it; `upsampled_loss` (kernels loss, tally, finish, scale) makes",
+        "three TF32 products of one, nearly as exact as float32, where it does not.",
         "",
         "| kernel | shape | dtype | " + " | ".join(f"sm_{arch}" for arch in archs) + " |",
         "|---" * (3 + len(archs)) + "|",

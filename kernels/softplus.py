@@ -1,8 +1,9 @@
 """Softplus on Triton, and its gradient from the result: elementwise, whatever the strides.
 
 A program computes a tile, rows × columns, of two dimensions, at one index of all others. Tensors in memory in one order
-and without gaps are one row. Where the gradient has another order than the result, columns are contiguous in the result
-and rows in the gradient, so that both are read and written in whole sectors.
+and without gaps are one row. Otherwise columns are the fastest dimension of the result, and rows the largest of the
+others. Where the gradient has another order than the result, columns are contiguous in the result and rows in the
+gradient, so that both are read and written in whole sectors.
 """
 
 from collections.abc import Sequence
@@ -122,8 +123,8 @@ def _tiling(tensors: Sequence[Tensor]) -> _Tiling:
     dimensions = [(1,) * (len(tensors) + 1)] * (2 - len(dimensions)) + dimensions
     fastest = min(range(len(dimensions)), key=lambda i: dimensions[i][1] or torch.inf)
     transposed = fastest < len(dimensions) - 1 and dimensions[fastest][0] > 1 and dimensions[fastest][1] > 0
-    if transposed:
-        dimensions.insert(-1, dimensions.pop(fastest))
+    largest = max(range(len(dimensions) - 1), key=lambda i: dimensions[i][0])
+    dimensions.insert(-1, dimensions.pop(fastest if transposed else largest))
     sizes, *strides = zip(*dimensions, strict=True)
     columns = min(triton.next_power_of_2(sizes[-1]), 32 if transposed else _TILE)
     rows = min(triton.next_power_of_2(sizes[-2]), _TILE // columns)

@@ -2,17 +2,18 @@
 
 import os
 
+# The compiler's caches do not know the bodies of custom operators: they can serve the backward of another version.
+# torch reads this when it is imported.
+os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+
+# cuBLAS is deterministic, and may be used in deterministic mode, with a workspace of fixed size.
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
 import torch
 
 # Triton reads this when it is imported: without a GPU its kernels run in the interpreter, on the CPU.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-
-# The compiler's caches do not know the bodies of custom operators: they can serve the backward of another version.
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
-
-# cuBLAS is deterministic, and may be used in deterministic mode, with a workspace of fixed size.
-os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 # As many workers as cores: one thread each, in the processes that tests start too. The number of threads decides the
 # order of sums, so that a run and its continuation must agree in it.
