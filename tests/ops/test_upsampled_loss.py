@@ -85,9 +85,33 @@ def test_upsamples_by_any_ratio_per_axis(name: str, size: str, backend: str) -> 
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_an_image_of_many_slices_is_the_sum_of_them(name: str) -> None:
+def test_an_image_of_many_slices_is_the_sum_of_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    implementation = OPERATOR.implementation("aten")
+    monkeypatch.setattr(implementation, "_ROWS", 20)
+    monkeypatch.setitem(implementation._LOGITS, DEVICE, 128 * 20 * 8)
     channels = 40 if name in ("classes", "unit vectors") else 8
     assert_agrees(example(LOSSES[name], (40, 50), (150, 300), channels, batch=1), "aten")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_agrees_at_the_size_of_a_training_image(name: str) -> None:
+    sample = example(LOSSES[name], (120, 160), (480, 640), channels=8, batch=1)
+    if name == "unit vectors":  # away from zero, where a direction has no limit and one pixel's error can be any
+        sample.arguments["prediction"][:, 0] += 6
+    assert_agrees(sample, "aten")
+
+
+def test_the_rounding_of_a_weight_is_no_error_common_to_all_pixels() -> None:
+    generator = Generator().manual_seed(3)
+    prediction = torch.randn(1, 1, 120, 160, generator=generator, dtype=torch.float64)
+    target = (torch.rand(1, 1, 480, 640, generator=generator) < 0.1).float()
+    arguments = {"prediction": prediction, "target": target, "loss": LOSSES["fixed weight"]}
+    sample = rounded(Sample(arguments, ("prediction",)), torch.float32, DEVICE)
+    gradients = [torch.ones((), device=DEVICE)]
+    with use_backend("aten"):
+        results = evaluate(upsampled_loss, sample, gradients)
+    for verdict in judge(OPERATOR, sample, gradients, results):
+        assert verdict.found.channel <= verdict.bound.channel / 3, str(verdict)
 
 
 @pytest.mark.parametrize("backend", FUSED)

@@ -6,6 +6,7 @@ W_yᵀ G W_x with G the gradient of the logits, which takes their place in memor
 """
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqca.reference.upsampled_loss import check_classes
+
+
+# The fewer slices, the fewer operators; measured on a CPU, larger ones are slower again.
+_ROWS = 256
+"""Rows of a slice at most: the product with their interpolation matrix costs the more the higher a slice is."""
+
+_LOGITS = {"cpu": 2**21}
+"""Logits of a slice at most, by device type; elsewhere 2²⁴. Few beside what a training step keeps."""
 
 
 def forward(
@@ -100,11 +109,11 @@ class _Slice(NamedTuple):
 
 
 def _slices(logits: Tensor, labels: Tensor, gradient: Tensor | None, wide: torch.dtype) -> Iterator[_Slice]:
-    """All slices of all images. One has at most `budget` logits, which on a CPU is what the second cache holds."""
+    """All slices of all images."""
     batch, channels, height, width = logits.shape
-    budget = 2**17 if logits.device.type == "cpu" else 2**24
-    columns = min(labels.shape[-1], max(128, budget // (64 * channels)))
-    rows = max(1, min(64, budget // (channels * columns)))
+    budget = _LOGITS.get(logits.device.type, 2**24)
+    columns = min(labels.shape[-1], max(128, budget // (_ROWS * channels)))
+    rows = max(1, min(_ROWS, budget // (channels * columns)))
     bands_x = _bands(width, labels.shape[-1], columns, wide, logits.device)
     bands_y = _bands(height, labels.shape[-2], rows, wide, logits.device)
     for i in range(batch):
@@ -123,9 +132,20 @@ def _slices(logits: Tensor, labels: Tensor, gradient: Tensor | None, wide: torch
 _Function = Callable[[Tensor, Tensor, bool], Tensor]
 
 
-def _function(kind: str, ignore: float | None, weights: tuple[Tensor, Tensor] | None) -> _Function:
+class _Weights(NamedTuple):
+    """Weights of positive and of negative pixels, to be divided by `whole`.
+
+    Integers, unless in float64: a rounded quotient would be an error common to all pixels.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    whole: Tensor
+
+
+def _function(kind: str, ignore: float | None, weights: _Weights | None) -> _Function:
     if weights is not None:
-        return partial(_balanced_bce, ignore, *weights)
+        return partial(_balanced_bce, ignore, weights)
     return partial({"cross_entropy": _cross_entropy, "l1": _l1, "unit_l1": _unit_l1}[kind], ignore)
 
 
@@ -172,20 +192,18 @@ def _unit_l1(ignore: float | None, z: Tensor, y: Tensor, needs_gradient: bool) -
     return total
 
 
-def _balanced_bce(
-    ignore: float | None, of_positive: Tensor, of_negative: Tensor, z: Tensor, y: Tensor, needs_gradient: bool
-) -> Tensor:
+def _balanced_bce(ignore: float | None, weights: _Weights, z: Tensor, y: Tensor, needs_gradient: bool) -> Tensor:
     y = y.transpose(0, 1)
     positive = (y >= 0.5).to(z.dtype)
-    weight = positive * of_positive + (1 - positive) * of_negative
+    weight = positive * weights.positive + (1 - positive) * weights.negative
     _hide(weight, y, ignore)
     # −log σ(z) and −log(1 − σ(z)) are softplus(∓z), with the derivatives ∓σ(∓z).
     sign = positive.mul_(-2).add_(1)
     z.mul_(sign)
     total = F.softplus(z, threshold=40).mul_(weight).sum(dtype=torch.float64)
     if needs_gradient:
-        z.sigmoid_().mul_(weight.mul_(sign))
-    return total
+        z.sigmoid_().mul_(weight.mul_(sign)).div_(weights.whole)
+    return total / weights.whole
 
 
 def _hide(z: Tensor, y: Tensor, ignore: float | None) -> None:
@@ -204,15 +222,15 @@ def _count(target: Tensor, kind: str, ignore: float | None) -> Tensor:
 
 def _weights(
     target: Tensor, kind: str, ignore: float | None, positive_weight: float | None, count: Tensor, wide: torch.dtype
-) -> tuple[Tensor, Tensor] | None:
-    """Weights of positive and negative pixels, for the losses that have them."""
+) -> _Weights | None:
+    """For the losses that have them: those given, or the share of the other sign among the valid pixels."""
     if kind not in ("balanced_bce", "two_class"):
         return None
-    if positive_weight is not None:
-        positive, negative = (
-            torch.full((), w, dtype=wide, device=target.device) for w in (positive_weight, 1 - positive_weight)
-        )
-        return positive, negative
-    negatives = target < 0.5 if ignore is None else (target < 0.5) & (target != ignore)
-    share = negatives.count_nonzero().to(wide) / count
-    return share, 1 - share
+    if positive_weight is None:
+        negatives = target < 0.5 if ignore is None else (target < 0.5) & (target != ignore)
+        positive, whole = negatives.count_nonzero(), count
+    else:
+        ratio = Fraction(positive_weight).limit_denominator(2**24)
+        share = (positive_weight, 1) if wide == torch.float64 else (ratio.numerator, ratio.denominator)
+        positive, whole = (torch.full((), part, dtype=wide, device=target.device) for part in share)
+    return _Weights(positive.to(wide), (whole - positive).to(wide), whole.to(wide))
