@@ -56,6 +56,9 @@ $(OLDEST): pyproject.toml setup.py | $(BIN)/python
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 	    'torch==2.11.*' 'numpy<2.4' 'pytest>=8' 'pytest-xdist>=3.6'
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	.venv-oldest/bin/python -c 'import torch, triton, numpy; \
+	    print("torch", torch.__version__, "Triton", triton.__version__, "NumPy", numpy.__version__); \
+	    assert triton.__version__.startswith("3.6.")'
 	@touch $@
 
 clean:

@@ -65,7 +65,8 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, arguments: 
     Multiplications and additions are fused, whatever the default of the Triton version. A thread may have as many
     registers as the architecture allows, since the assembler, left to itself, spills some to fit in one program more.
     """
-    options = {"enable_fp_fusion": True, "maxnreg": 255, **options}
+    registers = min(255, 65536 // (32 * options["num_warps"]))
+    options = {"enable_fp_fusion": True, "maxnreg": registers, **options}
     launches = _recorder.get()
     if launches is not None:
         launches.append(Launch(kernel, grid, arguments, options))

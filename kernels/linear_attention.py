@@ -9,9 +9,8 @@ with g·o replaced by 0 where the clamp is active. Forward: partial states over 
 which add the pieces up first. Backward: query gradients and partial dŜ, then source gradients, which add those up.
 Where a state does not fit in a tile the partial dŜ are a launch of their own. Pieces are added in a fixed order.
 
-Sums are fp32. A sum that becomes an operand of a matrix product in the inputs' dtype is divided by the power of two
-under its largest element and the product multiplied by it. q/d is multiplied by the power of two under the largest
-element of z, and g·o by that over the one of S, the magnitude of 1/o: in half precision neither S nor 1/d would fit.
+Sums are fp32. A sum that becomes an operand is rounded to the inputs' dtype; into half precision neither S nor dS, q/d
+or g·o need fit, so that there operands are scaled by powers of two (`states.multiply`, `states.add_products`).
 """
 
 from collections.abc import Sequence
@@ -139,11 +138,12 @@ def _sum_states(
     partials: list[Tensor],
     work: list[Work],
     blocks: Blocks,
-    weighting: dict[str, list[Tensor]] | None = None,
+    weights: list[Tensor] | None = None,
 ) -> None:
     tiles = triton.cdiv(k[0].shape[-1], blocks.d) * triton.cdiv(v[0].shape[-1] + 1, blocks.e)
-    absent = {} if weighting else {"weights": None, "scales": None}
-    for batch in batches({"keys": k, "values": v}, {"partials": partials, **(weighting or {})}, work):
+    absent = {"weights": None} if weights is None else {}
+    present = {} if weights is None else {"weights": weights}
+    for batch in batches({"keys": k, "values": v}, {"partials": partials, **present}, work):
         _start(state_kernel, batch, tiles, blocks, (k[0], v[0]), **absent)
 
 
@@ -197,15 +197,12 @@ def backward(
         for batch in batches(views, {**buffers, "partials": partials}, work):
             _start(query_gradient_kernel, batch, 1, blocks, like, eps=eps)
     else:
-        weighting = {
-            "weights": [t.new_empty((*t.shape[:-1], 2), dtype=torch.float32) for t in q],
-            "scales": [t.new_empty((*t.shape[:-2], 1, 2), dtype=torch.float32) for t in q],
-        }
-        for batch in batches(views, {**buffers, **weighting}, work):
+        weights = [t.new_empty((*t.shape[:-1], 2), dtype=torch.float32) for t in q]
+        for batch in batches(views, {**buffers, "weights": weights}, work):
             _start(tiled_query_gradient_kernel, batch, 1, blocks, like, eps=eps)
         work = _share(q, shape.state, shape.parts)
         partials = _partials(sums, work)
-        _sum_states(q, grad, partials, work, shape.state, weighting)
+        _sum_states(q, grad, partials, work, shape.state, weights)
     blocks = shape.source_gradient
     whole = _whole(blocks, d, e)
     kernel = source_gradient_kernel if whole else tiled_source_gradient_kernel

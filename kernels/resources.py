@@ -72,30 +72,35 @@ class Case:
 
 
 def linear_attention_case(channels: int, dtype: torch.dtype, layout: str) -> Case:
-    """Forward and backward on 96 maps.
+    """Forward and backward on eight images.
 
-    `layout`: one tensor, channels-last or contiguous; or lists as the network makes them, of slices of the channels of
-    contiguous maps: pairs, those of four tasks, or scales, where entries differ in tokens.
+    `layout`: twelve maps in one tensor, channels-last or contiguous; pairs, the list of them as the network passes it
+    for four tasks, slices of the channels of contiguous maps; list, the same with maps of four sizes; across, a
+    contiguous map that attends to one of a quarter of the tokens, as across the network's scales.
     """
 
-    def maps(which: slice, of: int) -> list[Tensor]:
+    def tokens(size: int, *leading: int) -> Tensor:
+        return torch.empty(8, *leading, size, channels, dtype=dtype, device="meta")
+
+    def maps(size: int, *leading: int) -> Tensor:
+        return torch.empty(8, *leading, channels, size, dtype=dtype, device="meta").mT
+
+    def slices(which: slice, of: int) -> list[Tensor]:
         """Which of the maps that stand side by side in the channels of each task's."""
-        found = []
-        for task in range(4):
-            tokens = TOKENS[channels] // (4**task if layout == "scales" else 1)
-            joint = torch.empty(8, of * channels, tokens, dtype=dtype, device="meta")
-            found += [x.mT for x in joint.split(channels, 1)[which]]
-        return found
+        sizes = [TOKENS[channels] // (4**task if layout == "list" else 1) for task in range(4)]
+        joint = [torch.empty(8, of * channels, size, dtype=dtype, device="meta") for size in sizes]
+        return [x.mT for task in joint for x in task.split(channels, 1)[which]]
 
     def run() -> None:
-        if layout in ("pairs", "scales"):
-            q, k, v = maps(slice(3), 6), maps(slice(3, 6), 6), maps(slice(3), 3)
-            grad = maps(slice(1, 6, 2), 6)  # of the concatenation with the targets' own maps
+        size = TOKENS[channels]
+        if layout in ("pairs", "list"):
+            q, k, v = slices(slice(3), 6), slices(slice(3, 6), 6), slices(slice(3), 3)
+            grad = slices(slice(1, 6, 2), 6)  # of the concatenation with the targets' own maps
+        elif layout == "across":
+            q, k, v, grad = ([maps(n)] for n in (size, size // 4, size // 4, size))
         else:
-            shape = (8, 12, TOKENS[channels], channels)
-            q, k, v, grad = ([torch.empty(shape, dtype=dtype, device="meta")] for _ in range(4))
-            if layout == "contiguous":
-                q, k, v, grad = ([x.reshape(8, 12, channels, -1).mT] for (x,) in (q, k, v, grad))
+            make = tokens if layout == "channels-last" else maps
+            q, k, v, grad = ([make(size, 12)] for _ in range(4))
         _, states = linear_attention.forward(q, k, v, 1e-12)
         linear_attention.backward(grad, q, k, v, states, 1e-12)
 
@@ -139,8 +144,8 @@ def all_cases() -> Iterator[tuple[Case, int]]:
             for dtype in (torch.bfloat16, torch.float16, torch.float32):
                 yield linear_attention_case(channels, dtype, "channels-last"), arch
                 yield linear_attention_case(channels, dtype, "pairs"), arch
-            yield linear_attention_case(channels, torch.bfloat16, "contiguous"), arch
-            yield linear_attention_case(channels, torch.bfloat16, "scales"), arch
+            for layout in ("contiguous", "across", "list"):
+                yield linear_attention_case(channels, torch.bfloat16, layout), arch
         for dtype in (torch.bfloat16, torch.float16, torch.float32):
             for classes in CLASSES:
                 yield upsampled_loss_case("cross_entropy", classes, dtype), arch
@@ -158,7 +163,8 @@ def quick_cases() -> Iterator[tuple[Case, int]]:
         yield linear_attention_case(36, bf16, "channels-last"), arch
     for dtype in (bf16, fp16, fp32):
         yield linear_attention_case(36, dtype, "pairs"), 90
-    yield linear_attention_case(36, bf16, "scales"), 100
+    yield linear_attention_case(36, bf16, "list"), 100
+    yield linear_attention_case(36, bf16, "across"), 90
     yield linear_attention_case(288, bf16, "pairs"), 80
     yield linear_attention_case(18, fp16, "contiguous"), 90
     yield linear_attention_case(36, fp32, "contiguous"), 90
@@ -205,15 +211,15 @@ def _usage(cubin: bytes) -> dict[str, int]:
 
 
 def measure(case: Case, arch: int) -> Iterator[Resources]:
-    """Compile the launches of `case`, each kernel once for every layout of its maps, and read what they take."""
+    """Compile the launches of `case`, of alike ones (kernel, layouts, length) one, and read what they take."""
     with record() as launches:
         case.run()
     different = {}
     for x in launches:
         absent = tuple(name for name, value in x.arguments.items() if value is None)
         layouts = tuple(value for value in x.arguments.values() if isinstance(value, Layout))
-        different[x.kernel, absent, layouts] = x
-    for (_, absent, _), launch in different.items():
+        different[x.kernel, absent, layouts, len(x.arguments.get("sizes", ()))] = x
+    for (_, absent, *_), launch in different.items():
         compiled = compile_launch(launch, arch)
         usage = _usage(compiled.asm["cubin"])
         found = [name for name, pattern in _TENSOR_CORES.items() if re.search(pattern, compiled.asm["ptx"])]
@@ -247,10 +253,11 @@ def table(rows: list[Resources]) -> str:
         f"Made by `python -m seqca.kernels.resources` with Triton {triton.__version__}: compiled ahead of time, not",
         "measured. A cell has the registers of a thread, the bytes of registers that spill where any do, the shared",
         "memory of a program and its instructions on tensor cores; of several layouts in one list, the one with most",
-        "registers. pairs: the twelve pairs of four tasks, as the network passes them, slices of the channels of",
-        "contiguous maps; scales: the same with maps of four sizes. `linear_attention` multiplies float32 on tensor",
-        "cores only where torch's TF32 switch allows it; `upsampled_loss` (kernels loss, tally, finish, scale) makes",
-        "three TF32 products of one, nearly as exact as float32, where it does not.",
+        "registers. Layouts: channels-last and contiguous, twelve maps in one tensor; pairs, the list of them as the",
+        "network passes it for four tasks, slices of the channels of contiguous maps; list, the same with maps of four",
+        "sizes; across, a map that attends to one of a quarter of the tokens. `linear_attention` multiplies float32 on",
+        "tensor cores only where torch's TF32 switch allows it; `upsampled_loss` (kernels loss, tally, finish, scale)",
+        "makes three TF32 products of one, nearly as exact as float32, where it does not.",
         "",
         "| kernel | shape | dtype | " + " | ".join(f"sm_{arch}" for arch in archs) + " |",
         "|---" * (3 + len(archs)) + "|",

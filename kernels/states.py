@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import load_tile, locate, pick, view
+from .tiles import load_tile, locate, pick, power_of_two, reciprocal, view
 
 
 @triton.jit
@@ -41,13 +41,51 @@ def store_state(pointer, rows, columns, tile, z, WRITE_Z, D: tl.constexpr, E: tl
 
 
 @triton.jit
+def multiply(left, right, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """left (N, K) in DTYPE times right (K, M) in fp32, rounded to DTYPE; fp32.
+
+    In half precision, whose range sums leave, each row of `right` is divided by the power of two under its largest
+    element; the columns of `left` take that over, and its rows are divided likewise. That rounds nothing but what is
+    2¹⁴ times smaller than the largest term of its sum.
+    """
+    if DTYPE.is_fp16():
+        largest = tl.max(tl.abs(right), axis=1)
+        of_right = power_of_two(largest)
+        terms = left.to(tl.float32) * tl.where(largest == 0.0, 0.0, of_right)[None, :]
+        of_left = power_of_two(tl.max(tl.abs(terms), axis=1))
+        left = (terms * reciprocal(of_left)[:, None]).to(DTYPE)
+        product = tl.dot(left, (right * reciprocal(of_right)[:, None]).to(DTYPE)) * of_left[:, None]
+    else:
+        product = tl.dot(left, right.to(DTYPE), input_precision=PRECISION)
+    return product
+
+
+@triton.jit
+def add_products(sums, values, last, factors, rows, E: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """`sums` + Σ (v, l) fᵀ over a tile of tokens, of `values` v, `last` l and `factors` f in fp32, multiplied in DTYPE.
+
+    In half precision, whose range l and f leave, each channel is divided by the power of two under its largest element,
+    and the product multiplied by it.
+    """
+    extended = tl.where((rows == E)[None, :], last[:, None], values)
+    if DTYPE.is_fp16():
+        of_values = power_of_two(tl.max(tl.abs(extended), axis=0))
+        of_factors = power_of_two(tl.max(tl.abs(factors), axis=0))
+        extended = (extended * reciprocal(of_values)[None, :]).to(DTYPE)
+        factors = (factors * reciprocal(of_factors)[None, :]).to(DTYPE)
+        sums += tl.dot(tl.trans(extended), factors) * of_values[:, None] * of_factors[None, :]
+    else:
+        sums = tl.dot(tl.trans(extended.to(DTYPE)), factors.to(DTYPE), sums, input_precision=PRECISION)
+    return sums
+
+
+@triton.jit
 def state_kernel(
     sizes,
     keys,
     values,
     partials,
     weights,
-    scales,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
     D: tl.constexpr,
@@ -58,7 +96,7 @@ def state_kernel(
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Partial Σ (v, 1) kᵀ; with `weights` (r, a) of the tokens, Σ (v, a) (r k)ᵀ, its rows times `scales`."""
+    """Partial Σ (v, 1) kᵀ; with `weights` (r, a) of the tokens, Σ (v, a) (r k)ᵀ."""
     entry, lead, part, first, end, tokens, inner = locate(sizes)
     d_tiles: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
     columns = tl.program_id(1) % d_tiles * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -71,15 +109,11 @@ def state_kernel(
         v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
         if weights is None:
             v = tl.where((rows == E)[None, :], 1.0, v).to(k.dtype)
+            state = tl.dot(tl.trans(v), k, state, input_precision=PRECISION)
         else:
             token = start + tl.arange(0, BLOCK_N)
             weight = pick(entry, weights, 0) + 2 * (lead.to(tl.int64) * tokens + token)
             r = tl.load(weight, mask=token < tokens, other=0.0)
             a = tl.load(weight + 1, mask=token < tokens, other=0.0)
-            v = tl.where((rows == E)[None, :], a[:, None], v).to(k.dtype)
-            k = (k * r[:, None]).to(k.dtype)
-        state = tl.dot(tl.trans(v), k, state, input_precision=PRECISION)
-    if weights is not None:
-        scale = pick(entry, scales, 0) + 2 * lead.to(tl.int64)
-        state *= tl.where(rows == E, tl.load(scale + 1), tl.load(scale))[:, None]
+            state = add_products(state, v, a, k.to(tl.float32) * r[:, None], rows, E, k.dtype, PRECISION)
     store_partial(entry, lead, part, sizes, partials, rows, columns, state, D, E)

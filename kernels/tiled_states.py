@@ -7,8 +7,8 @@ A tile is (BLOCK_E, BLOCK_D). The second dimension of the grid counts tiles of t
 import triton
 import triton.language as tl
 
-from .states import merge, state_tile, store_state
-from .tiles import at_least, load_tile, locate, normalise, pick, power_of_two, reciprocal, store_tile, view
+from .states import merge, multiply, state_tile, store_state
+from .tiles import at_least, load_tile, locate, pick, store_tile, view
 
 
 @triton.jit
@@ -47,9 +47,8 @@ def tiled_output_kernel(
             z = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
             if (start == 0) & (parts > 1):
                 store_state(state_pointer, rows, columns, state, z, tile == 0, D, E)
-            operand, scale = normalise(state, dtype)
             denominator += tl.sum(q.to(tl.float32) * z[None, :], axis=1)
-            o += tl.dot(q, tl.trans(operand), input_precision=PRECISION) * scale
+            o += multiply(q, tl.trans(state), dtype, PRECISION)
         o /= at_least(denominator, eps)[:, None]
         store_tile(pick(entry, outputs, 0), lead, start, tokens, rows, o, E, BLOCK_N)
 
@@ -71,17 +70,13 @@ def _weighted_values(
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """(w = g S, (BLOCK_N, columns), and the largest element of these columns of S)."""
+    """w = g S, (BLOCK_N, columns)."""
     w = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    largest = 0.0
     for row in tl.range(0, E, BLOCK_E, num_stages=STAGES):
         rows = row + tl.arange(0, BLOCK_E)
         g = load_tile(gradient, start, tokens, rows, E, BLOCK_N, LAYOUT)
-        tile = state_tile(state, 1, rows, columns, D, E)
-        operand, scale = normalise(tile, DTYPE)
-        w += tl.dot(g, operand, input_precision=PRECISION) * scale
-        largest = tl.maximum(largest, tl.max(tl.abs(tile)))
-    return w, largest
+        w += multiply(g, state_tile(state, 1, rows, columns, D, E), DTYPE, PRECISION)
+    return w
 
 
 @triton.jit
@@ -92,7 +87,6 @@ def tiled_query_gradient_kernel(
     states,
     query_gradients,
     weights,
-    scales,
     eps,
     GRADIENTS: tl.constexpr,
     QUERIES: tl.constexpr,
@@ -104,7 +98,7 @@ def tiled_query_gradient_kernel(
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dq, and what `state_kernel` needs to make the partial dŜ: `weights` of the tokens, `scales` of its rows.
+    """dq, and what `state_kernel` needs to make the partial dŜ: `weights` of the tokens.
 
     w·q needs all columns of w before any of dq can be written, so w is made twice.
     """
@@ -116,41 +110,31 @@ def tiled_query_gradient_kernel(
     for start in range(first, end, BLOCK_N):
         product = tl.zeros([BLOCK_N], tl.float32)
         denominator = tl.zeros([BLOCK_N], tl.float32)
-        largest = 0.0
-        largest_z = 0.0
         for column in range(0, D, BLOCK_D):
             columns = column + tl.arange(0, BLOCK_D)
             q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES).to(tl.float32)
             z = tl.load(state + E * D + columns, mask=columns < D, other=0.0)
-            w, here = _weighted_values(
+            w = _weighted_values(
                 gradient, state, start, tokens, columns, dtype, GRADIENTS, D, E,
                 BLOCK_N, BLOCK_D, BLOCK_E, STAGES, PRECISION,
             )  # fmt: skip
             product += tl.sum(w * q, axis=1)
             denominator += tl.sum(q * z[None, :], axis=1)
-            largest = tl.maximum(largest, here)
-            largest_z = tl.maximum(largest_z, tl.max(tl.abs(z)))
         token = start + tl.arange(0, BLOCK_N)
         inverse = tl.where(token < tokens, 1.0 / at_least(denominator, eps), 0.0)
         product = tl.where(denominator >= eps, product * inverse, 0.0)
         for column in range(0, D, BLOCK_D):
             columns = column + tl.arange(0, BLOCK_D)
             z = tl.load(state + E * D + columns, mask=columns < D, other=0.0)
-            w, _largest = _weighted_values(
+            w = _weighted_values(
                 gradient, state, start, tokens, columns, dtype, GRADIENTS, D, E,
                 BLOCK_N, BLOCK_D, BLOCK_E, STAGES, PRECISION,
             )  # fmt: skip
             dq = (w - product[:, None] * z[None, :]) * inverse[:, None]
             store_tile(pick(entry, query_gradients, 0), lead, start, tokens, columns, dq, D, BLOCK_N)
-        z_scale = power_of_two(largest_z)
-        o_scale = power_of_two(largest) * reciprocal(z_scale)
         weight = pick(entry, weights, 0) + 2 * (lead.to(tl.int64) * tokens + token)
-        tl.store(weight, inverse * z_scale, mask=token < tokens)
-        tl.store(weight + 1, -product * reciprocal(o_scale), mask=token < tokens)
-        if start == 0:
-            scale = pick(entry, scales, 0) + 2 * lead.to(tl.int64)
-            tl.store(scale, reciprocal(z_scale))
-            tl.store(scale + 1, o_scale * reciprocal(z_scale))
+        tl.store(weight, inverse, mask=token < tokens)
+        tl.store(weight + 1, -product, mask=token < tokens)
 
 
 @triton.jit
@@ -187,8 +171,7 @@ def tiled_source_gradient_kernel(
             for row in tl.range(0, E, BLOCK_E, num_stages=STAGES):
                 rows = row + tl.arange(0, BLOCK_E)
                 v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
-                operand, scale = normalise(state_tile(partial, parts, rows, columns, D, E), dtype)
-                dk += tl.dot(v, operand, input_precision=PRECISION) * scale
+                dk += multiply(v, state_tile(partial, parts, rows, columns, D, E), dtype, PRECISION)
             store_tile(pick(entry, key_gradients, 0), lead, start, tokens, columns, dk, D, BLOCK_N)
     else:
         rows = (tile - d_tiles) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -198,6 +181,6 @@ def tiled_source_gradient_kernel(
             for column in tl.range(0, D, BLOCK_D, num_stages=STAGES):
                 columns = column + tl.arange(0, BLOCK_D)
                 k = load_tile(key, start, tokens, columns, D, BLOCK_N, KEYS)
-                operand, scale = normalise(state_tile(partial, parts, rows, columns, D, E), dtype)
-                dv += tl.dot(k, tl.trans(operand), input_precision=PRECISION) * scale
+                state = state_tile(partial, parts, rows, columns, D, E)
+                dv += multiply(k, tl.trans(state), dtype, PRECISION)
             store_tile(pick(entry, value_gradients, 0), lead, start, tokens, rows, dv, E, BLOCK_N)

@@ -99,13 +99,6 @@ def reciprocal(p):
 
 @triton.jit
 def power_of_two(x):
-    """The power of two p <= x < 2p, 1 for zero: dividing by it rounds nothing."""
+    """The power of two p <= x < 2p, 1 for zero: dividing by it rounds nothing. What is infinite becomes NaN by it."""
     exponent = x.to(tl.int32, bitcast=True) & 0x7F800000
     return tl.where(exponent == 0, 0x3F800000, exponent).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def normalise(x, DTYPE: tl.constexpr):
-    """(x/p in DTYPE, p): a sum over many tokens made an operand that cannot overflow in half precision."""
-    scale = power_of_two(tl.max(tl.abs(x)))
-    return (x * reciprocal(scale)).to(DTYPE), scale

@@ -134,8 +134,6 @@ def forward(
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         },
         num_warps=shape.warps,
-        # All that there are: the assembler would rather spill a few than have one program less at a time.
-        maxnreg=min(255, 65536 // (32 * shape.warps)),
     )
     loss, divisor = torch.empty((), device=device), torch.empty((), device=device)
     terms = channels if kind == "unit_l1" else 1

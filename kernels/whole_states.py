@@ -7,8 +7,8 @@ Tiles are (BLOCK_N tokens, BLOCK_D or BLOCK_E channels), D <= BLOCK_D and E < BL
 import triton
 import triton.language as tl
 
-from .states import merge, state_tile, store_partial, store_state
-from .tiles import at_least, load_tile, locate, normalise, pick, power_of_two, reciprocal, store_tile, view
+from .states import add_products, merge, multiply, state_tile, store_partial, store_state
+from .tiles import at_least, load_tile, locate, pick, store_tile, view
 
 
 @triton.jit
@@ -38,14 +38,14 @@ def output_kernel(
     z = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
     if (part == 0) & (parts > 1):
         store_state(pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D), rows, columns, state, z, True, D, E)
-    operand, scale = normalise(state, pick(entry, queries, 0).dtype.element_ty)
+    dtype = pick(entry, queries, 0).dtype.element_ty
     query = view(entry, lead, inner, queries, QUERIES)
     output = pick(entry, outputs, 0)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
         denominator = at_least(tl.sum(q.to(tl.float32) * z[None, :], axis=1), eps)
-        o = tl.dot(q, tl.trans(operand), input_precision=PRECISION)
-        store_tile(output, lead, start, tokens, rows, o * (scale / denominator)[:, None], E, BLOCK_N)
+        o = multiply(q, tl.trans(state), dtype, PRECISION) / denominator[:, None]
+        store_tile(output, lead, start, tokens, rows, o, E, BLOCK_N)
 
 
 @triton.jit
@@ -72,11 +72,9 @@ def query_gradient_kernel(
     columns = tl.arange(0, BLOCK_D)
     rows = tl.arange(0, BLOCK_E)
     dtype = pick(entry, queries, 0).dtype.element_ty
-    state = pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D)
-    z = tl.load(state + E * D + columns, mask=columns < D, other=0.0)
-    z_scale = power_of_two(tl.max(tl.abs(z)))
-    operand, scale = normalise(state_tile(state, 1, rows, columns, D, E), dtype)
-    o_scale = scale * reciprocal(z_scale)
+    pointer = pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D)
+    z = tl.load(pointer + E * D + columns, mask=columns < D, other=0.0)
+    state = state_tile(pointer, 1, rows, columns, D, E)
     sums = tl.zeros([BLOCK_E, BLOCK_D], tl.float32)
     query = view(entry, lead, inner, queries, QUERIES)
     gradient = view(entry, lead, inner, gradients, GRADIENTS)
@@ -84,17 +82,14 @@ def query_gradient_kernel(
         q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
         g = load_tile(gradient, start, tokens, rows, E, BLOCK_N, GRADIENTS)
         q32 = q.to(tl.float32)
-        w = tl.dot(g, operand, input_precision=PRECISION) * scale
+        w = multiply(g, state, dtype, PRECISION)
         denominator = tl.sum(q32 * z[None, :], axis=1)
         inside = start + tl.arange(0, BLOCK_N) < tokens
         inverse = tl.where(inside, 1.0 / at_least(denominator, eps), 0.0)
         product = tl.where(denominator >= eps, tl.sum(w * q32, axis=1) * inverse, 0.0)
         dq = (w - product[:, None] * z[None, :]) * inverse[:, None]
         store_tile(pick(entry, query_gradients, 0), lead, start, tokens, columns, dq, D, BLOCK_N)
-        g = tl.where((rows == E)[None, :], (-product * reciprocal(o_scale))[:, None], g).to(dtype)
-        weighted = (q32 * (inverse * z_scale)[:, None]).to(dtype)
-        sums = tl.dot(tl.trans(g), weighted, sums, input_precision=PRECISION)
-    sums *= tl.where(rows == E, o_scale, 1.0)[:, None] * reciprocal(z_scale)
+        sums = add_products(sums, g, -product, q32 * inverse[:, None], rows, E, dtype, PRECISION)
     store_partial(entry, lead, part, sizes, partials, rows, columns, sums, D, E)
 
 
@@ -124,13 +119,13 @@ def source_gradient_kernel(
     partial = pick(entry, partials, 0) + lead.to(tl.int64) * parts * ((E + 1) * D)
     dz = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
     dtype = pick(entry, keys, 0).dtype.element_ty
-    operand, scale = normalise(state_tile(partial, parts, rows, columns, D, E), dtype)
+    state = state_tile(partial, parts, rows, columns, D, E)
     key = view(entry, lead, inner, keys, KEYS)
     value = view(entry, lead, inner, values, VALUES)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         k = load_tile(key, start, tokens, columns, D, BLOCK_N, KEYS)
         v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
-        dk = tl.dot(v, operand, input_precision=PRECISION) * scale + dz[None, :]
-        dv = tl.dot(k, tl.trans(operand), input_precision=PRECISION) * scale
+        dk = multiply(v, state, dtype, PRECISION) + dz[None, :]
+        dv = multiply(k, tl.trans(state), dtype, PRECISION)
         store_tile(pick(entry, key_gradients, 0), lead, start, tokens, columns, dk, D, BLOCK_N)
         store_tile(pick(entry, value_gradients, 0), lead, start, tokens, rows, dv, E, BLOCK_N)

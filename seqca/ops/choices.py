@@ -1,7 +1,10 @@
-"""The order in which backends are tried when none is forced: shipped, never tuned at run time. No row was measured yet.
+"""The order in which backends are tried when none is forced: shipped, never tuned at run time.
 
-For each operator the first row that covers a call counts, then `DEFAULT`. A row belongs here only with a
-measurement behind it, which its comment names.
+No row was measured on a GPU yet. On a CPU `aten` comes first, for what it does not keep, though on few tokens the
+reference can take less time (docs/benchmarks.md).
+
+For each operator the first row that covers a call counts, then `DEFAULT`. A row belongs here only with a measurement
+behind it, which its comment names.
 """
 
 from typing import NamedTuple

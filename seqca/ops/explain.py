@@ -68,7 +68,8 @@ def explain(
         raise TypeError(f"dtype: got {dtype!r}, expected a floating torch.dtype")
     if operator is not None and operator not in OPERATORS:
         raise ValueError(f"operator: got {operator!r}, expected one of {', '.join(OPERATORS)}")
-    if shape is not None and not (len(shape) == 2 and all(isinstance(n, int) and n > 0 for n in shape)):
+    two = isinstance(shape, (tuple, list)) and len(shape) == 2
+    if shape is not None and not (two and all(isinstance(n, int) and n > 0 for n in shape)):
         raise ValueError(f"shape: got {shape!r}, expected two positive integers: channels, tokens")
     chosen = OPERATORS.values() if operator is None else [OPERATORS[operator]]
     return Explanation(

@@ -64,8 +64,10 @@ def linear_attention(
         BackendUnavailable: if a forced backend cannot run the call.
         NotImplementedError: from a second derivative, except on the backend `reference`.
     """
-    single = isinstance(q, Tensor)
     queries, keys, values = _entries("q", q), _entries("k", k), _entries("v", v)
+    single = isinstance(q, Tensor)
+    if any(isinstance(x, Tensor) != single for x in (k, v)):
+        raise TypeError("q, k, v: got tensors and lists of tensors, expected three of one kind")
     queries, keys, values = map(to_autocast_dtype, (queries, keys, values))
     _check(queries, keys, values, eps)
     backend = resolve(OPERATOR, _call(queries, keys, values))
@@ -150,6 +152,8 @@ def _entries(name: str, tokens: Tensor | Sequence[Tensor]) -> list[Tensor]:
 def _check(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> None:
     if not len(q) == len(k) == len(v) or not q:
         raise ValueError(f"q, k, v: got {len(q)}, {len(k)} and {len(v)} entries, expected equal numbers, not 0")
+    if not isinstance(eps, (int, float)):
+        raise TypeError(f"eps: got {type(eps).__name__}, expected a number")
     if not eps > 0:
         raise ValueError(f"eps: got {eps}, expected a positive number")
     first, values = q[0], v[0]

@@ -179,6 +179,16 @@ def test_sums_beyond_half_precision_do_not_overflow(d: int) -> None:
         assert errors(found, e).largest <= 8 * torch.finfo(torch.float16).eps * e.abs().max()
 
 
+@pytest.mark.parametrize("d", [8, 80])
+def test_queries_of_rare_keys_among_frequent_ones_have_gradients_in_half_precision(d: int) -> None:
+    q, k, v, grad = draw((2,), 40, 60, d, d, torch.float16)
+    half = torch.arange(d, device=DEVICE) < d // 2
+    # 1/d is 10⁵ times the one that the largest Σ k has, and o as many times the one of the largest S.
+    q = torch.where(half, q, 0)
+    k = torch.where(half, k * 1e-3, k * 100)
+    check([(q, k, v, grad / 64)])
+
+
 def test_the_state_holds_the_sums() -> None:
     q, k, v, _ = draw((2, 2), 5, 150, 6, 7)
     _, (state,) = forward([q], [k], [v], 1e-12)

@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from seqca.kernels.launch import record
-from seqca.kernels.resources import SHARED_LIMIT, Resources
+from seqca.kernels.resources import SHARED_LIMIT, Resources, all_cases
 
 from seqca import use_backend
 from seqca.ops.operator import OPERATORS, Operator
 from seqca.ops.verify import leaves, rounded
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "resources.md"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,12 @@ def test_every_kernel_that_an_operator_launches_is_compiled_and_no_other(compile
     kernels = [launched(operator) for operator in OPERATORS.values() if "triton" in operator.backends]
     assert all(kernels)
     assert {r.kernel.split(" ")[0] for r in compiled} == set().union(*kernels)
+
+
+def test_the_page_of_resources_holds_every_case_and_no_other() -> None:
+    rows = [line.split(" | ")[:3] for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
+    expected = {(case.shape, str(case.dtype).removeprefix("torch.")) for case, _ in all_cases()}
+    assert {(shape, dtype) for _, shape, dtype in rows} == expected
 
 
 def test_every_compute_capability_is_compiled_for(compiled: list[Resources]) -> None:

@@ -121,8 +121,11 @@ GOOD = {"q": tokens(2, 4, 5), "k": tokens(2, 8, 5), "v": tokens(2, 8, 3)}
     [
         ({"q": "tokens"}, TypeError, "q: got str, expected a tensor or a list of tensors"),
         ({"v": [1.0]}, TypeError, "v: got list, expected a tensor or a list of tensors"),
-        ({"q": [GOOD["q"]] * 2}, ValueError, "q, k, v: got 2, 1 and 1 entries"),
+        ({"q": [GOOD["q"]]}, TypeError, "q, k, v: got tensors and lists of tensors, expected three of one kind"),
+        ({"q": [GOOD["q"]] * 2, "k": [GOOD["k"]], "v": [GOOD["v"]]}, ValueError, "q, k, v: got 2, 1 and 1 entries"),
         ({"q": [], "k": [], "v": []}, ValueError, "q, k, v: got 0, 0 and 0 entries"),
+        ({"eps": None}, TypeError, "eps: got NoneType, expected a number"),
+        ({"eps": torch.tensor(1.0)}, TypeError, "eps: got Tensor, expected a number"),
         ({"eps": 0.0}, ValueError, "eps: got 0.0, expected a positive number"),
         ({"q": GOOD["q"].long()}, TypeError, r"q: got torch.int64, expected one of torch.float32"),
         ({"k": GOOD["k"].double()}, TypeError, r"k\[0\]: got torch.float64, expected torch.float32 as in q"),

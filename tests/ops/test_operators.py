@@ -85,7 +85,7 @@ def cases_of(operator: Operator, backend: str) -> list[Case]:
         return all_pairs(channels=channels, tokens=TOKENS, **axes)
     narrow = all_pairs(channels=[n for n in channels if n <= 72], tokens=TOKENS, **axes)
     # Each of them with every value of the other axes, which change all at once.
-    axes |= {"tokens": (63, 1, 111, 1, 9, 9, 1), "dtype": (*[torch.float16] * 6, torch.float32)}
+    axes |= {"tokens": (63, 1, 111, 1, 9, 9, 1), "dtype": (torch.float32, *[torch.float16] * 6)}
     wide = [
         {"channels": n, **{name: values[i % len(values)] for name, values in axes.items()}}
         for n in channels
