@@ -9,10 +9,9 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's messages; read 
 
 import torch
 
-from .cases import Choice, all_cases
+from .cases import Choice, all_cases, rooms
 from .compare import compare_files, compare_revision
 from .environment import ROOT, environment
-from .report import write_report
 from .results import ResultsError, resume
 from .run import run_all
 from .shapes import Plan, plan
@@ -65,10 +64,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
     size = command.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="two minutes; the standard set takes up to ten")
-    size.add_argument("--full", action="store_true", help="with compiled networks and sweeps, as long as it takes")
+    size.add_argument("--quick", action="store_true", help="ends after two minutes, and the standard set after ten")
+    size.add_argument("--full", action="store_true", help="with compiled networks and sweeps; ends after 4 hours")
     command.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    command.add_argument("--minutes", type=float, help="begin no case after so many minutes")
+    command.add_argument("--minutes", type=float, help="begin no case after so many minutes, whatever the set")
     for name, what in (
         ("op", "part of an operator's name"),
         ("shape", "part of a shape's name"),
@@ -92,6 +91,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 def run_command(options: argparse.Namespace) -> int:
     """Measures, and says where the results are."""
     chosen, choice = _plan(options), _choice(options)
+    _say_left_out()
     cases = list(all_cases(chosen, choice))
     if not cases:
         raise ResultsError("no case is chosen; python -m benchmarks list shows their names")
@@ -113,12 +113,18 @@ def default_output(where: dict[str, object], chosen: Plan) -> Path:
 def list_command(options: argparse.Namespace) -> int:
     """Prints the cases, their contenders, and who is absent, with the reason."""
     choice = _choice(options)
+    _say_left_out()
     for case in all_cases(_plan(options), choice):
         field = choice.narrow(case.contenders())
         print(f"{case.name}: {'; '.join(contender.name for contender in field.contenders)}")
         for name, reason in field.absent.items():
             print(f"    absent {name}: {reason}")
     return 0
+
+
+def _say_left_out() -> None:
+    for name, reason in rooms()[1].items():
+        print(f"left out {name}, which this version of seqca lacks: {reason}", flush=True)
 
 
 def compare_command(options: argparse.Namespace) -> int:
@@ -137,6 +143,8 @@ def compare_command(options: argparse.Namespace) -> int:
 
 def report_command(options: argparse.Namespace) -> int:
     """Writes tables and plots, or checks the tables."""
+    from .report import write_report  # needs rooms that an older package under measurement may lack
+
     files = options.files or sorted(RESULTS.glob("*.json"))
     return write_report(files, check=options.check)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .execution import Execution
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+MODES = ("eager", "compiled", "graph", "compiled, graph")
+"""compiled: by torch.compile. graph: captured as a CUDA graph. compiled, graph: both."""
 DIRECTIONS = ("forward", "backward", "both")
 """forward: no gradient is needed. backward: the gradients alone, of a forward pass outside the measurement.
 both: forward pass and gradients, as in training."""
@@ -74,9 +76,19 @@ class Contender:
     backend: str = "auto"
     """Forced while it runs."""
     mode: str = "eager"
-    """`eager`; `compiled` by torch.compile; `graph`: captured as a CUDA graph."""
+    """One of `MODES`."""
     computes: str = ""
     """Which function, in the cases whose contenders compute different ones."""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile makes the function."""
+        return "compiled" in self.mode
+
+    @property
+    def captured(self) -> bool:
+        """Whether it is replayed from a CUDA graph."""
+        return "graph" in self.mode
 
 
 class Field(NamedTuple):

@@ -10,6 +10,10 @@ from .revisions import measure_in_turn
 
 EXACT = ("kept_bytes", "peak_bytes", "operators", "kernels")
 """Quantities without noise; the fewer the better."""
+MACHINE = ("device", "gpu", "processor")
+"""What must be the same for a comparison to mean anything."""
+SOFTWARE = ("torch", "threads", "tf32")
+"""What may be what is compared, and is named where it differs."""
 
 
 class Change(NamedTuple):
@@ -34,10 +38,10 @@ def compare_files(before: Path, after: Path) -> int:
     """Prints what changed from one result file to another.
 
     Returns:
-        1 if anything is worse or there is nothing to compare, else 0.
+        1 if anything is worse, else 0.
 
     Raises:
-        ResultsError: if the files are from different kinds of devices.
+        ResultsError: if the files are from different machines, or have no case in common.
     """
     return show(load(before), load(after))
 
@@ -48,10 +52,16 @@ def compare_revision(revision: str, options: list[str]) -> int:
 
 
 def show(before: dict[str, Any], after: dict[str, Any]) -> int:
-    """Prints changes, the worst last, and returns the exit status."""
-    for key in ("device", "gpu", "processor"):
-        if before["environment"].get(key) != after["environment"].get(key):
-            print(f"different {key}: {before['environment'].get(key)} and {after['environment'].get(key)}")
+    """Prints other conditions, then changes, the worst last, and returns the exit status."""
+    one, other = before["environment"], after["environment"]
+    differing = [f"{key} {one.get(key)!r} and {other.get(key)!r}" for key in MACHINE if one.get(key) != other.get(key)]
+    if differing:
+        raise ResultsError(f"results of different machines cannot be compared: {'; '.join(differing)}")
+    for key in SOFTWARE:
+        if one.get(key) != other.get(key):
+            print(f"different {key}: {one.get(key)} and {other.get(key)}")
+    if before["settings"] != after["settings"]:
+        print(f"different settings: {before['settings']} and {after['settings']}")
     common = before["cases"].keys() & after["cases"].keys()
     if not common:
         raise ResultsError("the two results have no case in common")
@@ -83,6 +93,8 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
                 yield Change(where, f"no numbers: {other['check']['what']}", 0, 1)
             if other is None or not (one["check"]["ok"] and other["check"]["ok"]):
                 continue
+            if "time" in one and "time" not in other:
+                yield Change(where, "no time", 0, 1)
             for what in EXACT:
                 if what in one and what in other and one[what] != other[what]:
                     yield Change(where, what.replace("_", " "), one[what], other[what])

@@ -26,9 +26,9 @@ class Execution:
 
     def __init__(self, contender: Contender, direction: str) -> None:
         self._direction = direction
-        self._captures = contender.mode == "graph"
+        self._captures = contender.captured
         self._function = contender.function
-        if contender.mode == "compiled":
+        if contender.compiled:
             # No dynamic shapes: every case has one shape, and a user's training has one too.
             self._function = torch.compile(contender.function, dynamic=False)
 
@@ -68,6 +68,8 @@ def differentiate(outputs: list[Tensor], inputs: Inputs) -> list[Tensor]:
 
 def capture(work: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
     """Captures work as a CUDA graph, after a warm-up on a stream of its own, as capture demands.
+
+    What is compiled when it first runs, forward and backward, is compiled in the warm-up.
 
     Returns:
         The graph, and the tensors that hold the results after each replay.

@@ -26,8 +26,9 @@ def cases(plan: Plan) -> Iterator[OperatorCase]:
                     yield exchange(data, scale, len(data.tasks), dtype, direction, plan)
     for scale in plan.scales[:-1]:
         yield across_scales(plan.datasets[0], scale, plan)
-    for tasks in plan.task_sweep:
-        yield exchange(plan.datasets[0], 0, tasks, plan.sweep_dtype, "both", plan, sweep=True)
+    for scale in plan.task_sweep_scales:
+        for tasks in plan.task_sweep:
+            yield exchange(plan.datasets[0], scale, tasks, plan.sweep_dtype, "both", plan, sweep=True)
     for tokens in plan.token_sweep:
         yield stacked(f"tokens/{tokens}", plan.sweep_leading, tokens, 36, plan)
     for channels in plan.channel_sweep:
@@ -39,7 +40,8 @@ def exchange(
 ) -> OperatorCase:
     """All ordered pairs of tasks at one scale, as the network calls it: a list of maps (B, C, H, W) seen as tokens."""
     channels, tokens, pairs = CHANNELS[scale], tokens_per_scale(data)[scale], tasks * (tasks - 1)
-    shape = f"tasks/{tasks}" if sweep else f"{data.name}-scale{scale}-tasks{tasks}"
+    swept = f"tasks/{tasks}" if scale == 0 else f"tasks-scale{scale}/{tasks}"
+    shape = swept if sweep else f"{data.name}-scale{scale}-tasks{tasks}"
 
     def draw(generator: Generator) -> Arguments:
         def maps(positive: bool) -> list[Tensor]:

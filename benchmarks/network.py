@@ -16,9 +16,9 @@ from seqca.ops.operator import OPERATORS, Call
 from seqca.reference.upsampled_loss import Loss
 from seqca.tasks import get_task
 
-from .case import DTYPES, Case, Check, Contender, Cost, Field, Inputs, Truth, fraction
+from .case import DTYPES, MODES, Case, Check, Contender, Cost, Field, Inputs, Truth, fraction
 from .execution import Execution
-from .providers import MODES, add, backend_refusal, in_mode
+from .providers import add, backend_refusal, in_mode
 from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
 from .upsampled_loss import label
 

@@ -46,10 +46,14 @@ def _sweep(axis: str) -> Callable[[Results], Cases]:
     return points
 
 
-def _timed(results: Results) -> Cases:
-    """The cases of operators that have times."""
+def _with_products(results: Results) -> Cases:
+    """The cases of operators that have times, and matrix products to divide by them."""
     cases = [case for case in results["cases"].values() if case["operator"] not in ("network", "claim")]
-    return [case for case in cases if any("time" in entry for entry in case["providers"].values())]
+    return [case for case in cases if any(map(_on_roofline, case["providers"].values()))]
+
+
+def _on_roofline(entry: dict[str, Any]) -> bool:
+    return "time" in entry and entry["cost"]["operations"] > 0
 
 
 def _draw_sweep(axis: str) -> Callable[[list[Any], Results], None]:
@@ -92,17 +96,22 @@ def _draw_claim(axes: list[Any], results: Results) -> None:
 
 
 def _draw_roofline(axes: list[Any], results: Results) -> None:
-    """Operations per second against operations per byte, below the measured limits; the unavoidable ones count."""
+    """Operations per second against operations per byte, below the measured limits; the unavoidable ones count.
+
+    Cases without matrix products are left out: nothing is at zero on logarithmic axes.
+    """
     (ax,) = axes
-    cases, limits = _timed(results), results["limits"]
+    cases, limits = _with_products(results), results["limits"]
     intensities = []
     for i, provider in enumerate(_providers(cases)):
         points = []
         for case in cases:
             entry = case["providers"].get(provider, {})
-            if "time" in entry:
+            if _on_roofline(entry):
                 cost = entry["cost"]
                 points.append((cost["operations"] / cost["bytes"], cost["operations"] / entry["time"]["median"] / 1e9))
+        if not points:
+            continue
         intensities += [x for x, _ in points]
         ax.plot(*zip(*points, strict=True), f"C{i}.", label=provider)
     ends = [min(intensities) / 2, max(intensities) * 4]
@@ -111,7 +120,7 @@ def _draw_roofline(axes: list[Any], results: Results) -> None:
         knee = min(max(peak / copy, ends[0]), ends[1])
         ax.plot([ends[0], knee, ends[1]], [min(x * copy, peak) for x in (ends[0], knee, ends[1])], "k-", linewidth=1)
         ax.annotate(f"{MATRIX}, {dtype}", (ends[1], min(ends[1] * copy, peak)), ha="right", va="bottom", fontsize=8)
-    ax.annotate(COPY, (ends[0], ends[0] * copy), fontsize=8, va="bottom")
+    ax.annotate(COPY, (ends[0], ends[0] * copy), fontsize=8, va="top")  # below the line, which rises
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("operations per byte that must be moved")
@@ -135,7 +144,7 @@ def _megabytes(case: dict[str, Any], provider: str) -> float | None:
 
 
 PLOTS: dict[str, tuple[str, Callable[[list[Any], Results], None], Callable[[Results], Cases]]] = {
-    "roofline": ("Operators below the machine's limits", _draw_roofline, _timed),
+    "roofline": ("Operators with matrix products, below the machine's limits", _draw_roofline, _with_products),
     "tokens": ("linear_attention against tokens", _draw_sweep("tokens"), _sweep("tokens")),
     "channels": ("linear_attention against channels", _draw_sweep("channels"), _sweep("channels")),
     "tasks": ("linear_attention of all pairs of tasks, finest scale", _draw_sweep("tasks"), _sweep("tasks")),

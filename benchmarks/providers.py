@@ -8,9 +8,7 @@ from seqca.ops.dispatch import BACKENDS, refusal
 from seqca.ops.operator import OPERATORS
 from seqca.ops.operator import Call as OperatorCall
 
-from .case import Contender, Field
-
-MODES = ("eager", "compiled", "graph")
+from .case import MODES, Contender, Field
 
 
 def in_mode(name: str, mode: str) -> str:
@@ -19,16 +17,17 @@ def in_mode(name: str, mode: str) -> str:
 
 
 def mode_refusal(mode: str, device: str, direction: str, modes: Iterable[str]) -> str | None:
-    """Why a mode cannot be had, or None."""
-    if mode == "graph" and device != "cuda":
-        return "CUDA graphs need a GPU"
-    if mode == "graph" and direction == "backward":
-        return "a graph holds the forward pass too: see the pass both"
-    if mode == "compiled" and device == "cpu" and not any(map(shutil.which, ("g++", "clang++"))):
-        return "torch.compile needs a C++ compiler here"
-    if mode not in modes:
-        return "not in this set of cases (compiling takes longer than all else): see --full"
-    return None
+    """Why a mode cannot be had, or None; in a mode of two halves, what stands against each."""
+    reasons = []
+    if "compiled" in mode and device == "cpu" and not any(map(shutil.which, ("g++", "clang++"))):
+        reasons.append("torch.compile needs a C++ compiler here")
+    if "graph" in mode and device != "cuda":
+        reasons.append("CUDA graphs need a GPU")
+    elif "graph" in mode and direction == "backward":
+        reasons.append("a graph holds the forward pass too: see the pass both")
+    if not reasons and mode not in modes:
+        reasons.append("not in this set of cases (compiling takes longer than all else): see --full")
+    return "; ".join(reasons) or None
 
 
 def backend_refusal(operator: str, backend: str, call: OperatorCall) -> str | None:

@@ -73,13 +73,19 @@ def filled(page: str, results: dict[str, Results]) -> str:
     return _BLOCK.sub(block, page)
 
 
-def per_result(table: Callable[[Results], str]) -> Callable[[dict[str, Results]], str]:
-    """One table for each result, under the name of its device."""
+def per_result(table: Callable[[Results], str], nothing: str) -> Callable[[dict[str, Results]], str]:
+    """One table for each result that has something for it, under the name of its device; `nothing` if none has."""
 
     def block(results: dict[str, Results]) -> str:
-        return "\n\n".join(f"**{stem}** ({device_name(result)})\n\n{table(result)}" for stem, result in results.items())
+        filled = ((stem, device_name(result), table(result)) for stem, result in results.items())
+        return "\n\n".join(f"**{stem}** ({device})\n\n{text}" for stem, device, text in filled if text) or nothing
 
     return block
+
+
+def cases_of(operator: str) -> Callable[[dict[str, Results]], str]:
+    """The table of an operator's cases for each result."""
+    return per_result(lambda result: operator_table(result, operator), f"No result has a case of {operator}.")
 
 
 def training_on(device: str) -> Callable[[dict[str, Results]], str]:
@@ -112,13 +118,13 @@ def plots(results: dict[str, Results]) -> str:
 BLOCKS: dict[str, Callable[[dict[str, Results]], str]] = {
     "cpu": training_on("cpu"),
     "gpu": training_on("cuda"),
-    "conditions": per_result(conditions),
-    "network": per_result(lambda result: operator_table(result, "network")),
-    "linear_attention": per_result(lambda result: operator_table(result, "linear_attention")),
-    "upsampled_loss": per_result(lambda result: operator_table(result, "upsampled_loss")),
-    "softplus": per_result(lambda result: operator_table(result, "softplus")),
-    "claim": per_result(claim_table),
-    "absent": per_result(absences),
+    "conditions": per_result(conditions, "No result has conditions."),
+    "network": cases_of("network"),
+    "linear_attention": cases_of("linear_attention"),
+    "upsampled_loss": cases_of("upsampled_loss"),
+    "softplus": cases_of("softplus"),
+    "claim": per_result(claim_table, "No result has a case of the claim."),
+    "absent": per_result(absences, "Nobody is absent."),
     "plots": plots,
 }
 """By name, the text of a block."""

@@ -15,8 +15,9 @@ class ResultsError(ValueError):
 
 
 def new_results(environment: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Results without any case yet."""
-    return {"format": FORMAT, "environment": environment, "settings": settings, "limits": None, "cases": {}}
+    """Results without any case yet. `seconds` is how long measuring them took, over all runs."""
+    empty = {"seconds": 0.0, "limits": None, "cases": {}}
+    return {"format": FORMAT, "environment": environment, "settings": settings, **empty}
 
 
 def load(path: Path) -> dict[str, Any]:

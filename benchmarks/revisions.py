@@ -81,18 +81,37 @@ def measure(site: Path, checkout: Path, output: Path, options: list[str]) -> Non
 def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Two results of the same source as one.
 
-    A time is the mean of the two medians, and the noise covers their difference.
+    A time is the mean of the two medians, and the noise covers their difference. Who fails in one turn has failed.
+    Cases that one of the two turns did not reach are left out.
     """
+    cases = {}
     for name, case in one["cases"].items():
-        for provider, entry in case["providers"].items():
-            again = other["cases"].get(name, {}).get("providers", {}).get(provider)
-            if again is None or "time" not in entry or "time" not in again:
-                continue
-            first, second = entry["time"], again["time"]
-            median = (first["median"] + second["median"]) / 2
-            apart = abs(first["median"] - second["median"]) / median
-            entry["time"] = {**first, "median": median, "noise": max(first["noise"], second["noise"], apart)}
-    return one
+        if name in other["cases"]:
+            again = other["cases"][name]["providers"]
+            providers = {provider: _both(entry, again.get(provider)) for provider, entry in case["providers"].items()}
+            cases[name] = {**case, "providers": providers}
+    return {**one, "cases": cases}
+
+
+def _both(one: dict[str, Any], other: dict[str, Any] | None) -> dict[str, Any]:
+    """A provider's entries of two turns as one."""
+    if other is None:
+        return _failed("absent in one of two turns")
+    for entry in (one, other):
+        if not entry["check"]["ok"]:
+            return entry
+    if ("time" in one) != ("time" in other):
+        return _failed("no time in one of two turns")
+    if "time" not in one:
+        return one
+    first, second = one["time"], other["time"]
+    median = (first["median"] + second["median"]) / 2
+    apart = abs(first["median"] - second["median"]) / median
+    return {**one, "time": {**first, "median": median, "noise": max(first["noise"], second["noise"], apart)}}
+
+
+def _failed(what: str) -> dict[str, Any]:
+    return {"check": {"ok": False, "worst": None, "what": what}}
 
 
 def _run(command: list[str], environment: Mapping[str, str] | None = None) -> None:

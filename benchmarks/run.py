@@ -65,7 +65,13 @@ def run_all(
     Returns:
         How many cases are left.
     """
-    start = time.monotonic()
+    start, earlier = time.monotonic(), results.get("seconds")
+
+    def keep() -> None:
+        if earlier is not None:  # else the file began without, and a part would pass for the whole
+            results["seconds"] = earlier + time.monotonic() - start
+        save(results, path)
+
     left = [case for case in cases if case.name not in results["cases"]]
     if len(left) < len(cases):
         report(f"{len(cases) - len(left)} of {len(cases)} cases are in {path} already")
@@ -75,7 +81,7 @@ def run_all(
     if results["limits"] is None:
         report("measuring the machine's limits")
         results["limits"] = measure_limits(device, sorted({*plan.dtypes, plan.sweep_dtype, "fp32"}))
-        save(results, path)
+        keep()
     conditions = Conditions(clock_for(device), plan.seconds, secrets.randbits(32), choice)
     for i, case in enumerate(left):
         elapsed = (time.monotonic() - start) / 60
@@ -84,7 +90,7 @@ def run_all(
             return len(left) - i
         report(f"[{i + 1}/{len(left)}, {elapsed:.1f} min] {case.name}")
         results["cases"][case.name] = run_case(case, conditions, report)
-        save(results, path)
+        keep()
     return 0
 
 
@@ -155,7 +161,7 @@ def checked(case: Case, contender: Contender, truth: Truth) -> tuple[Record, Exe
     try:
         with use_backend(contender.backend):
             check = case.check(first, truth)._asdict()
-        if contender.backend == "reference" and contender.mode == "compiled":
+        if contender.backend == "reference" and contender.compiled:
             check["ok"] = check["worst"] <= RIVAL_SLACK
     except Exception as error:  # whatever a contender raises is its result
         check = failed(error)
@@ -199,13 +205,14 @@ def _storages(inputs: Inputs) -> dict[int, int]:
 def quantities(case: Case, contender: Contender, execution: Execution, inputs: Inputs) -> Record:
     """What does not depend on the clock: memory, and operators or kernels."""
     entry: Record = {}
-    captured = contender.mode == "graph"
-    if case.direction == "both" and not captured:
+    if case.direction == "both" and not contender.captured:
         entry["kept_bytes"] = kept_bytes(lambda: execution.forward(inputs), case.parameters())
     call = execution.call(inputs)
     if case.direction != "backward":
         # The memory of a graph is allocated when it is captured.
-        entry["peak_bytes"] = peak_bytes(lambda: execution.call(inputs) if captured else call.run(None), case.device)
+        entry["peak_bytes"] = peak_bytes(
+            lambda: execution.call(inputs) if contender.captured else call.run(None), case.device
+        )
     state = call.prepare()
     if case.device == "cuda":
         entry["kernels"] = launched_kernels(lambda: call.run(state))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .case import MODES
+
 CHANNELS = (36, 72, 144, 288)
 """C_k of a task's map at scale k; strides are 4, 8, 16, 32."""
 
@@ -48,6 +50,7 @@ class Plan:
     dtypes: tuple[str, ...]
     directions: tuple[str, ...]
     task_sweep: tuple[int, ...]
+    task_sweep_scales: tuple[int, ...]
     token_sweep: tuple[int, ...]
     channel_sweep: tuple[int, ...]
     sweep_dtype: str
@@ -66,12 +69,14 @@ class Plan:
 
     def modes(self, sweep: bool = False) -> tuple[str, ...]:
         """Modes of the operators' cases."""
-        compiled = ("compiled",) if ("sweeps" if sweep else "operators") in self.compiled else ()
-        return ("eager", *compiled, "graph")
+        return self._modes("sweeps" if sweep else "operators")
 
     def network_modes(self) -> tuple[str, ...]:
         """Modes of the network's cases."""
-        return ("eager", *(("compiled",) if "network" in self.compiled else ()), "graph")
+        return self._modes("network")
+
+    def _modes(self, what: str) -> tuple[str, ...]:
+        return MODES if what in self.compiled else tuple(mode for mode in MODES if "compiled" not in mode)
 
 
 def plan(name: str, device: str, minutes: float | None = None) -> Plan:
@@ -91,6 +96,7 @@ def plan(name: str, device: str, minutes: float | None = None) -> Plan:
         dtypes=("bf16",) if gpu and quick else ("bf16", "fp32") if gpu else ("fp32",),
         directions=("both",) if quick else ("forward", "backward", "both"),
         task_sweep=(2, 3, 4, 5),
+        task_sweep_scales=(0, 1, 2, 3) if full else (0,),
         token_sweep=tuple(2**i for i in range(10, last + 1, 2 if quick else 1)),
         channel_sweep=(18, 72, 288) if quick else (18, 36, 72, 144, 288),
         sweep_dtype="bf16" if gpu else "fp32",

@@ -28,10 +28,11 @@ def device_name(results: Results) -> str:
 
 
 def conditions(results: Results) -> str:
-    """What a result was measured on, and the measured limits."""
-    where, limits = results["environment"], results["limits"]
+    """What a result was measured on, how long that took where it is known, and the measured limits."""
+    where, limits, seconds = results["environment"], results["limits"], results.get("seconds")
     rows = [
         ("device", device_name(results)),
+        *([] if seconds is None else [("measured in", f"{seconds / 60:.1f} min")]),
         *((key, str(where[key])) for key in VERSIONS if where.get(key)),
         ("commit", f"{where['commit']}{' with changes' if where['dirty'] else ''}"),
         *((f"tree of {tree}/", str(digest or "none")) for tree, digest in where["trees"].items()),
@@ -47,9 +48,13 @@ def conditions(results: Results) -> str:
 
 
 def operator_table(results: Results, operator: str) -> str:
-    """All cases of an operator, contender by contender, in order of time."""
+    """All cases of an operator, contender by contender, in order of time; empty if there is none.
+
+    On a CPU, percentiles are multiples of the reference's median, as the time is.
+    """
     gpu = results["environment"]["device"] == "cuda"
-    header = ["case", "provider", *(["ms (p20 – p80)"] if gpu else []), "time / reference", "noise", "of the limit"]
+    header = ["case", "provider", *(["ms (p20 – p80)"] if gpu else []), "time / reference"]
+    header += [*([] if gpu else ["p20 – p80"]), "noise", "of the limit"]
     header += ["kept", "peak", "kernels" if gpu else "operators", "first call"]
     rows = []
     for name, case in results["cases"].items():
@@ -65,22 +70,23 @@ def operator_table(results: Results, operator: str) -> str:
             milliseconds = f"{time['median'] * 1e3:.4g} ({time['p20'] * 1e3:.4g} – {time['p80'] * 1e3:.4g})"
             rows.append([
                 label, provider, *([milliseconds] if gpu else []), relative_time(case, provider),
+                *([] if gpu else [relative_percentiles(case, provider)]),
                 f"{time['noise']:.1%}", limit_share(results, case, provider), size(entry.get("kept_bytes")),
                 size(entry.get("peak_bytes")), count(entry.get("kernels" if gpu else "operators")),
                 f"{entry['first_call']:.2g} s",
             ])  # fmt: skip
-    return markdown(header, rows) if rows else f"This result has no case of {operator}."
+    return markdown(header, rows) if rows else ""
 
 
 def absences(results: Results) -> str:
-    """Who is absent, with the reason, and from how many cases."""
+    """Who is absent, with the reason, and from how many cases; empty if nobody is."""
     found: dict[tuple[str, str], int] = {}
     for case in results["cases"].values():
         for provider, reason in case["absent"].items():
             key = (f"{case['operator']}: {provider}", reason.partition(" (")[0] if "cannot run" in reason else reason)
             found[key] = found.get(key, 0) + 1
     rows = [(provider, reason, str(number)) for (provider, reason), number in sorted(found.items())]
-    return markdown(("absent", "reason", "cases"), rows) if rows else "Nobody is absent."
+    return markdown(("absent", "reason", "cases"), rows) if rows else ""
 
 
 def training_table(results: Results) -> str:
@@ -120,7 +126,10 @@ def training_steps(results: Results) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def claim_table(results: Results) -> str:
-    """The two schemes: pairs and operations counted, time and memory measured, at once relative to sequential."""
+    """The two schemes: pairs and operations counted, time and memory measured, at once relative to sequential.
+
+    Empty if there is no case of it.
+    """
     rows = []
     for case in claim_cases(results):
         tasks, scales = case["sizes"]["tasks"], case["sizes"]["scales"]
@@ -133,7 +142,7 @@ def claim_table(results: Results) -> str:
             f"{second['kept_bytes'] / first['kept_bytes']:.2f}", f"{second['peak_bytes'] / first['peak_bytes']:.2f}",
         ])  # fmt: skip
     if not rows:
-        return "This result has no case of the claim."
+        return ""
     header = ("", "pairs: sequential / at once", "operations", "time", "kept", "peak")
     return markdown(header, rows) + "\n\n" + crossing(results)
 
@@ -145,16 +154,24 @@ def claim_cases(results: Results) -> list[dict[str, Any]]:
 
 
 def crossing(results: Results) -> str:
-    """From how many tasks on sequential attention is cheaper, whatever comes after."""
+    """From how many tasks, and scales, on sequential attention takes less time at all sizes measured.
+
+    For one task or one scale the two are the same, so those say nothing.
+    """
 
     def from_where(axis: str, fixed: dict[str, int]) -> str:
         cases = [c for c in claim_cases(results) if all(c["sizes"][key] == value for key, value in fixed.items())]
         first = None
-        for case in sorted(cases, key=lambda case: case["sizes"][axis]):
+        differing = sorted((c for c in cases if c["sizes"][axis] > 1), key=lambda case: case["sizes"][axis])
+        for case in differing:
             one, other = (case["providers"][scheme]["time"] for scheme in (SEQUENTIAL, AT_ONCE))
             wins = differs(one, other) and one["median"] < other["median"]
             first = (first or case["sizes"][axis]) if wins else None
-        return "never within these sizes" if first is None else f"from {first} {axis} on"
+        if first is None:
+            return "never within these sizes"
+        if first == differing[0]["sizes"][axis]:  # where they crossed, if they did, was not measured
+            return f"already at {first} {axis}, the fewest measured for which the two differ"
+        return f"from {first} {axis} on"
 
     return (
         f"Beyond noise, sequential attention takes less time {from_where('tasks', {'scales': len(CHANNELS)})} "
@@ -172,6 +189,14 @@ def relative_time(case: dict[str, Any], provider: str) -> str:
         return "1"
     ratio = time["median"] / rival["median"]
     return f"{ratio:.2f}{_mark(time, rival)}"
+
+
+def relative_percentiles(case: dict[str, Any], provider: str) -> str:
+    """The 20th and the 80th percentile of the time as multiples of the reference's median."""
+    time, rival = case["providers"][provider]["time"], case["providers"].get("reference", {}).get("time")
+    if rival is None:
+        return NOTHING
+    return f"{time['p20'] / rival['median']:.2f} – {time['p80'] / rival['median']:.2f}"
 
 
 def limit_share(results: Results, case: dict[str, Any], provider: str) -> str:

@@ -21,7 +21,7 @@ def time_interleaved(
     """Times contenders in turn, A B C C B A A B C C B A, so that whatever drifts hits all alike.
 
     The first half of a contender's blocks and the second are its two measurements. Each block starts with a
-    call that does not count. If a call is long (over `LONG` seconds), all are timed in one round A B C C B A.
+    call that does not count; but a long call (`LONG` seconds or more) is a block by itself.
 
     Args:
         calls: by contender, one call per input set; what they call has run before. They are gone through again and
@@ -36,25 +36,18 @@ def time_interleaved(
         with activate(name):
             return clock.block(list(islice(endless[name], count)))
 
-    if not calls:
-        return {}
-    samples = {name: [block(name, 1)] for name in calls}
-    estimates = {name: first[0][0] for name, first in samples.items()}
     names = list(calls)
-    if max(estimates.values()) >= LONG:
-        turns = [names[::-1]]  # the first turn was the estimate
-    else:
-        turns = [names, names[::-1]] * 2
-        estimates = {name: block(name, 2)[1] for name in calls}
-        samples = {name: [] for name in calls}
-    for turn in turns:
+    first = {name: block(name, 1) for name in names}
+    long = {name for name in names if first[name][0] >= LONG}
+    estimates = {name: block(name, 2)[1] for name in names if name not in long}
+    # A long call is too dear to be an estimate alone: it is the contender's block of the first turn.
+    samples = {name: [first[name]] if name in long else [] for name in names}
+    turns = [names, names[::-1]] * 2
+    for i, turn in enumerate(turns):
         for name in turn:
-            if estimates[name] < LONG:
+            if name not in long:
                 count = max(3, min(100, round(budget / len(turns) / max(estimates[name], 1e-6))))
                 samples[name].append(block(name, count + 1)[1:])
-            else:
+            elif i > 0:
                 samples[name].append(block(name, 1))
-    half = max(1, len(turns) // 2)
-    return {
-        name: summarise(list(chain(*blocks[:half])), list(chain(*blocks[half:]))) for name, blocks in samples.items()
-    }
+    return {name: summarise([*chain(*blocks[:2])], [*chain(*blocks[2:])]) for name, blocks in samples.items()}

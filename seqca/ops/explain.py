@@ -30,10 +30,11 @@ class Explanation(tuple[Choice, ...]):
         lines = []
         for (operator, backend, others), calls in ends.items():
             lines.append(f"{operator}: {backend or 'raises'}")
-            tokens: dict[Call, list[str]] = {}
+            tokens: dict[str, list[int]] = {}
             for call in calls:
-                tokens.setdefault(call._replace(tokens=0), []).append(str(call.tokens))
-            lines += [f"    for {call.kind}, {', '.join(numbers)} tokens" for call, numbers in tokens.items()]
+                tokens.setdefault(call.kind, []).append(call.tokens)
+            for kind, numbers in tokens.items():
+                lines.append(f"    for {kind}, tokens: {', '.join(map(str, sorted(set(numbers), reverse=True)))}")
             lines += [f"    not {name}: {reason}" for name, reason in others]
         return "\n".join(lines)
 

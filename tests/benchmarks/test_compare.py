@@ -11,8 +11,9 @@ import pytest
 from benchmarks import revisions
 from benchmarks.__main__ import main
 from benchmarks.compare import changes
-from benchmarks.results import save
-from benchmarks.revisions import measure_in_turn, merged
+from benchmarks.environment import source
+from benchmarks.results import load, save
+from benchmarks.revisions import ROOT, install, measure, measure_in_turn, merged
 
 from .fakes import FakeTime, doubling, results_of
 
@@ -102,6 +103,36 @@ def test_results_without_a_common_case_cannot_be_compared(tmp_path: Path, capsys
     assert "no case in common" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["device", "gpu", "processor"])
+def test_results_of_different_machines_cannot_be_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    before = measured("cuda", reference=1.0)
+    after = copy.deepcopy(before)
+    after["environment"][key] = "another"
+    save(before, tmp_path / "a.json")
+    save(after, tmp_path / "b.json")
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    output = capsys.readouterr()
+    assert f"{key} {before['environment'][key]!r} and 'another'" in output.err
+    assert "compared:" not in output.out
+
+
+def test_other_software_and_settings_are_named_in_a_line_each(compare: Callable[..., tuple[int, str]]) -> None:
+    before = measured(reference=1.0)
+    after = copy.deepcopy(before)
+    after["environment"] |= {"torch": "2.1", "threads": 7, "tf32": {"matrix products": True, "convolutions": True}}
+    after["settings"] = {"set": "full"}
+    status, text = compare(before, after)
+    assert status == 0
+    lines = text.splitlines()[:-1]
+    assert [line.partition(":")[0] for line in lines] == [
+        f"different {key}" for key in ("torch", "threads", "tf32", "settings")
+    ]
+    assert "2.0 and 2.1" in lines[0]
+    assert "different" not in compare(before, before)[1]
+
+
 def test_two_files_are_compared_whole_so_options_of_a_measurement_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +146,53 @@ def test_runs_of_one_revision_that_differ_make_noise() -> None:
     time = merged(one, other)["cases"]["doubling/one/fp32/both"]["providers"]["fast"]["time"]
     assert time["median"] == pytest.approx(0.11)
     assert time["noise"] == pytest.approx(0.02 / 0.11)
+
+
+FAILURE = {"check": {"ok": False, "worst": 2.0, "what": "error 1"}}
+
+
+@pytest.mark.parametrize(
+    ("failing", "how", "what"),
+    [
+        (0, "check", "error 1"),
+        (1, "check", "error 1"),
+        (0, "time", "no time in one of two turns"),
+        (1, "time", "no time in one of two turns"),
+        (1, "absent", "absent in one of two turns"),
+    ],
+)
+def test_who_fails_in_one_of_two_turns_has_no_numbers_but_the_reason(failing: int, how: str, what: str) -> None:
+    turns = [measured(reference=1.0, fast=0.1) for _ in range(2)]
+    providers = turns[failing]["cases"]["doubling/one/fp32/both"]["providers"]
+    if how == "check":
+        providers["fast"] = FAILURE
+    elif how == "time":
+        del providers["fast"]["time"]
+    else:
+        del providers["fast"]
+    entries = merged(*turns)["cases"]["doubling/one/fp32/both"]["providers"]
+    assert not entries["fast"]["check"]["ok"]
+    assert entries["fast"]["check"]["what"] == what
+    assert "time" not in entries["fast"]
+    assert entries["reference"]["check"]["ok"]
+    assert "time" in entries["reference"]
+    changed = list(changes(measured(reference=1.0, fast=0.1), merged(*turns)))
+    assert [change.worse for change in changed] == [True]
+
+
+def test_a_case_that_only_one_of_two_turns_reached_is_left_out() -> None:
+    one, other = measured(reference=1.0), measured(reference=1.0)
+    del other["cases"]["doubling/one/fp32/both"]
+    assert not merged(one, other)["cases"]
+
+
+def test_a_time_that_is_no_longer_there_is_a_regression(compare: Callable[..., tuple[int, str]]) -> None:
+    before = measured(reference=1.0, fast=0.1)
+    after = copy.deepcopy(before)
+    del after["cases"]["doubling/one/fp32/both"]["providers"]["fast"]["time"]
+    status, text = compare(before, after)
+    assert status == 1
+    assert "fast: no time" in text
 
 
 def test_a_revision_and_this_checkout_are_measured_in_the_order_a_b_b_a(
@@ -155,3 +233,22 @@ def test_a_revision_and_this_checkout_are_measured_in_the_order_a_b_b_a(
     assert change.after / change.before == pytest.approx(1.5)
     listed = subprocess.run(["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True)
     assert len(listed.stdout.splitlines()) == 1  # nothing is left behind
+
+
+def test_what_is_measured_is_the_installed_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, output = tmp_path / "site", tmp_path / "result.json"
+    install(ROOT, site, tmp_path, compiled=False)
+    with (site / "seqca" / "reference" / "softplus.py").open("a") as module:
+        module.write("\n\n_plain = softplus\n\n\ndef softplus(x: Tensor) -> Tensor:\n    return _plain(x + 0)\n")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    narrow = ["--op", "softplus", "--shape", "scale3", "--provider", "aten"]
+    measure(site, ROOT, output, ["--quick", "--device", "cpu", "--minutes", "1", *narrow])
+    result = load(output)
+    ((name, case),) = result["cases"].items()
+    assert name == "softplus/nyud-scale3-tasks4/fp32/both"
+    assert case["providers"].keys() == {"reference", "aten"}
+    assert all(entry["check"]["ok"] and entry["time"]["median"] > 0 for entry in case["providers"].values())
+    assert case["providers"]["reference"]["operators"] == 3  # softplus, its gradient, and the addition planted above
+    assert result["seconds"] > 0
+    assert result["environment"]["device"] == "cpu"
+    assert result["environment"]["commit"] == source(ROOT)["commit"]

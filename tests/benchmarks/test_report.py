@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
+from benchmarks.plots import PLOTS
 from benchmarks.report import BLOCKS, PAGES, filled, write_report
 from benchmarks.results import ResultsError, load, save
 from benchmarks.shapes import CHANNELS
+from benchmarks.tables import crossing
 
 from .fakes import FakeTime, doubling, results_of
 
@@ -60,10 +63,11 @@ def test_the_report_fills_every_block_and_draws_plots_and_is_the_same_the_second
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| `seqca` | 40 B | 3 | 0.50 ± 0% |" in text
-    assert "| tokens/1024/fp32/both | aten | 0.50 ± 0% |" in text
+    assert "| tokens/1024/fp32/both | aten | 0.50 ± 0% | 0.50 – 0.50 |" in text
     assert "no numbers: largest / error" in text
     assert "| linear_attention: cuda | not built | 2 |" in text
-    assert "from 2 tasks on" in text
+    assert "already at 2 tasks, the fewest measured for which the two differ (four scales)" in text
+    assert "| measured in | 1.5 min |" in text
     plots = {path.name: path.read_bytes() for path in (root / "docs" / "plots").iterdir()}
     assert plots.keys() == {f"machine-{name}.png" for name in ("roofline", "tokens", "claim")}
     for name in plots:
@@ -93,6 +97,79 @@ def test_a_difference_inside_the_noise_is_marked() -> None:
 def test_on_a_cpu_no_time_stands_without_its_rival() -> None:
     text = filled("<!-- benchmarks:begin network -->\n<!-- benchmarks:end network -->", {"a": example()})
     assert "ms" not in text
+
+
+def test_percentiles_are_milliseconds_on_a_gpu_and_multiples_of_the_reference_on_a_cpu() -> None:
+    results = example()
+    time = results["cases"]["network/training-nyud-tasks4/fp32/both"]["providers"]["auto"]["time"]
+    time |= {"p20": 0.4, "p80": 0.75}
+    assert "| auto | 0.50 ± 0% | 0.40 – 0.75 |" in BLOCKS["network"]({"a": results})
+    results["environment"]["device"] = "cuda"
+    assert "| auto | 500 (400 – 750) | 0.50 ± 0% | 0.0% |" in BLOCKS["network"]({"a": results})
+
+
+def claim(results: dict[str, Any], axis: str, **at_once: float) -> dict[str, Any]:
+    """Results of the claim alone: sequential attention takes a second, attention at once so long, by size."""
+    ((case, *_), fixed) = results["cases"].values(), "scales" if axis == "tasks" else "tasks"
+    cases = {}
+    for name, seconds in at_once.items():
+        entries = {
+            scheme: {**copy.deepcopy(case["providers"]["reference"]), "time": {"median": time, "noise": 0.0}}
+            for scheme, time in (("sequential", 1.0), ("at once", seconds))
+        }
+        sizes = {axis: int(name.strip("n")), fixed: 4}
+        cases[name] = {**case, "operator": "claim", "shape": name, "sizes": sizes, "providers": entries}
+    return {**results, "cases": cases}
+
+
+@pytest.mark.parametrize(
+    ("axis", "at_once", "words"),
+    [
+        ("tasks", {"n1": 1.0, "n2": 0.9, "n3": 1.1, "n4": 1.2}, "less time from 3 tasks on (four scales)"),
+        ("tasks", {"n1": 1.1, "n2": 1.1, "n3": 1.2}, "less time already at 2 tasks, the fewest measured for"),
+        ("tasks", {"n1": 1.1, "n2": 1.1, "n3": 0.9}, "less time never within these sizes (four scales)"),
+        ("tasks", {"n2": 1.1, "n3": 0.9, "n5": 1.2}, "less time from 5 tasks on (four scales)"),
+        ("scales", {"n1": 1.0, "n3": 1.1}, "and already at 3 scales, the fewest measured for which the two differ (f"),
+        ("scales", {"n1": 1.1, "n2": 1.0}, "and never within these sizes (four tasks)"),
+    ],
+)
+def test_a_crossing_is_one_only_if_a_smaller_size_that_differs_was_measured(
+    axis: str, at_once: dict[str, float], words: str
+) -> None:
+    assert words in crossing(claim(example(), axis, **at_once))
+
+
+def test_results_without_anything_for_a_table_are_left_out_and_one_sentence_stands_for_all() -> None:
+    full, empty = example(), {**example(), "cases": {}}
+    assert BLOCKS["claim"]({"full": full, "empty": empty}) == BLOCKS["claim"]({"full": full})
+    assert BLOCKS["softplus"]({"full": full, "empty": empty}) == "No result has a case of softplus."
+    assert BLOCKS["claim"]({"empty": empty, "too": empty}) == "No result has a case of the claim."
+    assert BLOCKS["absent"]({"empty": empty}) == "Nobody is absent."
+
+
+def test_a_result_that_does_not_say_how_long_it_took_is_shown_without() -> None:
+    old = {key: value for key, value in example().items() if key != "seconds"}
+    assert "measured in" not in BLOCKS["conditions"]({"old": old})
+    assert "copy bandwidth" in BLOCKS["conditions"]({"old": old})
+
+
+def test_the_roofline_draws_nothing_at_zero() -> None:
+    results = example()
+    plain = copy.deepcopy(results["cases"]["linear_attention/tokens/1024/fp32/both"])
+    for entry in plain["providers"].values():
+        entry["cost"] = {"bytes": 80, "operations": 0, "exponentials": 10}
+    plain["providers"]["only here"] = plain["providers"]["aten"]
+    results["cases"]["softplus/some/fp32/both"] = {**plain, "operator": "softplus"}
+    _, draw, points = PLOTS["roofline"]
+    axes = Figure().subplots()
+    draw([axes], results)
+    assert len(points(results)) == 2
+    drawn = [point for line in axes.lines for point in line.get_xydata().flatten()]
+    assert len(drawn) == 2 * (2 * 2 + 3)  # two cases by two providers, and the limit with its knee
+    assert min(drawn) > 0
+    assert all(min(text.xy) > 0 for text in axes.texts)
+    assert "only here" not in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert not points({**results, "cases": {"softplus": results["cases"]["softplus/some/fp32/both"]}})
 
 
 def test_an_unknown_block_and_no_result_are_errors(tmp_path: Path) -> None:

@@ -3,31 +3,37 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import execution
 from benchmarks import run as run_module
-from benchmarks.cases import Choice, all_cases
+from benchmarks.__main__ import main
+from benchmarks.case import MODES
+from benchmarks.cases import ROOMS, Choice, all_cases
 from benchmarks.linear_attention import stacked
 from benchmarks.network import NetworkCase
+from benchmarks.providers import mode_refusal
 from benchmarks.report import BLOCKS
 from benchmarks.results import ResultsError, new_results, resume
 from benchmarks.run import checked, input_sets, run_all, run_case
-from benchmarks.shapes import nyud, plan
+from benchmarks.shapes import CHANNELS, nyud, plan
 from seqca import reference
 from seqca.ops.operator import OPERATORS
 
 from .fakes import DoublingCase, FakeTime, doubling
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = plan("quick", "cpu")
+QUICK, FULL = plan("quick", "cpu"), plan("full", "cpu")
 
 
 def test_a_wrong_kernel_gets_no_number() -> None:
@@ -75,19 +81,36 @@ def test_the_compiled_reference_is_not_excluded_for_rounding(
     case = doubling(FakeTime(), reference=1.0)
     (contender,) = case.contenders().contenders
     outcomes = []
-    for mode in ("eager", "compiled"):
+    monkeypatch.setattr(execution, "capture", lambda work: (SimpleNamespace(replay=lambda: None), work()))
+    for mode in ("eager", "compiled", "compiled, graph"):
         rival = replace(contender, function=lambda x: 2 * x + error, backend="reference", mode=mode)
         truth = case.truth(rival, torch.Generator().manual_seed(0))
         outcomes.append(checked(case, rival, truth)[0]["check"]["ok"])
-    assert outcomes == [False, ok]
+    assert outcomes == [False, ok, ok]
 
 
 def test_providers_that_cannot_run_are_absent_with_the_reason() -> None:
     field = stacked("small", 2, 64, 36, QUICK).contenders()
     assert [contender.name for contender in field.contenders] == ["reference", "aten"]
-    assert {"triton", "cuda", "reference, graph", "aten, graph", "reference, compiled"} == field.absent.keys()
+    rivals = {"reference, graph", "reference, compiled", "reference, compiled, graph"}
+    assert {"triton", "cuda", "aten, graph"} | rivals == field.absent.keys()
     assert all(field.absent.values())
     assert "GPU" in field.absent["aten, graph"]
+
+
+def test_the_compiled_graph_is_absent_for_what_either_half_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for case in (stacked("small", 2, 64, 36, FULL), NetworkCase.of(nyud(1), "fp32", "both", FULL)):
+        field = case.contenders()
+        assert field.absent["reference, compiled, graph"] == "CUDA graphs need a GPU"
+        assert not any(contender.captured for contender in field.contenders)
+    assert "the pass both" in str(mode_refusal("compiled, graph", "cuda", "backward", MODES))
+    assert "--full" in str(mode_refusal("compiled, graph", "cuda", "both", plan("quick", "cuda").modes()))
+    for device, modes in (("cuda", plan("full", "cuda").modes()), ("cuda", plan("full", "cuda").network_modes())):
+        assert mode_refusal("compiled, graph", device, "both", modes) is None
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    reason = str(mode_refusal("compiled, graph", "cpu", "both", MODES))
+    assert "C++ compiler" in reason
+    assert "need a GPU" in reason
 
 
 def test_an_operator_that_the_measured_version_lacks_leaves_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +118,34 @@ def test_an_operator_that_the_measured_version_lacks_leaves_the_reference(monkey
     field = stacked("small", 2, 64, 36, QUICK).contenders()
     assert [contender.name for contender in field.contenders] == ["reference"]
     assert "no operator linear_attention" in field.absent["aten"]
+
+
+@pytest.fixture
+def without_softplus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of seqca that has no softplus yet."""
+    monkeypatch.setitem(sys.modules, "seqca.reference.softplus", None)
+    monkeypatch.delattr("seqca.reference.softplus")
+    monkeypatch.delitem(sys.modules, "benchmarks.softplus", raising=False)
+
+
+def test_a_version_without_an_operator_lacks_its_cases_alone_and_that_is_said(
+    without_softplus: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {case.operator for case in all_cases(QUICK)} == BLOCKS.keys() & set(ROOMS) - {"softplus"}
+    assert main(["list", "--quick", "--device", "cpu", "--op", "upsampled_loss"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("left out softplus, which this version of seqca lacks: ")
+    assert any(line.startswith("upsampled_loss/") for line in others)
+    assert main(["run", "--quick", "--device", "cpu", "--op", "softplus"]) == 2
+    output = capsys.readouterr()
+    assert output.out.startswith("left out softplus")
+    assert "no case is chosen" in output.err
+
+
+def test_a_room_that_lacks_anything_but_seqca_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.cases.ROOMS", ("no_such_room",))
+    with pytest.raises(ImportError, match="no_such_room"):
+        list(all_cases(QUICK))
 
 
 def test_absent_providers_are_written_into_the_result() -> None:
@@ -162,6 +213,29 @@ def test_an_interrupted_run_goes_on_after_the_last_finished_case(tmp_path: Path,
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_the_time_of_measuring_is_summed_over_resumed_runs(
+    tmp_path: Path, limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, time = tmp_path / "result.json", FakeTime()
+    monkeypatch.setattr(run_module.time, "monotonic", time.now)
+
+    def measure(*names: str) -> float | None:
+        cases = [doubling(time, name, reference=1.0) for name in names]
+        before = time.seconds
+        run_all(cases, Choice(), resume(path, {}, {}), path, QUICK, lambda line: None)
+        took.append(time.seconds - before)
+        return json.loads(path.read_text()).get("seconds")
+
+    took: list[float] = []
+    assert measure("first") == pytest.approx(took[0])
+    assert took[0] > 0
+    assert measure("first", "second") == pytest.approx(sum(took))
+    assert measure("first", "second") == pytest.approx(sum(took[:2]))
+    old = {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
+    path.write_text(json.dumps(old))
+    assert measure("first", "second", "third") is None  # a part would pass for the whole
+
+
 def test_no_case_is_begun_after_the_time_is_over(tmp_path: Path, limits: None) -> None:
     time = FakeTime()
     cases = [doubling(time, name, reference=1.0) for name in ("first", "second")]
@@ -198,6 +272,13 @@ def test_names_of_cases_are_unique_in_every_set() -> None:
         for name in ("quick", "standard", "full"):
             cases = [case.name for case in all_cases(plan(name, device))]
             assert len(cases) == len(set(cases)) > 10
+
+
+def test_the_full_set_exchanges_between_two_to_five_tasks_at_every_scale() -> None:
+    for device in ("cpu", "cuda"):
+        cases = all_cases(plan("full", device), Choice(("linear_attention",), ("tasks",), (), ("both",)))
+        found = {(case.sizes["channels"], case.sizes["tasks"]) for case in cases if "pascal" not in case.shape}
+        assert {(channels, tasks) for channels in CHANNELS for tasks in (2, 3, 4, 5)} <= found
 
 
 def test_every_operator_has_cases_and_every_case_a_table() -> None:

@@ -29,7 +29,7 @@ def calls(time: FakeTime, log: list[str], name: str, seconds: float, sets: int =
     return [call(index) for index in range(sets)]
 
 
-def test_long_calls_are_timed_in_the_order_a_b_b_a() -> None:
+def test_long_calls_are_timed_in_the_order_a_b_b_a_a_b_b_a() -> None:
     time, log = FakeTime(), []
     both = {name: calls(time, log, name, 2 * LONG) for name in "ab"}
     active = []
@@ -40,10 +40,46 @@ def test_long_calls_are_timed_in_the_order_a_b_b_a() -> None:
         yield
 
     timings = time_interleaved(both, activate, HostClock(time.now), budget=1)
-    assert log == ["a0", "b0", "b0", "a0"]
-    assert active == ["a", "b", "b", "a"]
+    assert log == [f"{name}0" for name in "abbaabba"]
+    assert active == list("abbaabba")
     assert [timings[name].median for name in "ab"] == pytest.approx([2 * LONG, 2 * LONG])
-    assert timings["a"].samples == 2
+    assert timings["a"].samples == 4
+
+
+def test_the_two_halves_of_a_long_call_make_its_spread() -> None:
+    time = FakeTime()
+    durations = iter([1.0, 1.4, 2.0, 2.2])
+
+    @contextmanager
+    def activate(name: str) -> Iterator[None]:
+        yield
+
+    def run(state: Any) -> None:
+        time.seconds += next(durations)
+
+    timing = time_interleaved({"a": [Call(lambda: None, run)]}, activate, HostClock(time.now), budget=1)["a"]
+    assert timing.median == pytest.approx(1.7)
+    assert timing.spread == pytest.approx((2.1 - 1.2) / 1.7)
+
+
+def test_a_short_call_beside_a_long_one_is_timed_as_often_as_alone_and_never_cold() -> None:
+    time, active = FakeTime(), []
+    cold = iter([LONG / 2] * 2)
+
+    @contextmanager
+    def activate(name: str) -> Iterator[None]:
+        active.append(name)
+        yield
+
+    def run(state: Any) -> None:
+        time.seconds += next(cold, 0.001)
+
+    both = {"a": calls(time, [], "a", 2 * LONG), "b": [Call(lambda: None, run)]}
+    timings = time_interleaved(both, activate, HostClock(time.now), budget=0.04)
+    assert (timings["a"].samples, timings["b"].samples) == (4, 4 * 10)
+    assert timings["b"].p80 == pytest.approx(0.001)
+    assert timings["b"].noise == pytest.approx(0, abs=1e-6)
+    assert "".join(active[-6:]) == "baabba"
 
 
 def test_short_calls_go_through_the_input_sets_and_the_first_of_a_block_does_not_count() -> None:
@@ -136,12 +172,14 @@ def test_the_device_clock_waits_once_a_block_and_returns_seconds(monkeypatch: py
     assert waits == [start, start + 1]
 
 
-def test_a_graph_is_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    captured: list[str] = []
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A log of replays, of graphs that only note them; what is captured runs."""
+    log: list[str] = []
 
     class FakeGraph:
         def replay(self) -> None:
-            captured.append("replay")
+            log.append("replay")
 
     @contextmanager
     def nothing(*_: Any) -> Iterator[None]:
@@ -156,7 +194,10 @@ def test_a_graph_is_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(torch.cuda, name, nothing)
     for name in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, FakeStream)
+    return log
 
+
+def test_a_graph_is_captured_once_and_replayed(captured: list[str]) -> None:
     def function(x: Tensor) -> Tensor:
         captured.append("run")
         return 3 * x
@@ -171,3 +212,21 @@ def test_a_graph_is_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch) 
     output, gradient = execution.evaluate(inputs)
     torch.testing.assert_close(output, 3 * x.detach())
     torch.testing.assert_close(gradient, torch.full((3,), 3.0))
+
+
+def test_what_is_compiled_and_captured_is_the_compiled_function(
+    captured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile(function: Any, dynamic: bool) -> Any:
+        def compiled(**arguments: Tensor) -> Tensor:
+            captured.append("compiled")
+            return function(**arguments)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
+    inputs = Inputs({"input": torch.ones(3)}, [], None)
+    execution = Execution(Contender("some", torch.square, mode="compiled, graph"), "forward")
+    call = execution.call(inputs)
+    call.run(call.prepare())
+    assert captured == ["compiled"] * 4 + ["replay"]

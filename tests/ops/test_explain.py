@@ -56,18 +56,18 @@ def test_the_text_tells_calls_that_end_alike_together_and_others_apart() -> None
     explanation = seqca.explain(operator="linear_attention", dtype=torch.bfloat16)
     assert str(explanation) == "\n".join([
         "linear_attention: triton",
-        "    for cuda, bfloat16, 36 channels, 230400, 19200 tokens",
-        "    for cuda, bfloat16, 72 channels, 57600, 4800 tokens",
+        "    for cuda, bfloat16, 36 channels, tokens: 230400, 19200",
+        "    for cuda, bfloat16, 72 channels, tokens: 57600, 4800",
         "    not reference: can run, triton comes first",
         "    not aten: can run, triton comes first",
         "    not cuda: can run, triton comes first",
         "linear_attention: triton",
-        "    for cuda, bfloat16, 144 channels, 14400, 1200 tokens",
+        "    for cuda, bfloat16, 144 channels, tokens: 14400, 1200",
         "    not reference: can run, triton comes first",
         "    not aten: can run, triton comes first",
         "    not cuda: the kernels hold at most 72 channels, these are 144",
         "linear_attention: triton",
-        "    for cuda, bfloat16, 288 channels, 3600 tokens",
+        "    for cuda, bfloat16, 288 channels, tokens: 3600",
         "    not reference: can run, triton comes first",
         "    not aten: can run, triton comes first",
         "    not cuda: the kernels hold at most 72 channels, these are 288",
@@ -81,7 +81,7 @@ def test_what_is_forced_is_told_and_that_it_would_raise() -> None:
         (choice,) = explanation = seqca.explain("cpu", operator="linear_attention", shape=(36, 100))
     assert choice.backend is None
     assert choice.others["cuda"] == refusal(OPERATORS["linear_attention"], "cuda", choice.call)
-    assert str(explanation).startswith("linear_attention: raises\n    for cpu, float32, 36 channels, 100 tokens\n")
+    assert str(explanation).startswith("linear_attention: raises\n    for cpu, float32, 36 channels, tokens: 100\n")
 
 
 @pytest.mark.parametrize(

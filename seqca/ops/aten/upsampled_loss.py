@@ -16,8 +16,7 @@ from torch import Tensor
 
 from seqca.reference.upsampled_loss import check_classes
 
-
-# The fewer slices, the fewer operators; measured on a CPU, larger ones are slower again.
+# The fewer slices, the fewer operators; on a CPU larger ones were no faster.
 _ROWS = 256
 """Rows of a slice at most: the product with their interpolation matrix costs the more the higher a slice is."""
 
