@@ -49,35 +49,41 @@ class Shape(NamedTuple):
     parts: int = 32
 
 
-# By the power of two that holds D and E + 1 (0: any other) and the bytes of an element. Where a tile holds a state,
-# D <= d and E < e, kernels of `whole_states` run, else those of `tiled_states`.
+# By the power of two that holds D and E + 1 (0: any other). Where a tile holds a state, D <= d and E < e, kernels of
+# `whole_states` run, else those of `tiled_states`.
 # Chosen by registers, shared memory and arithmetic (docs/resources.md); not yet measured on a GPU.
-SHAPES: dict[tuple[int, int], Shape] = {
-    (16, 2): Shape(*(Blocks(64, 16, 16, 4, 3),) * 4),
-    (32, 2): Shape(Blocks(128, 32, 32, 4, 3), *(Blocks(64, 32, 32, 4, 3),) * 3),
-    (64, 2): Shape(
+_BFLOAT16 = {
+    16: Shape(*(Blocks(64, 16, 16, 4, 3),) * 4),
+    32: Shape(Blocks(128, 32, 32, 4, 3), *(Blocks(64, 32, 32, 4, 3),) * 3),
+    64: Shape(
         state=Blocks(64, 64, 64, 4, 3),
         output=Blocks(64, 64, 64, 4, 3),
         query_gradient=Blocks(64, 64, 64, 8, 3),
         source_gradient=Blocks(64, 64, 64, 4, 3),
     ),
-    (128, 2): Shape(
+    128: Shape(
         state=Blocks(64, 128, 128, 8, 3),
         output=Blocks(64, 128, 128, 8, 3),
         query_gradient=Blocks(64, 32, 32, 4, 3),
         source_gradient=Blocks(32, 128, 128, 8, 3),
         parts=8,
     ),
-    (0, 2): Shape(Blocks(64, 64, 64, 4, 3), *(Blocks(64, 64, 64, 8, 3),) * 3, parts=4),
-    (16, 4): Shape(*(Blocks(32, 16, 16, 4, 2),) * 4),
-    (32, 4): Shape(*(Blocks(32, 32, 32, 4, 2),) * 4),
-    (64, 4): Shape(
+    0: Shape(*(Blocks(64, 64, 64, 8, 3),) * 4, parts=4),
+}
+_FLOAT16 = _BFLOAT16 | {  # scaling operands takes registers
+    64: _BFLOAT16[64]._replace(query_gradient=Blocks(32, 64, 64, 4, 3)),
+    128: _BFLOAT16[128]._replace(state=Blocks(32, 128, 128, 8, 3)),
+}
+_FLOAT32 = {
+    16: Shape(*(Blocks(32, 16, 16, 4, 2),) * 4),
+    32: Shape(*(Blocks(32, 32, 32, 4, 2),) * 4),
+    64: Shape(
         state=Blocks(16, 64, 64, 8, 2),
         output=Blocks(16, 64, 64, 8, 2),
         query_gradient=Blocks(32, 64, 64, 8, 2),
         source_gradient=Blocks(32, 64, 64, 8, 2),
     ),
-    (0, 4): Shape(
+    0: Shape(
         state=Blocks(16, 64, 64, 8, 2),
         output=Blocks(64, 32, 32, 8, 2),
         query_gradient=Blocks(32, 32, 32, 8, 2),
@@ -85,14 +91,19 @@ SHAPES: dict[tuple[int, int], Shape] = {
         parts=4,
     ),
 }
+SHAPES: dict[torch.dtype, dict[int, Shape]] = {
+    torch.bfloat16: _BFLOAT16,
+    torch.float16: _FLOAT16,
+    torch.float32: _FLOAT32,
+}
 
 PROGRAMS = 768
 """Pieces that a list is cut into where there is enough of it: about six for each multiprocessor of an H200."""
 
 
-def _shape(d: int, e: int, element_size: int) -> Shape:
-    channels = max(16, triton.next_power_of_2(max(d, e + 1)))
-    return SHAPES.get((channels, element_size), SHAPES[0, element_size])
+def _shape(d: int, e: int, dtype: torch.dtype) -> Shape:
+    shapes = SHAPES[dtype]
+    return shapes.get(max(16, triton.next_power_of_2(max(d, e + 1))), shapes[0])
 
 
 def _whole(blocks: Blocks, d: int, e: int) -> bool:
@@ -159,7 +170,7 @@ def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tu
         Outputs (..., N_q, E) in the inputs' dtype, and states (..., E + 1, D) in float32, S above z. Contiguous.
     """
     d, e = k[0].shape[-1], v[0].shape[-1]
-    shape = _shape(d, e, k[0].element_size())
+    shape = _shape(d, e, k[0].dtype)
     outputs = [t.new_empty((*t.shape[:-1], e)) for t in q]
     states = [t.new_empty((*t.shape[:-2], e + 1, d), dtype=torch.float32) for t in k]
     work = _share(k, shape.state, shape.parts)
@@ -185,7 +196,7 @@ def backward(
     """
     like = k[0], v[0]
     d, e = k[0].shape[-1], v[0].shape[-1]
-    shape = _shape(d, e, k[0].element_size())
+    shape = _shape(d, e, k[0].dtype)
     dq, dk, dv = ([t.new_empty(t.shape) for t in inputs] for inputs in (q, k, v))
     sums = [torch.empty_like(state) for state in states]
     views = {"gradients": grad, "queries": q}

@@ -220,7 +220,8 @@ def test_gives_the_same_bits_every_time(d: int) -> None:
 
 def test_launches_take_the_parameters_of_their_class_of_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = Shape(*(Blocks(10 * i, 64, 64, i, 1) for i in (1, 2, 3, 4)), parts=3)
-    monkeypatch.setitem(linear_attention.SHAPES, (64, 2), planted)
+    for dtype in (torch.float16, torch.bfloat16):
+        monkeypatch.setitem(linear_attention.SHAPES[dtype], 64, planted)
 
     def launched(channels: int, dtype: torch.dtype) -> list[tuple[int, int]]:
         q, k, v, grad = ([x.to(dtype).to("meta")] for x in draw((2,), 480, 480, channels, channels))
