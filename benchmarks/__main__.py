@@ -9,6 +9,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's messages; read 
 
 import torch
 
+from .case import Case
 from .cases import Choice, all_cases, rooms
 from .compare import compare_files, compare_revision
 from .environment import ROOT, environment
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on after the last finished case", file=sys.stderr)
+        resumes = options.command is run_command
+        print("interrupted" + "; the same command goes on after the last finished case" * resumes, file=sys.stderr)
         return 130
     return status
 
@@ -38,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")
 
-    run = commands.add_parser("run", help="measure; an interrupted run goes on where it stopped")
+    run = commands.add_parser(
+        "run", help="measure; an interrupted run goes on where it stopped; exits 3 if a provider fails its check"
+    )
     _add_choice(run)
     run.add_argument("--output", type=Path, help="result file; by default one under out/benchmarks/ named by machine,"
                      " set and commit")  # fmt: skip
@@ -56,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=compare_command)
 
     report = commands.add_parser("report", help="write tables and plots from result files")
-    report.add_argument("files", nargs="*", type=Path, help="by default all in benchmarks/results/")
+    report.add_argument("files", nargs="*", type=Path, help="by default benchmarks/results/, for README and docs")
+    report.add_argument("--output", type=Path, help="folder for the report of the files that are named")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is not up to date")
     report.set_defaults(command=report_command)
     return top
@@ -67,7 +72,7 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     size.add_argument("--quick", action="store_true", help="ends after two minutes, and the standard set after ten")
     size.add_argument("--full", action="store_true", help="with compiled networks and sweeps; ends after 4 hours")
     command.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    command.add_argument("--minutes", type=float, help="begin no case after so many minutes, whatever the set")
+    command.add_argument("--minutes", type=_positive, help="begin no case after so many minutes, whatever the set")
     for name, what in (
         ("op", "part of an operator's name"),
         ("shape", "part of a shape's name"),
@@ -78,29 +83,57 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"{what}; repeatable")
 
 
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a positive number")
+    return number
+
+
 def _choice(options: argparse.Namespace) -> Choice:
     names = (options.op, options.shape, options.dtype, options.direction, options.provider)
     return Choice(*map(tuple, names))
 
 
 def _plan(options: argparse.Namespace) -> Plan:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ResultsError("--device cuda: torch finds no GPU here")
     name = "quick" if options.quick else "full" if options.full else "standard"
     return plan(name, options.device, options.minutes)
+
+
+def _cases(chosen: Plan, choice: Choice) -> list[Case]:
+    """The chosen cases; names that choose nothing are errors."""
+    for name, reason in rooms()[1].items():
+        print(f"left out {name}, which this version of seqca lacks: {reason}", flush=True)
+    cases = list(all_cases(chosen, choice))
+    if not cases:
+        raise ResultsError("no case is chosen; python -m benchmarks list shows their names")
+    fields = [case.contenders() for case in cases]
+    known = {name for field in fields for name in (*(one.name for one in field.contenders), *field.absent)}
+    for part in choice.providers:
+        if not any(part in name for name in known):
+            raise ResultsError(f"--provider {part}: no such provider; there are {', '.join(sorted(known))}")
+    return cases
 
 
 def run_command(options: argparse.Namespace) -> int:
     """Measures, and says where the results are."""
     chosen, choice = _plan(options), _choice(options)
-    _say_left_out()
-    cases = list(all_cases(chosen, choice))
-    if not cases:
-        raise ResultsError("no case is chosen; python -m benchmarks list shows their names")
+    cases = _cases(chosen, choice)
     where = environment(options.device, options.checkout)
     path = options.output or default_output(where, chosen)
     results = resume(path, where, {"set": chosen.name, "seconds": chosen.seconds})
     left = run_all(cases, choice, results, path, chosen, lambda line: print(line, flush=True))
     print(f"{path}: {len(results['cases'])} cases" + (f", {left} left" if left else ""))
-    return 0
+    wrong = [
+        f"{case.name}, {name}: {entry['check']['what']}"
+        for case in cases
+        for name, entry in results["cases"].get(case.name, {}).get("providers", {}).items()
+        if not entry["check"]["ok"]
+    ]
+    print("".join(f"NO NUMBERS: {line}\n" for line in wrong), end="")
+    return 3 if wrong else 0
 
 
 def default_output(where: dict[str, object], chosen: Plan) -> Path:
@@ -113,18 +146,12 @@ def default_output(where: dict[str, object], chosen: Plan) -> Path:
 def list_command(options: argparse.Namespace) -> int:
     """Prints the cases, their contenders, and who is absent, with the reason."""
     choice = _choice(options)
-    _say_left_out()
-    for case in all_cases(_plan(options), choice):
+    for case in _cases(_plan(options), choice):
         field = choice.narrow(case.contenders())
         print(f"{case.name}: {'; '.join(contender.name for contender in field.contenders)}")
         for name, reason in field.absent.items():
             print(f"    absent {name}: {reason}")
     return 0
-
-
-def _say_left_out() -> None:
-    for name, reason in rooms()[1].items():
-        print(f"left out {name}, which this version of seqca lacks: {reason}", flush=True)
 
 
 def compare_command(options: argparse.Namespace) -> int:
@@ -135,6 +162,8 @@ def compare_command(options: argparse.Namespace) -> int:
         for value in getattr(options, name):
             passed_on += [f"--{name}", value]
     if options.after is None:
+        if Path(options.before).is_file():
+            raise ResultsError(f"{options.before}: a second result file is needed; alone, a git revision is expected")
         return compare_revision(options.before, ["--device", options.device, *passed_on])
     if passed_on:
         raise ResultsError(f"{' '.join(passed_on)}: two result files are compared whole; this narrows a measurement")
@@ -143,10 +172,14 @@ def compare_command(options: argparse.Namespace) -> int:
 
 def report_command(options: argparse.Namespace) -> int:
     """Writes tables and plots, or checks the tables."""
-    from .report import write_report  # needs rooms that an older package under measurement may lack
+    from .report import write_own_report, write_report  # needs rooms that an older package under measurement may lack
 
-    files = options.files or sorted(RESULTS.glob("*.json"))
-    return write_report(files, check=options.check)
+    if not options.files:
+        return write_report(sorted(RESULTS.glob("*.json")), check=options.check)
+    if options.output is None:
+        raise ResultsError("--output: named files need a folder; README and docs show benchmarks/results/")
+    write_own_report(options.files, options.output)
+    return 0
 
 
 if __name__ == "__main__":

@@ -61,6 +61,22 @@ def write_report(files: Sequence[Path], root: Path = ROOT, check: bool = False) 
     return status
 
 
+def write_own_report(files: Sequence[Path], folder: Path) -> None:
+    """Writes benchmarks.md, the page of the docs with other results, and its plots into a folder.
+
+    Raises:
+        ResultsError: if a file is no result.
+    """
+    from .plots import draw  # matplotlib is optional
+
+    results = {file.stem: load(file) for file in files}
+    page = filled((ROOT / "docs" / "benchmarks.md").read_text(), results)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(page, folder / "benchmarks.md")
+    for path in (folder / "benchmarks.md", *draw(results, folder / "plots")):
+        print(f"wrote {path}")
+
+
 def filled(page: str, results: dict[str, Results]) -> str:
     """A page with its blocks written anew."""
 

@@ -28,9 +28,10 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         results = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, no JSON
         raise ResultsError(f"{path}: no readable result file: {error}") from error
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
+    keys = {"environment", "settings", "limits", "cases"}
+    if not isinstance(results, dict) or results.get("format") != FORMAT or not keys <= results.keys():
         raise ResultsError(f"{path}: no result file of format {FORMAT}")
     return results
 

@@ -72,7 +72,7 @@ def run_all(
             results["seconds"] = earlier + time.monotonic() - start
         save(results, path)
 
-    left = [case for case in cases if case.name not in results["cases"]]
+    left = [case for case in cases if not _measured(case, choice, results["cases"])]
     if len(left) < len(cases):
         report(f"{len(cases) - len(left)} of {len(cases)} cases are in {path} already")
     if not left:
@@ -92,6 +92,14 @@ def run_all(
         results["cases"][case.name] = run_case(case, conditions, report)
         keep()
     return 0
+
+
+def _measured(case: Case, choice: Choice, records: dict[str, Record]) -> bool:
+    """Whether there is a record of a case, with everybody who is chosen."""
+    record = records.get(case.name)
+    return record is not None and all(
+        contender.name in record["providers"] for contender in choice.narrow(case.contenders()).contenders
+    )
 
 
 def run_case(case: Case, conditions: Conditions, report: Report) -> Record:

@@ -28,14 +28,15 @@ def sign(x):
 @triton.jit
 def unit_l1(z, y, live):
     """Loss and gradient of |z / max(‖z‖, ε) − y|; z and y (pixels, channels), 0 beyond the channels."""
-    norm = tl.sqrt(tl.sum(z * z, 1))
+    square = tl.sum(z * z, 1)
+    norm = tl.sqrt(square)
     scale = 1.0 / tl.maximum(norm, 1e-12)
-    unit = z * scale[:, None]
-    residual = tl.where(live[:, None], unit - y, 0.0)
+    residual = tl.where(live[:, None], z * scale[:, None] - y, 0.0)
     direction = sign(residual)
-    # What lies along z is lost, unless the norm is clamped.
-    along = tl.where(norm < 1e-12, 0.0, tl.sum(direction * unit, 1))
-    return tl.sum(tl.abs(residual), 1), (direction - unit * along[:, None]) * scale[:, None]
+    # What lies along z is lost, unless the norm is clamped. From z itself, since the rounding of z / ‖z‖ has a mean,
+    # which a sum over all pixels shows.
+    along = tl.where(norm < 1e-12, 0.0, tl.sum(direction * z, 1) / square)
+    return tl.sum(tl.abs(residual), 1), (direction - z * along[:, None]) * scale[:, None]
 
 
 @triton.jit

@@ -14,6 +14,7 @@ from seqca import extension
 from .operator import Call
 
 TRITON_INSTALLED = find_spec("triton") is not None
+KERNELS_INSTALLED = find_spec("seqca.kernels") is not None
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,6 +24,8 @@ def triton_refusal(call: Call) -> str | None:
     """Why Triton cannot run a call, or None."""
     if not TRITON_INSTALLED:
         return "Triton is not installed"
+    if not KERNELS_INSTALLED:
+        return "seqca.kernels is not installed with this seqca, a checkout's folder (pip install -e . in it)"
     if call.device != "cuda" and not (TRITON_INTERPRETED and call.device == "cpu"):
         return f"needs CUDA tensors (or CPU tensors and TRITON_INTERPRET=1), these are on {call.device}"
     if call.dtype not in _KERNEL_DTYPES:

@@ -11,7 +11,17 @@ from seqca import reference
 from .autocast import to_autocast_dtype
 from .cuda.linear_attention import limit as cuda_limit
 from .dispatch import resolve
-from .operator import NETWORK_SCALES, Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
+from .operator import (
+    NETWORK_SCALES,
+    Backend,
+    Call,
+    Operator,
+    Shape,
+    kernel_scope,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register,
+)
 from .samples import linear_attention_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -62,7 +72,7 @@ def linear_attention(
         TypeError: if an argument is no tensor or list of tensors, or dtypes differ or are not supported.
         ValueError: if shapes, devices or lengths of lists do not fit, or an argument is empty.
         BackendUnavailable: if a forced backend cannot run the call.
-        NotImplementedError: from a second derivative, except on the backend `reference`.
+        NotImplementedError: from a second derivative or a forward-mode one, except on the backend `reference`.
     """
     queries, keys, values = _entries("q", q), _entries("k", k), _entries("v", v)
     single = isinstance(q, Tensor)
@@ -75,6 +85,7 @@ def linear_attention(
         entries = zip(queries, keys, values, strict=True)
         outputs = [reference.linear_attention(*entry, eps=eps) for entry in entries]
     else:
+        refuse_forward_mode("linear_attention", *queries, *keys, *values)
         outputs, _ = _forward(queries, keys, values, eps, backend)
     return outputs[0] if single else outputs
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from .samples import Sampler
 
@@ -110,6 +111,19 @@ def kernel_scope(tensor: Tensor) -> Iterator[None]:
     """
     with torch.autocast(tensor.device.type, enabled=False), torch.cuda.device_of(tensor):
         yield
+
+
+def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
+    """Makes a forward-mode derivative an error; of a custom operator torch would silently make it zero.
+
+    Raises:
+        NotImplementedError: if a tensor carries a tangent.
+    """
+    if not torch.compiler.is_compiling() and any(unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            f"{name}: forward-mode derivatives are not implemented by the fused backends; "
+            "seqca.use_backend('reference') computes them"
+        )
 
 
 def refuse_second_derivative(backward: torch.library.CustomOpDef, name: str) -> None:

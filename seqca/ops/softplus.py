@@ -8,7 +8,17 @@ from torch import Tensor
 from seqca import reference
 
 from .dispatch import resolve
-from .operator import NETWORK_SCALES, Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
+from .operator import (
+    NETWORK_SCALES,
+    Backend,
+    Call,
+    Operator,
+    Shape,
+    kernel_scope,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register,
+)
 from .samples import softplus_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -31,15 +41,19 @@ def softplus(x: Tensor) -> Tensor:
     Raises:
         TypeError: if x is no tensor or of another dtype.
         BackendUnavailable: if a forced backend cannot run the call.
-        NotImplementedError: from a second derivative, except on the backend `reference`. A compiled graph that keeps
-            none of its inputs refuses it as it does for `torch.exp`: an input was not used (RuntimeError).
+        NotImplementedError: from a second derivative or a forward-mode one, except on the backend `reference`. A
+            compiled graph that keeps none of its inputs refuses the second as for `torch.exp`: an input was not used
+            (RuntimeError).
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: got {type(x).__name__}, expected a tensor")
     if x.dtype not in _DTYPES:
         raise TypeError(f"x: got {x.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
     backend = resolve(OPERATOR, _call(x))
-    return reference.softplus(x) if backend == "reference" else _forward(x, backend)
+    if backend == "reference":
+        return reference.softplus(x)
+    refuse_forward_mode("softplus", x)
+    return _forward(x, backend)
 
 
 @torch.library.custom_op("seqca::softplus", mutates_args=())

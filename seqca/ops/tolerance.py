@@ -53,9 +53,9 @@ def allowed(rough: Tensor, exact: Tensor, dtype: torch.dtype, channel_axis: int 
     if exact.ndim == 0:  # among many numbers some are rounded by half an ulp, but one alone may need no rounding at all
         of_rounding = Errors(*[abs(exact.item()) * torch.finfo(rough.dtype).eps / 2] * 2)
     scale = torch.finfo(dtype).eps / torch.finfo(rough.dtype).eps
-    times = 3 if dtype == torch.float64 else 2
+    times, roundings = (3, 2) if dtype == torch.float64 else (2, 1)
     pairs = zip(of_reference, of_rounding, strict=True)
-    return Errors(*(scale * (times * reference + rounding) for reference, rounding in pairs))
+    return Errors(*(scale * (times * reference + roundings * rounding) for reference, rounding in pairs))
 
 
 class Verdict(NamedTuple):

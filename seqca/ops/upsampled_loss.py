@@ -9,7 +9,16 @@ from seqca.reference.upsampled_loss import Loss, check_arguments
 from seqca.reference.upsampled_loss import upsampled_loss as reference
 
 from .dispatch import resolve
-from .operator import Backend, Call, Operator, Shape, kernel_scope, refuse_second_derivative, register
+from .operator import (
+    Backend,
+    Call,
+    Operator,
+    Shape,
+    kernel_scope,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register,
+)
 from .samples import upsampled_loss_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -42,7 +51,7 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
             value, with its position. On a GPU such a label makes the loss and the gradients of the cells around it NaN:
             nothing is read out of bounds, and the host does not wait. (The backend `reference` stops the process.)
         BackendUnavailable: if a forced backend cannot run the call.
-        NotImplementedError: from a second derivative, except on the backend `reference`.
+        NotImplementedError: from a second derivative or a forward-mode one, except on the backend `reference`.
     """
     check_arguments(prediction, target, loss)
     if prediction.dtype not in _DTYPES:
@@ -50,6 +59,7 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
     backend = resolve(OPERATOR, _call(prediction, target, loss))
     if backend == "reference":
         return reference(prediction, target, loss)
+    refuse_forward_mode("upsampled_loss", prediction)
     needs_gradient = torch.is_grad_enabled() and prediction.requires_grad
     weight = loss.positive_weight
     return _forward(prediction, target.detach(), loss.kind, loss.ignore, weight, needs_gradient, backend)[0]

@@ -142,7 +142,10 @@ def check_classes(target: Tensor, classes: int, ignore: float | None) -> None:
 
 
 def check_arguments(prediction: Tensor, target: Tensor, loss: Loss) -> None:
-    """Whether dtypes, shapes and devices fit the loss; raises as `upsampled_loss` says."""
+    """Whether types, dtypes, shapes and devices fit the loss; raises as `upsampled_loss` says."""
+    for name, value, kind in (("prediction", prediction, Tensor), ("target", target, Tensor), ("loss", loss, Loss)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a {kind.__name__}")
     if not prediction.is_floating_point():
         raise TypeError(f"prediction must be floating, got {prediction.dtype}")
     if prediction.ndim != 4:

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.plots import PLOTS
-from benchmarks.report import BLOCKS, PAGES, filled, write_report
+from benchmarks.report import BLOCKS, PAGES, filled, write_own_report, write_report
 from benchmarks.results import ResultsError, load, save
 from benchmarks.shapes import CHANNELS
 from benchmarks.tables import crossing
@@ -184,3 +184,12 @@ def test_the_pages_show_the_committed_results() -> None:
     for name in PAGES:
         page = (ROOT / name).read_text()
         assert filled(page, results) == page, f"{name}: run python -m benchmarks report"
+
+
+def test_a_report_of_ones_own_leaves_the_pages_of_the_checkout_alone(tmp_path: Path) -> None:
+    before = {name: (ROOT / name).read_text() for name in PAGES}
+    save(example(), tmp_path / "machine.json")
+    write_own_report([tmp_path / "machine.json"], tmp_path / "mine")
+    assert "| tokens/1024/fp32/both | aten | 0.50 ± 0% |" in (tmp_path / "mine" / "benchmarks.md").read_text()
+    assert (tmp_path / "mine" / "plots" / "machine-roofline.png").exists()
+    assert before == {name: (ROOT / name).read_text() for name in PAGES}

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import __main__ as command_line
 from benchmarks import execution
 from benchmarks import run as run_module
 from benchmarks.__main__ import main
@@ -308,3 +309,47 @@ def test_a_network_that_is_wrong_at_the_timed_size_alone_gets_no_number() -> Non
     truth = case.truth(contender, torch.Generator().manual_seed(0))
     assert checked(case, contender, truth)[0]["check"]["ok"]
     assert not checked(case, replace(contender, function=wrong), truth)[0]["check"]["ok"]
+
+
+def test_a_case_is_measured_again_where_somebody_chosen_is_missing(tmp_path: Path, limits: None) -> None:
+    time = FakeTime()
+    case = doubling(time, reference=1.0, fast=0.1)
+    path, results = tmp_path / "r.json", new_results({}, {})
+    lines: list[str] = []
+    run_all([case], Choice(providers=("nobody",)), results, path, QUICK, lines.append)
+    assert results["cases"][case.name]["providers"].keys() == {"reference"}
+    run_all([case], Choice(), results, path, QUICK, lines.append)
+    assert results["cases"][case.name]["providers"].keys() == {"reference", "fast"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--op", "nonsense"], "no case is chosen"),
+        (["list", "--op", "nonsense"], "no case is chosen"),
+        (["list", "--op", "softplus", "--provider", "nobody"], "--provider nobody: no such provider; there are aten"),
+        (["compare", __file__], "a second result file is needed"),
+        (["report", __file__], "--output: named files need a folder"),
+        (["report", __file__, "--output", "."], "no readable result file"),
+    ],
+)
+def test_what_cannot_be_done_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_cannot_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--device", "cuda"]) == 2
+    assert "torch finds no GPU here" in capsys.readouterr().err
+
+
+def test_a_run_in_which_somebody_is_wrong_exits_3(
+    tmp_path: Path, limits: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = doubling(FakeTime(), reference=1.0)
+    wrong = replace(case, functions={**case.functions, "wrong": lambda x: 2 * x + 1})
+    for cases, status in (([case], 0), ([wrong], 3)):
+        monkeypatch.setattr(command_line, "all_cases", lambda chosen, choice, cases=cases: cases)
+        assert main(["run", "--device", "cpu", "--output", str(tmp_path / f"{status}.json")]) == status
+    assert "NO NUMBERS: doubling/one/fp32/both, wrong: error" in capsys.readouterr().out

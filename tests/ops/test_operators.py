@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Generator, Tensor
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from seqca.ops import dispatch
@@ -341,6 +342,20 @@ def test_a_second_derivative_is_refused(operator: Operator, backend: str, compil
     for source in (*inputs, *gradients):
         with pytest.raises((NotImplementedError, RuntimeError), match=refusal):
             torch.autograd.grad(sum(d.square().sum() for d in first), source, retain_graph=True)
+
+
+@pytest.mark.parametrize(("operator", "backend"), FUSED)
+def test_a_forward_mode_derivative_is_refused(operator: Operator, backend: str) -> None:
+    arguments, _ = first_sample(operator, tokens=7)
+    with use_backend(backend), forward_ad.dual_level():
+        dual = {
+            name: mapped(lambda x: forward_ad.make_dual(x.detach(), torch.ones_like(x)), value)
+            if name in arguments.differentiable
+            else value
+            for name, value in arguments.arguments.items()
+        }
+        with pytest.raises(NotImplementedError, match=f"{operator.name}: forward-mode derivatives"):
+            operator.function(**dual)
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)

@@ -177,17 +177,18 @@ def _l1(ignore: float | None, z: Tensor, y: Tensor, needs_gradient: bool) -> Ten
 
 def _unit_l1(ignore: float | None, z: Tensor, y: Tensor, needs_gradient: bool) -> Tensor:
     y = y.transpose(0, 1)
-    norm = z.square().sum(1, keepdim=True).sqrt_()
+    square = z.square().sum(1, keepdim=True)
+    norm = square.sqrt()
     clamped = norm.clamp(min=1e-12)
-    unit = z / clamped
-    torch.sub(unit, y, out=z)
-    _hide(z, y[:, :1], ignore)  # an ignored pixel holds the ignore value in all channels
-    total = z.abs().sum(dtype=torch.float64)
+    error = (z / clamped).sub_(y)
+    _hide(error, y[:, :1], ignore)  # an ignored pixel holds the ignore value in all channels
+    total = error.abs().sum(dtype=torch.float64)
     if needs_gradient:
-        z.sign_()
-        # Through z / max(‖z‖, ε): what lies along z is lost, unless the norm is clamped.
-        along = (z * unit).sum(1, keepdim=True).masked_fill_(norm < 1e-12, 0)
-        z.addcmul_(unit, along, value=-1).div_(clamped)
+        # Through z / max(‖z‖, ε): what lies along z is lost, unless the norm is clamped. From z itself, since the
+        # rounding of z / ‖z‖ has a mean, which a sum over all pixels shows.
+        sign = error.sign_()
+        along = (sign * z).sum(1, keepdim=True).div_(square).masked_fill_(norm < 1e-12, 0)
+        torch.addcmul(sign, z, along, value=-1, out=z).div_(clamped)
     return total
 
 
