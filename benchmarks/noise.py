@@ -7,6 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 
+FLOOR = 0.01
+"""The fraction below which a difference counts as noise whatever was measured."""
+
+
 class Timing(NamedTuple):
     """The times of one contender, in seconds."""
 
@@ -46,7 +50,7 @@ def confidence_interval(ordered: Sequence[float]) -> tuple[float, float]:
     return ordered[i - 1], ordered[n - i]
 
 
-def differs(one: Mapping[str, float], other: Mapping[str, float], floor: float = 0.01) -> bool:
+def differs(one: Mapping[str, float], other: Mapping[str, float], floor: float = FLOOR) -> bool:
     """Whether two times (fields of `Timing`) differ by more than their noise, and by more than a floor.
 
     The floor stands for what no repetition within a run can show, such as where memory happens to lie.

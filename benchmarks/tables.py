@@ -6,7 +6,7 @@ from typing import Any
 from .case import Cost
 from .claim import AT_ONCE, SEQUENTIAL, pairs
 from .limits import COPY, EXPONENTIALS, MATRIX, share
-from .noise import differs
+from .noise import FLOOR, differs
 from .shapes import CHANNELS
 
 Results = dict[str, Any]
@@ -230,7 +230,7 @@ def _beside(form: Any, number: float | None, reference: float) -> str:
 
 
 def _mark(one: dict[str, float], other: dict[str, float]) -> str:
-    noise = max(one["noise"], other["noise"])
+    noise = max(one["noise"], other["noise"], FLOOR)
     return f" ± {noise:.0%}" + ("" if differs(one, other) else " (noise)")
 
 

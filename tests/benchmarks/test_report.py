@@ -62,8 +62,8 @@ def test_the_report_fills_every_block_and_draws_plots_and_is_the_same_the_second
     assert "\nold\n" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "| `seqca` | 40 B | 3 | 0.50 ± 0% |" in text
-    assert "| tokens/1024/fp32/both | aten | 0.50 ± 0% | 0.50 – 0.50 |" in text
+    assert "| `seqca` | 40 B | 3 | 0.50 ± 1% |" in text
+    assert "| tokens/1024/fp32/both | aten | 0.50 ± 1% | 0.50 – 0.50 |" in text
     assert "no numbers: largest / error" in text
     assert "| linear_attention: cuda | not built | 2 |" in text
     assert "already at 2 tasks, the fewest measured for which the two differ (four scales)" in text
@@ -89,7 +89,7 @@ def test_a_page_that_is_not_up_to_date_is_found_and_left_alone(tmp_path: Path) -
 def test_a_difference_inside_the_noise_is_marked() -> None:
     results = example()
     case = results["cases"]["network/training-nyud-tasks4/fp32/both"]
-    assert "0.50 ± 0% |" in filled("<!-- benchmarks:begin cpu -->\n<!-- benchmarks:end cpu -->", {"a": results})
+    assert "0.50 ± 1% |" in filled("<!-- benchmarks:begin cpu -->\n<!-- benchmarks:end cpu -->", {"a": results})
     case["providers"]["auto"]["time"]["noise"] = 1.5
     assert "(noise) |" in filled("<!-- benchmarks:begin cpu -->\n<!-- benchmarks:end cpu -->", {"a": results})
 
@@ -103,9 +103,9 @@ def test_percentiles_are_milliseconds_on_a_gpu_and_multiples_of_the_reference_on
     results = example()
     time = results["cases"]["network/training-nyud-tasks4/fp32/both"]["providers"]["auto"]["time"]
     time |= {"p20": 0.4, "p80": 0.75}
-    assert "| auto | 0.50 ± 0% | 0.40 – 0.75 |" in BLOCKS["network"]({"a": results})
+    assert "| auto | 0.50 ± 1% | 0.40 – 0.75 |" in BLOCKS["network"]({"a": results})
     results["environment"]["device"] = "cuda"
-    assert "| auto | 500 (400 – 750) | 0.50 ± 0% | 0.0% |" in BLOCKS["network"]({"a": results})
+    assert "| auto | 500 (400 – 750) | 0.50 ± 1% | 0.0% |" in BLOCKS["network"]({"a": results})
 
 
 def claim(results: dict[str, Any], axis: str, **at_once: float) -> dict[str, Any]:
@@ -190,6 +190,6 @@ def test_a_report_of_ones_own_leaves_the_pages_of_the_checkout_alone(tmp_path: P
     before = {name: (ROOT / name).read_text() for name in PAGES}
     save(example(), tmp_path / "machine.json")
     write_own_report([tmp_path / "machine.json"], tmp_path / "mine")
-    assert "| tokens/1024/fp32/both | aten | 0.50 ± 0% |" in (tmp_path / "mine" / "benchmarks.md").read_text()
+    assert "| tokens/1024/fp32/both | aten | 0.50 ± 1% |" in (tmp_path / "mine" / "benchmarks.md").read_text()
     assert (tmp_path / "mine" / "plots" / "machine-roofline.png").exists()
     assert before == {name: (ROOT / name).read_text() for name in PAGES}
