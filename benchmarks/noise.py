@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-
 FLOOR = 0.01
 """The fraction below which a difference counts as noise whatever was measured."""
 
