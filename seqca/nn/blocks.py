@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_map
+from .checks import check_map, check_positive
 
 
 class BasicBlock(nn.Module):
@@ -19,6 +19,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, momentum: float = 0.1, project: bool | None = None) -> None:
         super().__init__()
+        check_positive(in_channels=in_channels, out_channels=out_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels, momentum=momentum)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
@@ -49,6 +50,7 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        check_positive(channels=channels, reduction=reduction)
         if channels < reduction:
             raise ValueError(f"channels: got {channels}, expected at least {reduction} (reduction)")
         self.squeeze = nn.Linear(channels, channels // reduction)

@@ -1,4 +1,4 @@
-"""What blocks demand of the maps they are given, asked at their doors."""
+"""What blocks demand of their numbers and of the maps they are given, asked at their doors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -42,12 +42,25 @@ def check_scales(name: str, maps: Sequence[Tensor], channels_per_scale: Sequence
         check_batch(f"{name}[{k}]", x, maps[0].shape[0])
 
 
+def check_positive(**numbers: int) -> None:
+    """Refuses what is no positive integer.
+
+    Raises:
+        ValueError: names it.
+    """
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name}: got {number!r}, expected a positive integer")
+
+
 def check_features(features: Mapping[str, Tensor], tasks: Sequence[str], channels: int) -> None:
     """Refuses what are no maps (B, channels, H, W) of one shape, one for each task.
 
     Raises:
         TypeError, ValueError: another set of tasks, or a map that does not fit.
     """
+    if not isinstance(features, Mapping):
+        raise TypeError(f"features: got {type(features).__name__}, expected {{task: map}}")
     if features.keys() != set(tasks):
         raise ValueError(f"features: got the tasks {sorted(features)}, expected {sorted(tasks)}")
     shape = features[tasks[0]].shape
@@ -64,7 +77,7 @@ def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: no name, or one twice.
     """
-    names = tuple(tasks)
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"tasks: got {names}, expected at least one name and none twice")
+    names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+    if isinstance(tasks, str) or not names or len(set(names)) < len(names):
+        raise ValueError(f"tasks: got {names}, expected a list of at least one name and none twice")
     return names

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqca.ops import linear_attention, softplus
 
 from .blocks import BasicBlock
-from .checks import check_batch, check_features, check_map, checked_tasks
+from .checks import check_batch, check_features, check_map, check_positive, checked_tasks
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -60,6 +60,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        check_positive(channels=channels)
         self.channels = channels
         self.query_hidden = ConvBN(channels, channels)
         self.query = ConvBN(channels, channels)
@@ -135,6 +136,7 @@ class CrossTaskAttention(nn.Module):
 
     def __init__(self, tasks: Sequence[str], channels: int) -> None:
         super().__init__()
+        check_positive(channels=channels)
         self.tasks, self.channels = checked_tasks(tasks), channels
         if len(self.tasks) > 1:
             others = len(self.tasks) - 1

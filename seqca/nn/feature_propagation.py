@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import BasicBlock, SqueezeExcitation
-from .checks import check_features, checked_tasks
+from .checks import check_features, check_positive, checked_tasks
 from .window_self_attention import WindowSelfAttention
+
+HEADS = 4
+"""Of the self-attention stage."""
 
 
 class FeaturePropagation(nn.Module):
@@ -27,9 +30,12 @@ class FeaturePropagation(nn.Module):
 
     def __init__(self, tasks: Sequence[str], channels: int) -> None:
         super().__init__()
+        check_positive(channels=channels)
         self.tasks, self.channels = checked_tasks(tasks), channels
         count = len(self.tasks)
-        self.attention = WindowSelfAttention(count * channels, depth=1, heads=4)
+        if count * channels % HEADS:
+            raise ValueError(f"channels: got {channels} for {count} tasks, expected a multiple of {HEADS} in all")
+        self.attention = WindowSelfAttention(count * channels, depth=1, heads=HEADS)
         self.reduction = BasicBlock(count * channels, channels, project=True)
         self.excitation = nn.ModuleDict({task: SqueezeExcitation(channels) for task in self.tasks})
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from seqca.reference import window_attention
 
-from .checks import check_map
+from .checks import check_map, check_positive
 
 
 class WindowBlock(nn.Module):
@@ -60,11 +60,12 @@ class WindowSelfAttention(nn.Module):
         drop_path: rate of the last block; the rates rise linearly from 0.
 
     Raises:
-        ValueError: `channels` is no multiple of `heads`.
+        ValueError: a number that is not positive, or `channels` that are no multiple of `heads`.
     """
 
     def __init__(self, channels: int, depth: int, heads: int, window: int = 7, drop_path: float = 0.0) -> None:
         super().__init__()
+        check_positive(channels=channels, depth=depth, heads=heads, window=window)
         if channels % heads:
             raise ValueError(f"channels must be a multiple of heads ({heads}), got {channels}")
         self.embedding = nn.Conv2d(channels, channels, 1)

@@ -42,6 +42,7 @@ WRONG_FORWARD: list[tuple[Callable[[], Any], tuple[Any, ...], type[Exception], s
     (lambda: CrossAttention(16), ([], MAP), TypeError, "target: got list, expected a floating-point tensor"),
     (lambda: CrossAttention(16), (MAP, MAP[:, :4]), ValueError, r"source: got shape \(2, 4, 8, 8\)"),
     (lambda: CrossAttention(16), (MAP, MAP[:1]), ValueError, "source: got 1 images, expected 2"),
+    (lambda: CrossTaskAttention(TASKS, 16), ([MAP, MAP],), TypeError, "features: got list, expected {task: map}"),
     (lambda: CrossTaskAttention(TASKS, 16), ({"depth": MAP},), ValueError, r"features: got the tasks \['depth'\]"),
     (lambda: CrossTaskAttention(TASKS[:1], 16), ({"depth": MAP},), ValueError, r"expected \['semseg'\]"),
     (
@@ -96,8 +97,14 @@ def test_maps_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (lambda: CrossTaskAttention((), 16), r"tasks: got \(\), expected at least one name"),
+        (lambda: CrossTaskAttention((), 16), r"tasks: got \(\), expected a list of at least one name"),
         (lambda: FeaturePropagation(("edge", "edge"), 16), r"tasks: got \('edge', 'edge'\), expected .* none twice"),
+        (lambda: CrossTaskAttention("ab", 16), r"tasks: got \('ab',\), expected a list"),
+        (lambda: CrossAttention(0), "channels: got 0, expected a positive integer"),
+        (lambda: CrossScaleAttention((8, "16")), r"channels_per_scale\[1\]: got '16', expected a positive integer"),
+        (lambda: SqueezeExcitation(32, 0), "reduction: got 0, expected a positive integer"),
+        (lambda: WindowSelfAttention(36, 2, 6, window=0), "window: got 0, expected a positive integer"),
+        (lambda: FeaturePropagation(TASKS, 37), r"channels: got 37 for 2 tasks, expected a multiple of 4 in all"),
         (lambda: FeaturePropagation(TASKS, 8), r"channels: got 8, expected at least 16"),
         (lambda: WindowSelfAttention(16, 1, 6), r"channels must be a multiple of heads \(6\), got 16"),
     ],
