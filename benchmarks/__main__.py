@@ -14,7 +14,7 @@ from .cases import Choice, all_cases, rooms
 from .compare import compare_files, compare_revision
 from .environment import ROOT, environment
 from .results import ResultsError, resume
-from .run import run_all
+from .run import run_all, without_numbers
 from .shapes import Plan, plan
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -126,14 +126,9 @@ def run_command(options: argparse.Namespace) -> int:
     results = resume(path, where, {"set": chosen.name, "seconds": chosen.seconds})
     left = run_all(cases, choice, results, path, chosen, lambda line: print(line, flush=True))
     print(f"{path}: {len(results['cases'])} cases" + (f", {left} left" if left else ""))
-    wrong = [
-        f"{case.name}, {name}: {entry['check']['what']}"
-        for case in cases
-        for name, entry in results["cases"].get(case.name, {}).get("providers", {}).items()
-        if not entry["check"]["ok"]
-    ]
-    print("".join(f"NO NUMBERS: {line}\n" for line in wrong), end="")
-    return 3 if wrong else 0
+    failed = without_numbers(cases, choice, results["cases"])
+    print("".join(f"NO NUMBERS: {line}\n" for line in failed), end="")
+    return 3 if failed else 0
 
 
 def default_output(where: dict[str, object], chosen: Plan) -> Path:
@@ -174,6 +169,8 @@ def report_command(options: argparse.Namespace) -> int:
     """Writes tables and plots, or checks the tables."""
     from .report import write_own_report, write_report  # needs rooms that an older package under measurement may lack
 
+    if (options.files and options.check) or (options.output and not options.files):
+        raise ResultsError("--check is for README and docs, --output for result files that are named")
     if not options.files:
         return write_report(sorted(RESULTS.glob("*.json")), check=options.check)
     if options.output is None:

@@ -10,6 +10,8 @@ from .revisions import measure_in_turn
 
 EXACT = ("kept_bytes", "peak_bytes", "operators", "kernels")
 """Quantities without noise; the fewer the better."""
+PEAK_SLACK = 4096
+"""Bytes by which a peak may differ for nothing but an allocator's rounding."""
 MACHINE = ("device", "gpu", "processor")
 """What must be the same for a comparison to mean anything."""
 SOFTWARE = ("torch", "threads", "tf32")
@@ -96,8 +98,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
             if "time" in one and "time" not in other:
                 yield Change(where, "no time", 0, 1)
             for what in EXACT:
-                # An allocator's rounding makes a peak differ by bytes.
-                slack = one.get(what, 0) / 1000 if what == "peak_bytes" else 0
+                slack = PEAK_SLACK if what == "peak_bytes" else 0
                 if what in one and what in other and abs(one[what] - other[what]) > slack:
                     yield Change(where, what.replace("_", " "), one[what], other[what])
             times = [_time(case, provider, relative) for case in (old, new)]

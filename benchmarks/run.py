@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,24 +83,39 @@ def run_all(
         report("measuring the machine's limits")
         results["limits"] = measure_limits(device, sorted({*plan.dtypes, plan.sweep_dtype, "fp32"}))
         keep()
-    conditions = Conditions(clock_for(device), plan.seconds, secrets.randbits(32), choice)
+    clock, seed = clock_for(device), secrets.randbits(32)
     for i, case in enumerate(left):
         elapsed = (time.monotonic() - start) / 60
         if elapsed > plan.minutes:
             report(f"{plan.minutes:g} minutes are over; the same command with --output {path} measures the other cases")
             return len(left) - i
         report(f"[{i + 1}/{len(left)}, {elapsed:.1f} min] {case.name}")
-        results["cases"][case.name] = run_case(case, conditions, report)
+        # Whoever was measured before is again, so that all in a record have been measured together.
+        before = results["cases"].get(case.name, {"providers": {}})["providers"]
+        together = replace(choice, providers=(*choice.providers, *before) if choice.providers else ())
+        results["cases"][case.name] = run_case(case, Conditions(clock, plan.seconds, seed, together), report)
         keep()
     return 0
 
 
 def _measured(case: Case, choice: Choice, records: dict[str, Record]) -> bool:
-    """Whether there is a record of a case, with everybody who is chosen."""
-    record = records.get(case.name)
-    return record is not None and all(
-        contender.name in record["providers"] for contender in choice.narrow(case.contenders()).contenders
-    )
+    """Whether there is a record of a case in which everybody who is chosen has a time, or has failed."""
+    entries = records.get(case.name, {"providers": {}})["providers"]
+    names = [contender.name for contender in choice.narrow(case.contenders()).contenders]
+    return all(name in entries and ("time" in entries[name] or not entries[name]["check"]["ok"]) for name in names)
+
+
+def without_numbers(cases: Sequence[Case], choice: Choice, records: dict[str, Record]) -> list[str]:
+    """Who of those chosen has been tried and has no time, with the reason."""
+    found = []
+    for case in cases:
+        entries = records.get(case.name, {"providers": {}})["providers"]
+        for contender in choice.narrow(case.contenders()).contenders:
+            entry = entries.get(contender.name)
+            if entry is not None and "time" not in entry:
+                reason = "timing failed" if entry["check"]["ok"] else entry["check"]["what"]
+                found.append(f"{case.name}, {contender.name}: {reason}")
+    return found
 
 
 def run_case(case: Case, conditions: Conditions, report: Report) -> Record:

@@ -71,7 +71,7 @@ def operator_table(results: Results, operator: str) -> str:
             rows.append([
                 label, provider, *([milliseconds] if gpu else []), relative_time(case, provider),
                 *([] if gpu else [relative_percentiles(case, provider)]),
-                f"{time['noise']:.1%}", limit_share(results, case, provider), size(entry.get("kept_bytes")),
+                f"{max(time['noise'], FLOOR):.1%}", limit_share(results, case, provider), size(entry.get("kept_bytes")),
                 size(entry.get("peak_bytes")), count(entry.get("kernels" if gpu else "operators")),
                 f"{entry['first_call']:.2g} s",
             ])  # fmt: skip

@@ -1,6 +1,8 @@
 """What blocks demand of their numbers and of the maps they are given, asked at their doors."""
 
 from collections.abc import Mapping, Sequence
+from operator import index
+from typing import SupportsIndex
 
 from torch import Tensor
 
@@ -42,14 +44,14 @@ def check_scales(name: str, maps: Sequence[Tensor], channels_per_scale: Sequence
         check_batch(f"{name}[{k}]", x, maps[0].shape[0])
 
 
-def check_positive(**numbers: int) -> None:
+def check_positive(**numbers: SupportsIndex) -> None:
     """Refuses what is no positive integer.
 
     Raises:
         ValueError: names it.
     """
     for name, number in numbers.items():
-        if not isinstance(number, int) or number < 1:
+        if isinstance(number, bool) or not isinstance(number, SupportsIndex) or index(number) < 1:
             raise ValueError(f"{name}: got {number!r}, expected a positive integer")
 
 
@@ -81,3 +83,16 @@ def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     if isinstance(tasks, str) or not names or len(set(names)) < len(names):
         raise ValueError(f"tasks: got {names}, expected a list of at least one name and none twice")
     return names
+
+
+def checked_channels(channels_per_scale: Sequence[int]) -> tuple[int, ...]:
+    """The channels of at least one scale.
+
+    Raises:
+        ValueError: no scale, or channels that are no positive integer.
+    """
+    channels = tuple(channels_per_scale)
+    if not channels:
+        raise ValueError("channels_per_scale: got no scale, expected at least one")
+    check_positive(**{f"channels_per_scale[{k}]": c for k, c in enumerate(channels)})
+    return channels

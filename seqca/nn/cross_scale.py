@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seqca.reference import scale_aggregation
 
-from .checks import check_positive, check_scales
+from .checks import check_positive, check_scales, checked_channels
 from .cross_attention import ConvBN, CrossAttention
 
 
@@ -23,8 +23,7 @@ class CrossScaleAttention(nn.Module):
 
     def __init__(self, channels_per_scale: Sequence[int]) -> None:
         super().__init__()
-        self.channels = channels = tuple(channels_per_scale)
-        check_positive(**{f"channels_per_scale[{k}]": c for k, c in enumerate(channels)})
+        self.channels = channels = checked_channels(channels_per_scale)
         self.attention = nn.ModuleList(CrossAttention(c) for c in channels[:-1])
         self.projections = nn.ModuleList(
             nn.ModuleList(ConvBN(coarser, c) for coarser in channels[k + 1 :]) for k, c in enumerate(channels[:-1])
@@ -55,8 +54,8 @@ class FeatureAggregation(nn.Module):
 
     def __init__(self, channels_per_scale: Sequence[int], out_channels: int) -> None:
         super().__init__()
-        self.channels = channels = tuple(channels_per_scale)
-        check_positive(**{f"channels_per_scale[{k}]": c for k, c in enumerate(channels)})
+        self.channels = channels = checked_channels(channels_per_scale)
+        check_positive(out_channels=out_channels)
         scales = len(channels)
         total = sum(2 * c * (scales - 1 - k) for k, c in enumerate(channels)) + channels[-1]
         self.conv = nn.Conv2d(total, total, 1)

@@ -26,7 +26,7 @@ from benchmarks.network import NetworkCase
 from benchmarks.providers import mode_refusal
 from benchmarks.report import BLOCKS
 from benchmarks.results import ResultsError, new_results, resume
-from benchmarks.run import checked, input_sets, run_all, run_case
+from benchmarks.run import checked, input_sets, run_all, run_case, without_numbers
 from benchmarks.shapes import CHANNELS, nyud, plan
 from seqca import reference
 from seqca.ops.operator import OPERATORS
@@ -311,15 +311,35 @@ def test_a_network_that_is_wrong_at_the_timed_size_alone_gets_no_number() -> Non
     assert not checked(case, replace(contender, function=wrong), truth)[0]["check"]["ok"]
 
 
-def test_a_case_is_measured_again_where_somebody_chosen_is_missing(tmp_path: Path, limits: None) -> None:
-    time = FakeTime()
-    case = doubling(time, reference=1.0, fast=0.1)
+def test_a_case_is_measured_again_where_somebody_chosen_is_missing_and_nobody_is_lost(
+    tmp_path: Path, limits: None
+) -> None:
+    case = doubling(FakeTime(), reference=1.0, fast=0.1, slow=2.0, other=0.5)
     path, results = tmp_path / "r.json", new_results({}, {})
-    lines: list[str] = []
-    run_all([case], Choice(providers=("nobody",)), results, path, QUICK, lines.append)
-    assert results["cases"][case.name]["providers"].keys() == {"reference"}
-    run_all([case], Choice(), results, path, QUICK, lines.append)
-    assert results["cases"][case.name]["providers"].keys() == {"reference", "fast"}
+
+    def measured(*providers: str) -> set[str]:
+        run_all([case], Choice(providers=providers), results, path, QUICK, lambda line: None)
+        return set(results["cases"][case.name]["providers"])
+
+    assert measured("fast") == {"reference", "fast"}
+    assert measured("slow") == {"reference", "fast", "slow"}
+    assert measured() == {"reference", "fast", "slow", "other"}
+
+
+def test_a_case_whose_timing_failed_is_no_measured_one(
+    tmp_path: Path, limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("a graph that cannot be replayed")
+
+    case, path, results = doubling(FakeTime(), reference=1.0), tmp_path / "r.json", new_results({}, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "time_interleaved", fail)
+        run_all([case], Choice(), results, path, QUICK, lambda line: None)
+    reasons = without_numbers([case], Choice(), results["cases"])
+    assert reasons == ["doubling/one/fp32/both, reference: timing failed"]
+    run_all([case], Choice(), results, path, QUICK, lambda line: None)
+    assert not without_numbers([case], Choice(), results["cases"])
 
 
 @pytest.mark.parametrize(
@@ -329,6 +349,8 @@ def test_a_case_is_measured_again_where_somebody_chosen_is_missing(tmp_path: Pat
         (["list", "--op", "nonsense"], "no case is chosen"),
         (["list", "--op", "softplus", "--provider", "nobody"], "--provider nobody: no such provider; there are aten"),
         (["compare", __file__], "a second result file is needed"),
+        (["report", "--output", "mine"], "--output for result files that are named"),
+        (["report", "--check", __file__, "--output", "."], "--check is for README and docs"),
         (["report", __file__], "--output: named files need a folder"),
         (["report", __file__, "--output", "."], "no readable result file"),
     ],

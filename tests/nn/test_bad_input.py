@@ -102,6 +102,8 @@ def test_maps_that_do_not_fit_are_named(
         (lambda: CrossTaskAttention("ab", 16), r"tasks: got \('ab',\), expected a list"),
         (lambda: CrossAttention(0), "channels: got 0, expected a positive integer"),
         (lambda: CrossScaleAttention((8, "16")), r"channels_per_scale\[1\]: got '16', expected a positive integer"),
+        (lambda: FeatureAggregation((), 5), "channels_per_scale: got no scale, expected at least one"),
+        (lambda: FeatureAggregation(SCALES, True), "out_channels: got True, expected a positive integer"),
         (lambda: SqueezeExcitation(32, 0), "reduction: got 0, expected a positive integer"),
         (lambda: WindowSelfAttention(36, 2, 6, window=0), "window: got 0, expected a positive integer"),
         (lambda: FeaturePropagation(TASKS, 37), r"channels: got 37 for 2 tasks, expected a multiple of 4 in all"),

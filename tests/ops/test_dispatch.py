@@ -53,6 +53,14 @@ def test_without_triton_a_gpu_uses_torch_algebra(monkeypatch: pytest.MonkeyPatch
     assert resolve(OPERATOR, GPU) == "aten"
 
 
+def test_a_checkout_without_its_kernels_uses_torch_algebra_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
+    monkeypatch.setattr(availability, "TRITON_INTERPRETED", False)
+    monkeypatch.setattr(availability, "KERNELS_INSTALLED", False)
+    assert resolve(OPERATOR, GPU) == "aten"
+    assert "pip install -e ." in (refusal(OPERATOR, "triton", GPU) or "")
+
+
 def test_the_interpreter_of_triton_is_never_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
     monkeypatch.setattr(availability, "TRITON_INTERPRETED", True)

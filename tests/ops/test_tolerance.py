@@ -125,3 +125,11 @@ def test_one_number_alone_is_allowed_half_an_ulp() -> None:
     exact = torch.tensor(1.0, dtype=torch.float64)  # needs no rounding, so none can be measured
     bound = allowed(exact.float(), exact, torch.float32)
     assert bound == (2.0**-24, 2.0**-24)
+
+
+def test_float64_is_allowed_three_times_the_errors_of_the_reference_and_two_roundings() -> None:
+    rough, exact = product(torch.float32)
+    ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    of_reference, of_rounding = errors(rough, exact), errors(exact.float(), exact)
+    expected = [ratio * (3 * a + 2 * b) for a, b in zip(of_reference, of_rounding, strict=True)]
+    assert allowed(rough, exact, torch.float64) == pytest.approx(expected)
