@@ -91,16 +91,22 @@ def run_all(
             return len(left) - i
         report(f"[{i + 1}/{len(left)}, {elapsed:.1f} min] {case.name}")
         # Whoever was measured before is again, so that all in a record have been measured together.
-        before = results["cases"].get(case.name, {"providers": {}})["providers"]
+        before = _entries(case, results["cases"])
         together = replace(choice, providers=(*choice.providers, *before) if choice.providers else ())
         results["cases"][case.name] = run_case(case, Conditions(clock, plan.seconds, seed, together), report)
         keep()
     return 0
 
 
+def _entries(case: Case, records: dict[str, Record]) -> dict[str, Record]:
+    """What is recorded of a case, by provider."""
+    entries: dict[str, Record] = records.get(case.name, {"providers": {}})["providers"]
+    return entries
+
+
 def _measured(case: Case, choice: Choice, records: dict[str, Record]) -> bool:
     """Whether there is a record of a case in which everybody who is chosen has a time, or has failed."""
-    entries = records.get(case.name, {"providers": {}})["providers"]
+    entries = _entries(case, records)
     names = [contender.name for contender in choice.narrow(case.contenders()).contenders]
     return all(name in entries and ("time" in entries[name] or not entries[name]["check"]["ok"]) for name in names)
 
@@ -109,7 +115,7 @@ def without_numbers(cases: Sequence[Case], choice: Choice, records: dict[str, Re
     """Who of those chosen has been tried and has no time, with the reason."""
     found = []
     for case in cases:
-        entries = records.get(case.name, {"providers": {}})["providers"]
+        entries = _entries(case, records)
         for contender in choice.narrow(case.contenders()).contenders:
             entry = entries.get(contender.name)
             if entry is not None and "time" not in entry:
