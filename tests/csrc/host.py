@@ -69,8 +69,12 @@ class EmulatedKernels:
 
     def _run(self, forward: bool, maps: list[_HostMaps], dtype: torch.dtype, eps: float, blocks: int) -> None:
         self.products = self._library.linear_attention(
-            int(forward), NUMBERS[dtype], (_HostMaps * len(maps))(*maps), ctypes.c_int64(len(maps)),
-            ctypes.c_double(eps), blocks,
+            int(forward),
+            NUMBERS[dtype],
+            (_HostMaps * len(maps))(*maps),
+            ctypes.c_int64(len(maps)),
+            ctypes.c_double(eps),
+            blocks,
         )
 
     def forward(
@@ -87,8 +91,14 @@ class EmulatedKernels:
         return outputs, states
 
     def backward(
-        self, grad: list[Tensor], q: list[Tensor], k: list[Tensor], v: list[Tensor], states: list[Tensor],
-        eps: float, blocks: int = 528,
+        self,
+        grad: list[Tensor],
+        q: list[Tensor],
+        k: list[Tensor],
+        v: list[Tensor],
+        states: list[Tensor],
+        eps: float,
+        blocks: int = 528,
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Gradients of q, k and v."""
         dq, dk, dv = ([_poisoned(*x.shape, dtype=x.dtype) for x in tensors] for tensors in (q, k, v))

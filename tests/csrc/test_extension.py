@@ -78,9 +78,7 @@ class TestAtFirstUse:
         assert "compiling" in capfd.readouterr().out
         assert (folder / building.FILE_NAME).is_file()
 
-    def test_it_is_compiled_for_the_gpus_of_the_machine(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_it_is_compiled_for_the_gpus_of_the_machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         gpus = [(9, 0), (8, 6), (9, 0)]
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: gpus[i])

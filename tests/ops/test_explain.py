@@ -98,9 +98,7 @@ def test_what_is_forced_is_told_and_that_it_would_raise() -> None:
         ({"shape": (36, 0)}, ValueError, r"shape: got \(36, 0\), expected two positive integers"),
     ],
 )
-def test_bad_arguments_are_named_at_the_door(
-    arguments: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_bad_arguments_are_named_at_the_door(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         seqca.explain(**arguments)
 

@@ -106,9 +106,7 @@ def test_with_single_task_scores_the_score_is_delta_m(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"edge/pixel_f": 0.4}))
     scores = {"depth/rmse": 0.4, "edge/pixel_f": 0.38}
     judged = MultiTaskModule.overall(
-        SimpleNamespace(
-            single_task_scores=read_scores([tmp_path / "a.json", tmp_path / "b.json"], ["depth", "edge"])
-        ),
+        SimpleNamespace(single_task_scores=read_scores([tmp_path / "a.json", tmp_path / "b.json"], ["depth", "edge"])),
         scores,
     )
     assert judged == pytest.approx(100 * (0.2 - 0.05) / 2)

@@ -21,9 +21,7 @@ def limit(call: Call) -> str | None:
     return None
 
 
-def forward(
-    q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float
-) -> tuple[list[Tensor], list[Tensor]]:
+def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs (..., N_q, E) in the dtype of the inputs, and states (..., E + 1, D) in float32, of each entry."""
     load()
     return torch.ops.seqca_cuda.linear_attention_forward(q, k, v, eps)
