@@ -87,7 +87,12 @@ else:
     build = {"cmdclass": {"build_py": BuildWithoutExtension}}
 
 setup(
-    packages=[*find_packages(include=["seqca", "seqca.*"]), "seqca.kernels", "seqca.csrc"],
+    packages=[
+        *find_packages(include=["seqca", "seqca.*"]),
+        "seqca.kernels",
+        *(f"seqca.kernels.{name}" for name in find_packages("kernels")),
+        "seqca.csrc",
+    ],
     package_dir={"seqca.kernels": "kernels", "seqca.csrc": "csrc"},
     package_data={"seqca.csrc": ["*.cu", "*.cpp", "*.h"]},
     **build,

@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from seqca import ops
-from seqca.ops.operator import Call
+from seqca.ops.shared.operator import Call
 
 from .case import DTYPES, Contender, Cost, Field
 from .linear_attention import normal

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqca.ops.verify import leaves
+from seqca.ops.verification.judge import leaves
 
 from .case import Contender, Inputs
 

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
-from seqca.ops.operator import Call
+from seqca.ops.shared.operator import Call
 from seqca.reference import linear_attention
 
 from .case import DTYPES, Cost

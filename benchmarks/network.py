@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
-from seqca.ops.dispatch import BACKENDS, resolve, use_backend
-from seqca.ops.operator import OPERATORS, Call
-from seqca.reference.upsampled_loss import Loss
+from seqca.ops.shared.dispatch import BACKENDS, resolve, use_backend
+from seqca.ops.shared.operator import OPERATORS, Call
 from seqca.tasks import get_task
 
 from .case import DTYPES, MODES, Case, Check, Contender, Cost, Field, Inputs, Truth, fraction

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from seqca.ops.dispatch import use_backend
-from seqca.ops.operator import Call
-from seqca.ops.tolerance import Verdict, allowed, errors
-from seqca.ops.verify import leaves, mapped
+from seqca.ops.shared.dispatch import use_backend
+from seqca.ops.shared.operator import Call
+from seqca.ops.verification.judge import leaves, mapped
+from seqca.ops.verification.tolerance import Verdict, allowed, errors
 
 from .case import DTYPES, Case, Check, Contender, Cost, Field, Inputs, Truth, fraction
 from .execution import Execution
@@ -63,7 +63,7 @@ class OperatorCase(Case):
         return Truth(inputs, rough, exact)
 
     def check(self, execution: Execution, truth: Truth) -> Check:
-        """By the tolerance rule of `seqca.ops.tolerance`."""
+        """By the tolerance rule of `seqca.ops.verification.tolerance`."""
         results = execution.evaluate(truth.inputs)
         return judge(results, truth.rough, truth.exact, DTYPES[self.dtype], self.channel_axis)
 

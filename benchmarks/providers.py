@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from seqca.ops.dispatch import BACKENDS, refusal
-from seqca.ops.operator import OPERATORS
-from seqca.ops.operator import Call as OperatorCall
+from seqca.ops.shared.dispatch import BACKENDS, refusal
+from seqca.ops.shared.operator import OPERATORS
+from seqca.ops.shared.operator import Call as OperatorCall
 
 from .case import MODES, Contender, Field
 

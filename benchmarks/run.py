@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from seqca.ops.dispatch import use_backend
-from seqca.ops.verify import leaves
+from seqca.ops.shared.dispatch import use_backend
+from seqca.ops.verification.judge import leaves
 
 from .case import Case, Contender, Inputs, Truth
 from .cases import Choice

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Generator
 
-from seqca.ops.operator import Call
+from seqca.ops.shared.operator import Call
 from seqca.reference import softplus
 
 from .case import DTYPES, Cost

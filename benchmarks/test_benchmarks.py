@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqca.ops.dispatch import use_backend
+from seqca.ops.shared.dispatch import use_backend
 
 from .case import Case, Contender
 from .cases import all_cases

@@ -6,8 +6,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from seqca.ops.operator import Call
-from seqca.reference.upsampled_loss import Loss, upsampled_loss
+from seqca.loss_type import Loss
+from seqca.ops.shared.operator import Call
+from seqca.reference.upsampled_loss import upsampled_loss
 from seqca.tasks import get_task
 
 from .case import DTYPES, Cost

@@ -14,7 +14,7 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def predict(arguments: Sequence[str]) -> int:
-    from seqca.training.predict import main
+    from seqca.inference.predict import main
 
     return main(arguments[1:])
 
@@ -38,7 +38,7 @@ def device_of(arguments: Sequence[str]) -> str | None:
     parser.add_argument("--device", help="cpu or cuda; by default cuda where there is a GPU")
     device: str | None = parser.parse_args(arguments[1:]).device
 
-    from seqca.ops.device import checked_device
+    from seqca.ops.shared.device import checked_device
 
     try:
         return checked_device(device)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqca.loss_type import Loss
 from seqca.ops import upsampled_loss
-from seqca.reference.upsampled_loss import Loss
 from seqca.tasks import Task, get_task
 
 if TYPE_CHECKING:

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from seqca.colour import colour_classes, colour_depth, colour_normals, colour_probability
-from seqca.data.labels import LabelRange
-from seqca.reference.upsampled_loss import Loss
+from seqca.labels import IGNORE, LabelRange
+from seqca.loss_type import Loss
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
-
-IGNORE = 255.0  # marks ignored pixels in every label that has any
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 
 from seqca import tasks
 from seqca.colour import palette
-from seqca.data.labels import check_label
+from seqca.labels import check_label
+from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.metrics import MultiTaskMetric, best_constant, delta_m
-from seqca.reference.upsampled_loss import Loss
 from seqca.tasks import available_tasks, get_task, register_task
 from tests.metrics.examples import labels_and_predictions
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from seqca.tasks import IGNORE
+from seqca.labels import IGNORE
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seqca.reference.window_attention import relative_position_index
+from seqca.ops.window_attention import relative_position_index
 
 from .network import SequentialCrossAttentionNet
 

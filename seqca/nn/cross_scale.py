@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.reference import scale_aggregation
+from seqca.ops import scale_aggregation
 
 from .checks import check_positive, check_scales, checked_channels
 from .cross_attention import ConvBN, CrossAttention

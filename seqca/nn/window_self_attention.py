@@ -4,7 +4,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from seqca.reference import window_attention
+from seqca.ops import window_attention
 
 from .checks import check_map, check_positive
 

@@ -1,10 +1,22 @@
 """Fused operators: checks, schema, fakes, autograd and the choice of a backend. One module per operator."""
 
-from .dispatch import BackendUnavailable, use_backend
-from .explain import explain
 from .linear_attention import linear_attention
-from .selftest import selftest
+from .scale_aggregation import scale_aggregation
+from .shared.dispatch import BackendUnavailable, use_backend
+from .shared.explain import explain
 from .softplus import softplus
 from .upsampled_loss import upsampled_loss
+from .verification.selftest import selftest
+from .window_attention import window_attention
 
-__all__ = ["BackendUnavailable", "explain", "linear_attention", "selftest", "softplus", "upsampled_loss", "use_backend"]
+__all__ = [
+    "BackendUnavailable",
+    "explain",
+    "linear_attention",
+    "scale_aggregation",
+    "selftest",
+    "softplus",
+    "upsampled_loss",
+    "use_backend",
+    "window_attention",
+]

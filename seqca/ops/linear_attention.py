@@ -8,10 +8,11 @@ from torch import Tensor
 
 from seqca import reference
 
-from .autocast import to_autocast_dtype
 from .cuda.linear_attention import limit as cuda_limit
-from .dispatch import resolve
-from .operator import (
+from .samples.linear_attention import SAMPLES
+from .shared.autocast import to_autocast_dtype
+from .shared.dispatch import resolve
+from .shared.operator import (
     NETWORK_SCALES,
     Backend,
     Call,
@@ -22,7 +23,6 @@ from .operator import (
     refuse_second_derivative,
     register,
 )
-from .samples import linear_attention_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -208,7 +208,7 @@ OPERATOR = register(
             "triton": Backend("seqca.kernels.linear_attention"),
             "cuda": Backend("seqca.ops.cuda.linear_attention", limit=cuda_limit),
         },
-        samples=linear_attention_samples,
+        samples=SAMPLES,
         describe=_call,
         # Twelve pairs of tasks at each scale; one task at each scale but the last, from a coarser one.
         network_shapes=(

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from seqca import reference
 
-from .dispatch import resolve
-from .operator import (
+from .samples.softplus import SAMPLES
+from .shared.dispatch import resolve
+from .shared.operator import (
     NETWORK_SCALES,
     Backend,
     Call,
@@ -19,7 +20,6 @@ from .operator import (
     refuse_second_derivative,
     register,
 )
-from .samples import softplus_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -101,7 +101,7 @@ OPERATOR = register(
         function=softplus,
         reference=reference.softplus,
         backends={"aten": Backend("seqca.ops.aten.softplus"), "triton": Backend("seqca.kernels.softplus")},
-        samples=softplus_samples,
+        samples=SAMPLES,
         describe=_call,
         # The queries and keys of a task's map in its three pairs; those of a task's map and of the coarser ones.
         network_shapes=(

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqca.reference.upsampled_loss import Loss, check_arguments
+from seqca.loss_type import Loss, check_arguments
 from seqca.reference.upsampled_loss import upsampled_loss as reference
 
-from .dispatch import resolve
-from .operator import (
+from .samples.upsampled_loss import SAMPLES
+from .shared.dispatch import resolve
+from .shared.operator import (
     Backend,
     Call,
     Operator,
@@ -19,7 +20,6 @@ from .operator import (
     refuse_second_derivative,
     register,
 )
-from .samples import upsampled_loss_samples
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -145,7 +145,7 @@ OPERATOR = register(
             "aten": Backend("seqca.ops.aten.upsampled_loss"),
             "triton": Backend("seqca.kernels.upsampled_loss", limit=_triton_limit),
         },
-        samples=upsampled_loss_samples,
+        samples=SAMPLES,
         describe=_call,
         # Classes; normals; depth and edge.
         network_shapes=tuple(Shape(channels, 480 * 640) for channels in (40, 3, 1)),

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from seqca.data.normalise import denormalise
-
-from .panel import draw_panel, to_array
+from seqca.inference.panel import draw_panel, to_array
 
 
 class ImagePanels(Callback):

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from seqca.inference.panel import save_panel
 from seqca.metrics import best_constant
 from seqca.tasks import get_task
 
 from .callbacks import draw_sample
 from .cli import SeqcaCLI
-from .panel import save_panel
 
 SHOWN = 0  # the test scene of the panel
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from seqca.data.labels import check_label
 from seqca.data.transforms import Transform, augment
+from seqca.labels import check_label
 from seqca.tasks import get_task
 
 

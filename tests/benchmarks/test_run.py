@@ -29,7 +29,7 @@ from benchmarks.results import ResultsError, new_results, resume
 from benchmarks.run import checked, input_sets, run_all, run_case, without_numbers
 from benchmarks.shapes import CHANNELS, nyud, plan
 from seqca import reference
-from seqca.ops.operator import OPERATORS
+from seqca.ops.shared.operator import OPERATORS
 
 from .fakes import DoublingCase, FakeTime, doubling
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from seqca.ops.tolerance import Verdict, allowed, errors
+from seqca.ops.verification.tolerance import Verdict, allowed, errors
 from seqca.reference import linear_attention
 
 from .host import EmulatedKernels

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from seqca.data import ROOMS_CLASSES, Rooms, normalise
-from seqca.data.labels import check_label
 from seqca.data.rooms import __main__ as command
+from seqca.labels import check_label
 from seqca.tasks import get_task
 
 ALL = ("semseg", "depth", "normals", "edge", "sal")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from seqca import reference
-from seqca.ops.tolerance import Verdict, allowed, errors
+from seqca.ops.verification.tolerance import Verdict, allowed, errors
 from tests.ops.layouts import channels_alike
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,7 +62,7 @@ def by_kernels(entries: list[Entry], eps: float) -> list[tuple[Tensor, ...]]:
 
 
 def check(entries: list[Entry], eps: float = 1e-12) -> None:
-    """Outputs and gradients by the rule of `seqca.ops.tolerance`, and the layout that is promised."""
+    """Outputs and gradients by the rule of `seqca.ops.verification.tolerance`, and the layout that is promised."""
     for entry, results in zip(entries, by_kernels(entries, eps), strict=True):
         exact = by_reference(entry, torch.float64, eps)
         rough = by_reference(entry, entry[0].dtype, eps)

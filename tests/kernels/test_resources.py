@@ -12,8 +12,8 @@ from seqca.kernels.launch import record
 from seqca.kernels.resources import SHARED_LIMIT, Resources, all_cases
 
 from seqca import use_backend
-from seqca.ops.operator import OPERATORS, Operator
-from seqca.ops.verify import leaves, rounded
+from seqca.ops.shared.operator import OPERATORS, Operator
+from seqca.ops.verification.judge import leaves, rounded
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "resources.md"

@@ -5,8 +5,9 @@ import torch
 
 from seqca import use_backend
 from seqca.models import SequentialCrossAttentionNet, from_published_state
-from seqca.ops import dispatch, upsampled_loss
-from seqca.ops.operator import OPERATORS, Shape
+from seqca.ops import upsampled_loss
+from seqca.ops.shared import dispatch
+from seqca.ops.shared.operator import OPERATORS, Shape
 from seqca.tasks import get_task
 from tests.golden import GOLDEN, close, load
 from tests.golden.published_state import published_state

@@ -15,11 +15,20 @@ from torch import Generator, Tensor
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from seqca.ops import dispatch
-from seqca.ops.dispatch import BACKENDS, refusal, use_backend
-from seqca.ops.operator import OPERATORS, Call, Operator
-from seqca.ops.samples import Sample
-from seqca.ops.verify import cotangents, evaluate, judge, leaves, mapped, prepared, reference_results, rounded
+from seqca.ops.shared import dispatch
+from seqca.ops.shared.dispatch import BACKENDS, refusal, use_backend
+from seqca.ops.shared.operator import OPERATORS, Call, Operator
+from seqca.ops.shared.sample import Sample
+from seqca.ops.verification.judge import (
+    cotangents,
+    evaluate,
+    judge,
+    leaves,
+    mapped,
+    prepared,
+    reference_results,
+    rounded,
+)
 
 from .layouts import FAR_ELEMENTS, GRADIENT_LAYOUTS, INPUT_LAYOUTS, channels_alike, far_apart
 from .pairs import Case, all_pairs

@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 
 from benchmarks.memory import kept_bytes
 from seqca.ops import linear_attention, softplus, use_backend
-from seqca.ops.dispatch import refusal
-from seqca.ops.operator import OPERATORS, Call
-from seqca.ops.samples import Sample
-from seqca.ops.verify import evaluate, judge, prepared
+from seqca.ops.shared.dispatch import refusal
+from seqca.ops.shared.operator import OPERATORS, Call
+from seqca.ops.shared.sample import Sample
+from seqca.ops.verification.judge import evaluate, judge, prepared
 
 from .layouts import LAYOUTS
 

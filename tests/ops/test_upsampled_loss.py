@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
+from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.ops import upsampled_loss, use_backend
-from seqca.ops.dispatch import refusal
-from seqca.ops.operator import OPERATORS, Call
-from seqca.ops.samples import Sample
-from seqca.ops.tolerance import Verdict, allowed, errors
-from seqca.ops.verify import cotangents, evaluate, judge, rounded
-from seqca.reference.upsampled_loss import Loss
+from seqca.ops.shared.dispatch import refusal
+from seqca.ops.shared.operator import OPERATORS, Call
+from seqca.ops.shared.sample import Sample
+from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
+from seqca.ops.verification.tolerance import Verdict, allowed, errors
 
 from .layouts import FAR_ELEMENTS, far_apart
 

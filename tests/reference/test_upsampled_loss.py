@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqca.reference.upsampled_loss import KINDS, Loss, upsampled_loss
+from seqca.loss_type import KINDS, Loss
+from seqca.reference.upsampled_loss import upsampled_loss
 
 IGNORE = 255
 LOSSES = {

@@ -11,9 +11,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqca.data.rooms import ROOMS_CLASSES
+from seqca.inference.restore import load_network
 from seqca.training.cli import main
 from seqca.training.module import summed_log_scores
-from seqca.training.restore import load_network
 
 ROOT = Path(__file__).parents[2]
 TINY = """

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqca.reference.upsampled_loss import check_classes
+from seqca.loss_type import check_classes
 
 # The fewer slices, the fewer operators; on a CPU larger ones were no faster.
 _ROWS = 256

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqca.extension import load
 
-from ..operator import Call
+from ..shared.operator import Call
 
 MAX_CHANNELS = 72
 """Of keys and of values; the kernels are compiled for 18, 36 and 72."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from seqca.inference.panel import LEGEND_COLUMNS, LEGEND_ROWS, draw_panel, save_panel, to_array
 from seqca.tasks import get_task
-from seqca.training.panel import LEGEND_COLUMNS, LEGEND_ROWS, draw_panel, save_panel, to_array
 
 NAMES = {"semseg": ["wall", "floor", "sofa", "lamp"]}
 

@@ -12,9 +12,9 @@ import torch
 import triton
 from torch import Tensor
 
-from .launch import launch
-from .loss_sums import finish_kernel, scale_kernel, tally_kernel
-from .loss_tiles import BCE, CROSS_ENTROPY, L1, UNIT_L1, loss_kernel
+from ..launch import launch
+from .sums import finish_kernel, scale_kernel, tally_kernel
+from .tiles import BCE, CROSS_ENTROPY, L1, UNIT_L1, loss_kernel
 
 _KINDS = {"cross_entropy": CROSS_ENTROPY, "unit_l1": UNIT_L1, "l1": L1, "balanced_bce": BCE, "two_class": BCE}
 

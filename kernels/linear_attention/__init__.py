@@ -20,7 +20,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .launch import Batch, Work, batches, launch, share
+from ..launch import Batch, Work, batches, launch, share
 from .states import state_kernel
 from .tiled_states import tiled_output_kernel, tiled_query_gradient_kernel, tiled_source_gradient_kernel
 from .whole_states import output_kernel, query_gradient_kernel, source_gradient_kernel

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+IGNORE = 255.0
+"""Marks ignored pixels in every label that has any."""
+
 UNIT_TOLERANCE = 1e-2
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from .dispatch import use_backend
-from .operator import Operator
-from .samples import Sample
+from ..shared.dispatch import use_backend
+from ..shared.operator import Operator
+from ..shared.sample import Sample
 from .tolerance import Verdict, allowed, errors
 
 Results = dict[str, Tensor]

@@ -12,9 +12,9 @@ import torch
 
 import seqca
 from seqca import extension
-from seqca.ops import availability, choices
-from seqca.ops.dispatch import BackendUnavailable, forced_backend, refusal, resolve, use_backend
-from seqca.ops.operator import OPERATORS, Call
+from seqca.ops.shared import availability, choices
+from seqca.ops.shared.dispatch import BackendUnavailable, forced_backend, refusal, resolve, use_backend
+from seqca.ops.shared.operator import OPERATORS, Call
 
 OPERATOR = OPERATORS["linear_attention"]
 CPU = Call("cpu", torch.float32, 36, 19200)
@@ -165,7 +165,7 @@ def test_an_unknown_backend_is_refused_and_changes_nothing() -> None:
 
 
 def test_the_environment_forces_a_backend_for_the_process() -> None:
-    code = "from seqca.ops.dispatch import forced_backend; print(forced_backend())"
+    code = "from seqca.ops.shared.dispatch import forced_backend; print(forced_backend())"
     assert python(code, SEQCA_BACKEND="reference").stdout == "reference\n"
     refused = python(code, SEQCA_BACKEND="fastest")
     assert refused.returncode != 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from .samples import Sampler
+from .sample import Sampler
 
 
 class Call(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqca.data.labels import LabelRange, check_label
+from seqca.labels import LabelRange, check_label
 
 CLASSES = LabelRange(0, 254, integer=True)
 DEPTH = LabelRange(1e-3, 254)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqca.ops.tolerance import Verdict, allowed, errors
+from seqca.ops.verification.tolerance import Verdict, allowed, errors
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from seqca.ops import selftest
-from seqca.ops.operator import OPERATORS
+from seqca import selftest
+from seqca.ops.shared.operator import OPERATORS
 
 
 @pytest.fixture(autouse=True)
 def less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch algebra alone, in one dtype that it runs; of the operators one."""
-    module = import_module("seqca.ops.selftest")  # the name belongs to the function in the package
+    module = import_module("seqca.ops.verification.selftest")  # the name belongs to the function in the package
     monkeypatch.setattr(module, "BACKENDS", ("reference", "aten", "cuda"))
     monkeypatch.setattr(module, "_DTYPES", (torch.float32,))
     monkeypatch.setattr(module, "OPERATORS", {"linear_attention": OPERATORS["linear_attention"]})

@@ -2,10 +2,10 @@
 
 import torch
 
-from .device import checked_device
-from .dispatch import BACKENDS, refusal, use_backend
-from .operator import OPERATORS, Operator
-from .verify import cotangents, evaluate, judge, rounded
+from ..shared.device import checked_device
+from ..shared.dispatch import BACKENDS, refusal, use_backend
+from ..shared.operator import OPERATORS, Operator
+from .judge import cotangents, evaluate, judge, rounded
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -13,7 +13,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def selftest(device: str | None = None, seed: int = 0) -> bool:
     """Judges every operator on every backend against the float64 reference, and prints a line for each.
 
-    Outputs and gradients on small inputs, by the rule of `seqca.ops.tolerance`. Takes seconds; kernels may
+    Outputs and gradients on small inputs, by the rule of `seqca.ops.verification.tolerance`. Takes seconds; kernels may
     have to be compiled first.
 
     Args:

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from seqca import tasks
+from seqca.inference.predict import DONE, NOTHING_DONE, SOME_FAILED, main, output_names, read_image
 from seqca.models import to_published_state
 from seqca.training.module import MultiTaskModule
-from seqca.training.predict import DONE, NOTHING_DONE, SOME_FAILED, main, output_names, read_image
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import torch
 
 import seqca
 from seqca import extension
-from seqca.ops import availability
-from seqca.ops.dispatch import refusal, use_backend
-from seqca.ops.operator import OPERATORS, Call
+from seqca.ops.shared import availability
+from seqca.ops.shared.dispatch import refusal, use_backend
+from seqca.ops.shared.operator import OPERATORS, Call
 
 
 @pytest.fixture(autouse=True)

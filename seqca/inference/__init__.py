@@ -1,0 +1,1 @@
+"""Prediction on one's own pictures."""

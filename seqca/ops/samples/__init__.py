@@ -1,0 +1,1 @@
+"""Samplers of every operator, one module per operator."""

@@ -1,0 +1,1 @@
+"""What all operators share: their description, the choice of a backend, casting, samples."""

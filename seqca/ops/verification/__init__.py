@@ -1,0 +1,1 @@
+"""What verifies operators: evaluation on samples, the tolerance rule, `selftest`."""
