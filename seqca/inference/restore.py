@@ -36,7 +36,14 @@ def load_network(path: str | Path) -> tuple[SequentialCrossAttentionNet, dict[st
         if missing := [f"setting {name!r}" for name in SETTINGS if name not in settings]:
             raise ValueError(f"{path} is not a checkpoint of seqca fit: it has no {', '.join(missing)}")
         tasks, auxiliary = settings["tasks"], settings["auxiliary"]
-        network = SequentialCrossAttentionNet(tasks, auxiliary, settings["backbone"], drop_path=settings["drop_path"])
+        network = SequentialCrossAttentionNet(
+            tasks,
+            auxiliary,
+            settings["backbone"],
+            drop_path=settings["drop_path"],
+            cross_task=settings.get("cross_task", True),
+            cross_scale=settings.get("cross_scale", True),
+        )
         weights = checkpoint.get("state_dict", {})
         state = {key.removeprefix(NETWORK): value for key, value in weights.items() if key.startswith(NETWORK)}
         class_names = settings["class_names"]

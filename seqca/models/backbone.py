@@ -6,7 +6,7 @@ import timm
 from timm.models import load_state_dict as read_state_dict
 from torch import nn
 
-STRIDES = (4, 8, 16, 32)
+from .configuration import NETWORK
 
 
 def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Module:
@@ -36,8 +36,8 @@ def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Modu
             f"network and give the file: pretrained='/path/to/{name}.safetensors'"
         ) from error
     strides = tuple(backbone.feature_info.reduction())
-    if strides != STRIDES:
-        raise ValueError(f"backbone must have maps at strides {STRIDES}, {name} has {strides}")
+    if strides != NETWORK.strides:
+        raise ValueError(f"backbone: got {name!r} with maps at strides {strides}, expected {NETWORK.strides}")
     if not isinstance(pretrained, bool):
         load_backbone_weights(backbone, name, Path(pretrained))
     if name.startswith("hrnet"):

@@ -18,9 +18,10 @@ from seqca.nn import (
 )
 from seqca.tasks import get_task
 
-from .backbone import STRIDES, create_backbone
+from .backbone import create_backbone
+from .configuration import NETWORK
 
-SCALES = range(len(STRIDES))
+SCALES = range(len(NETWORK.strides))
 COARSEST = SCALES[-1]
 
 
@@ -62,16 +63,22 @@ class TaskFeatures(nn.Module):
 
 
 class TaskHead(nn.Module):
-    """From one task's features at all scales to its final prediction."""
+    """From one task's features at all scales to its final prediction.
 
-    def __init__(self, channels_per_scale: list[int], out_channels: int) -> None:
+    Args:
+        channels_per_scale: C_k, the finest scale first.
+        out_channels: channels of the prediction.
+        cross_scale: whether the scales exchange features first.
+    """
+
+    def __init__(self, channels_per_scale: list[int], out_channels: int, cross_scale: bool = True) -> None:
         super().__init__()
-        self.attention = CrossScaleAttention(channels_per_scale)
-        self.aggregation = FeatureAggregation(channels_per_scale, out_channels)
+        self.attention = CrossScaleAttention(channels_per_scale) if cross_scale else None
+        self.aggregation = FeatureAggregation(channels_per_scale, out_channels, attended=cross_scale)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps (B, C_k, H_k, W_k), finest first → (B, out_channels, H_0, W_0)."""
-        return self.aggregation(features, self.attention(features))
+        return self.aggregation(features, None if self.attention is None else self.attention(features))
 
 
 class SequentialCrossAttentionNet(nn.Module):
@@ -84,6 +91,9 @@ class SequentialCrossAttentionNet(nn.Module):
         backbone: a timm model whose channels are multiples of 6, the heads of the self-attention stages.
         pretrained: ImageNet weights of the backbone: True downloads them, a path reads a file.
         drop_path: rate of the shifted window-attention blocks in training.
+        cross_task: whether tasks exchange features at every scale. Without it the exchange is the identity.
+        cross_scale: whether a task's scales exchange features. Without it the head aggregates the maps of the four
+            scales alone. The two switches are the rows of an ablation; only the whole network has a published format.
 
     Raises:
         ValueError: no task, a name twice, a name that is no identifier, or channels below 1.
@@ -93,9 +103,11 @@ class SequentialCrossAttentionNet(nn.Module):
         self,
         tasks: Mapping[str, int],
         auxiliary: Mapping[str, int] | None = None,
-        backbone: str = "hrnet_w18_small_v2",
+        backbone: str = NETWORK.backbone,
         pretrained: bool | str | Path = False,
         drop_path: float = 0.2,
+        cross_task: bool = True,
+        cross_scale: bool = True,
     ) -> None:
         super().__init__()
         self.tasks, self.auxiliary = dict(tasks), dict(auxiliary or {})
@@ -108,14 +120,19 @@ class SequentialCrossAttentionNet(nn.Module):
         inputs = [own + coarser for own, coarser in zip(channels, [*channels[1:], 0], strict=True)]
 
         self.self_attention = nn.ModuleList(
-            WindowSelfAttention(c, depth=2, heads=6, drop_path=drop_path) for c in backbone_channels
+            WindowSelfAttention(
+                c, NETWORK.attention_depth, NETWORK.attention_heads, window=NETWORK.window, drop_path=drop_path
+            )
+            for c in backbone_channels
         )
         self.features = nn.ModuleList(TaskFeatures(inputs[k], channels[k], every) for k in SCALES)
-        self.cross_task = nn.ModuleList(CrossTaskAttention(tuple(every), channels[k]) for k in SCALES)
+        self.cross_task = nn.ModuleList(
+            CrossTaskAttention(tuple(every), channels[k]) if cross_task else nn.Identity() for k in SCALES
+        )
         self.propagation = nn.ModuleList(
             FeaturePropagation(tuple(every), channels[k]) for k in SCALES[1:]
         )  # entry k − 1 leads from scale k to scale k − 1
-        self.heads = nn.ModuleDict({task: TaskHead(channels, n) for task, n in self.tasks.items()})
+        self.heads = nn.ModuleDict({task: TaskHead(channels, n, cross_scale) for task, n in self.tasks.items()})
 
     def forward(self, images: Tensor) -> NetworkOutput:
         """Raw predictions.
@@ -127,9 +144,9 @@ class SequentialCrossAttentionNet(nn.Module):
             ValueError: images of another shape.
         """
         check_images(images)
-        if any(side % STRIDES[-1] for side in images.shape[2:]):
+        if any(side % NETWORK.strides[-1] for side in images.shape[2:]):
             raise ValueError(
-                f"the sides of images must be multiples of {STRIDES[-1]}, got {tuple(images.shape[2:])}; "
+                f"the sides of images must be multiples of {NETWORK.strides[-1]}, got {tuple(images.shape[2:])}; "
                 "predict takes any size"
             )
         maps = [
@@ -167,7 +184,7 @@ class SequentialCrossAttentionNet(nn.Module):
         check_images(images)
         decoders = {task: get_task(task).decode for task in self.tasks}
         height, width = images.shape[2:]
-        stride = STRIDES[-1]
+        stride = NETWORK.strides[-1]
         padded = F.pad(images, (0, -width % stride, 0, -height % stride), mode="replicate")
         modes = {module: module.training for module in self.modules()}
         self.eval()

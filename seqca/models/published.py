@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqca.ops.window_attention import relative_position_index
 
+from .configuration import NETWORK
 from .network import SequentialCrossAttentionNet
 
 State = Mapping[str, Tensor]
@@ -106,6 +107,7 @@ def to_published_state(state: State) -> dict[str, Tensor]:
         ValueError: the keys are not those of the network, with the list of what is wrong.
     """
     tasks, auxiliary = find_tasks(state, r"features\.3\.prediction\.(\w+)\.weight", r"heads\.(\w+)\.")
+    refuse_variants(state, len(tasks) + len(auxiliary))
     refuse_differences(state, "the network", expected_state(tasks, auxiliary))
     return split_pairs(state, [*tasks, *auxiliary])
 
@@ -141,8 +143,8 @@ def from_published_state(
         else:
             result[key] = torch.cat(pieces)
     for name, value in state.items():
-        if name.endswith(INDEX) and not torch.equal(value.cpu(), relative_position_index(7)):
-            raise ValueError(f"{name} is not the index of a 7×7 window")
+        if name.endswith(INDEX) and not torch.equal(value.cpu(), relative_position_index(NETWORK.window)):
+            raise ValueError(f"{name}: got another index, expected that of a {NETWORK.window}×{NETWORK.window} window")
     return result
 
 
@@ -202,9 +204,20 @@ def split_pairs(state: State, tasks: Sequence[str]) -> dict[str, Tensor]:
         for name, piece in zip(names, pieces, strict=True):
             published[name] = piece.clone()
             if name.endswith("bias_table"):
-                index = relative_position_index(7).to(value.device)
+                index = relative_position_index(NETWORK.window).to(value.device)
                 published[name.removesuffix("relative_position_bias_table") + INDEX] = index
     return published
+
+
+def refuse_variants(state: State, tasks: int) -> None:
+    """Raise for a network without one of its exchanges, which was never published."""
+    without = [] if tasks == 1 or any(key.startswith("cross_task.") for key in state) else ["cross_task"]
+    without += [] if any(re.match(r"heads\.\w+\.attention\.", key) for key in state) else ["cross_scale"]
+    if without:
+        switches = ", ".join(f"{name}=False" for name in without)
+        raise ValueError(
+            f"state: got a network with {switches}, expected the whole one; variants have no published format"
+        )
 
 
 def refuse_differences(state: State, expected_name: str, expected: State) -> None:

@@ -50,28 +50,38 @@ class FeatureAggregation(nn.Module):
     Args:
         channels_per_scale: C_k, the finest scale first.
         out_channels: channels of the prediction.
+        attended: whether the maps A_kj take part. Without them the maps F̂^k are concatenated, once each.
     """
 
-    def __init__(self, channels_per_scale: Sequence[int], out_channels: int) -> None:
+    def __init__(self, channels_per_scale: Sequence[int], out_channels: int, attended: bool = True) -> None:
         super().__init__()
         self.channels = channels = checked_channels(channels_per_scale)
         check_positive(out_channels=out_channels)
-        scales = len(channels)
-        total = sum(2 * c * (scales - 1 - k) for k, c in enumerate(channels)) + channels[-1]
+        self.attended = attended
+        coarser = range(len(channels) - 1, 0, -1)
+        total = sum(2 * c * n for c, n in zip(channels[:-1], coarser, strict=True)) if attended else sum(channels[:-1])
+        total += channels[-1]
         self.conv = nn.Conv2d(total, total, 1)
         self.bn = nn.BatchNorm2d(total)
         self.prediction = nn.Conv2d(total, out_channels, 1)
 
-    def forward(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> Tensor:
+    def forward(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
         """Maps as they go into `CrossScaleAttention` and come out of it → (B, out_channels, H_0, W_0)."""
-        self._check(features, attended)
-        maps = [x for own, gathered in zip(features[:-1], attended, strict=True) for a in gathered for x in (own, a)]
-        maps.append(features[-1])
+        check_scales("features", features, self.channels)
+        if (attended is not None) != self.attended:
+            expected = "the maps of CrossScaleAttention" if self.attended else "None (built with attended=False)"
+            raise ValueError(f"attended: got {'maps' if attended is not None else 'None'}, expected {expected}")
+        if attended is None:
+            maps = list(features)
+        else:
+            self._check(features, attended)
+            pairs = zip(features[:-1], attended, strict=True)
+            maps = [x for own, gathered in pairs for a in gathered for x in (own, a)]
+            maps.append(features[-1])
         y = scale_aggregation(maps, self.conv.weight, self.conv.bias)
         return self.prediction(F.relu(self.bn(y)))
 
     def _check(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> None:
-        check_scales("features", features, self.channels)
         counts = [len(gathered) for gathered in attended]
         expected = list(range(len(features) - 1, 0, -1))
         if counts != expected:

@@ -8,6 +8,9 @@ from seqca.ops import window_attention
 
 from .checks import check_map, check_positive
 
+WINDOW = 7
+"""Side of a window, in tokens (Liu et al. 2021)."""
+
 
 class WindowBlock(nn.Module):
     """x + drop_path(attention(LN(x))) inside windows, and nothing more: there is no MLP.
@@ -63,7 +66,7 @@ class WindowSelfAttention(nn.Module):
         ValueError: a number that is not positive, or `channels` that are no multiple of `heads`.
     """
 
-    def __init__(self, channels: int, depth: int, heads: int, window: int = 7, drop_path: float = 0.0) -> None:
+    def __init__(self, channels: int, depth: int, heads: int, window: int = WINDOW, drop_path: float = 0.0) -> None:
         super().__init__()
         check_positive(channels=channels, depth=depth, heads=heads, window=window)
         if channels % heads:

@@ -37,6 +37,8 @@ class MultiTaskModule(LightningModule):
         backbone: a timm model.
         pretrained: ImageNet weights of the backbone: true downloads them, a path reads a file.
         drop_path: rate of the shifted window-attention blocks.
+        cross_task: whether tasks exchange features.
+        cross_scale: whether the scales of a task exchange features.
         optimizer: makes the optimiser from the parameters; Adam with learning rate and weight decay 1e-4 by default.
         decay_power: the learning rate of step t of T is lr · (1 − t/T)^decay_power.
         channels_last: keep images and weights in memory pixel by pixel instead of channel by channel.
@@ -53,6 +55,8 @@ class MultiTaskModule(LightningModule):
         backbone: str = "hrnet_w18_small_v2",
         pretrained: bool | Path = False,
         drop_path: float = 0.2,
+        cross_task: bool = True,
+        cross_scale: bool = True,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = adam,
         decay_power: float = 0.9,
         channels_last: bool = False,
@@ -62,7 +66,9 @@ class MultiTaskModule(LightningModule):
         super().__init__()
         # What is left out is no plain data or, once the weights are in the checkpoint, of no use to its reader.
         self.save_hyperparameters(ignore=["optimizer", "pretrained", "single_task_scores"])
-        self.network = SequentialCrossAttentionNet(tasks, auxiliary, backbone, pretrained, drop_path)
+        self.network = SequentialCrossAttentionNet(
+            tasks, auxiliary, backbone, pretrained, drop_path, cross_task=cross_task, cross_scale=cross_scale
+        )
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.criterion = MultiTaskLoss(tasks, weights, auxiliary or ())
