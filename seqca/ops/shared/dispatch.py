@@ -1,11 +1,16 @@
 """The choice of a backend, in one place for all operators.
 
 A call runs on the first backend, in the order of `choices.py`, that does not refuse it; `use_backend` or the
-environment variable SEQCA_BACKEND (read once, at import) forces one instead. The forced name is a plain
-global of this module: torch.compile guards it, so a compiled function is compiled again after a switch.
+environment variable SEQCA_BACKEND (read once, at import) forces one instead.
+
+The forced name is a plain global for the process, and an attribute of a `threading.local` for a thread that has
+chosen for itself. torch.compile guards both, thread by thread, so a compiled function is compiled again after a switch.
+It cannot trace a `ContextVar` (torch 2.11), nor a subclass of `threading.local` (torch 2.14 guards its attributes
+wrongly), nor the question which thread this is: hence the mark on the thread that imports this module.
 """
 
 import os
+import threading
 from types import TracebackType
 
 from .availability import cuda_refusal, triton_refusal
@@ -26,17 +31,33 @@ def _checked(name: str, argument: str) -> str:
     return name
 
 
-_forced: str = _checked(os.environ.get("SEQCA_BACKEND", "auto"), "SEQCA_BACKEND")
+_of_process: str = _checked(os.environ.get("SEQCA_BACKEND", "auto"), "SEQCA_BACKEND")
+_of_thread = threading.local()
+_of_thread.is_main = True  # of the thread that runs this line
+_of_thread.forced = None
+
+
+def _own_choice() -> str | None:
+    return getattr(_of_thread, "forced", None)
+
+
+def _decides_for_the_process() -> bool:
+    return getattr(_of_thread, "is_main", False)
 
 
 class use_backend:
-    """Forces a backend on every operator of the process; "auto" gives the choice back.
+    """Forces a backend on every operator; "auto" gives the choice back.
 
     As a call it holds from then on; as a context manager it restores the previous choice on leaving:
 
         seqca.use_backend("aten")
         with seqca.use_backend("reference"):
             ...
+
+    The main thread (the one that imported this package) decides for the process: for itself, for autograd's threads,
+    which recompute checkpoints on a GPU, and for every thread that has not decided. Any other thread decides for itself
+    alone. Blocks in several threads may therefore overlap. Coroutines of one thread must not `await` inside a block: as
+    with `torch.no_grad`, the others would run under it.
 
     A gradient is computed by the backend of its forward call. Whether the backend can run is asked call by
     call, since it depends on the tensors; where it cannot, the operator raises `BackendUnavailable`.
@@ -49,9 +70,13 @@ class use_backend:
     """
 
     def __init__(self, name: str) -> None:
-        global _forced
-        self._previous = _forced
-        _forced = _checked(name, "name")
+        global _of_process
+        if _decides_for_the_process():
+            self._previous: str | None = _of_process
+            _of_process = _checked(name, "name")
+        else:
+            self._previous = _own_choice()
+            _of_thread.forced = _checked(name, "name")
 
     def __enter__(self) -> None:
         return None
@@ -59,13 +84,16 @@ class use_backend:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _forced
-        _forced = self._previous
+        global _of_process
+        if _decides_for_the_process():
+            _of_process = self._previous or "auto"
+        else:
+            _of_thread.forced = self._previous
 
 
 def forced_backend() -> str:
-    """The backend that is forced, or "auto"."""
-    return _forced
+    """The backend that is forced on calls of this thread, or "auto"."""
+    return _own_choice() or _of_process
 
 
 def refusal(operator: Operator, backend: str, call: Call) -> str | None:
@@ -88,11 +116,12 @@ def resolve(operator: Operator, call: Call) -> str:
     Raises:
         BackendUnavailable: if a backend is forced and refuses the call.
     """
-    if _forced != "auto":
-        reason = refusal(operator, _forced, call)
+    forced = forced_backend()
+    if forced != "auto":
+        reason = refusal(operator, forced, call)
         if reason is not None:
-            raise BackendUnavailable(f"{operator.name}: backend {_forced!r} cannot run ({call}): {reason}")
-        return _forced
+            raise BackendUnavailable(f"{operator.name}: backend {forced!r} cannot run ({call}): {reason}")
+        return forced
     for backend in preference(operator.name, call):
         if refusal(operator, backend, call) is None:
             return backend

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -156,6 +157,101 @@ def test_use_backend_holds_as_a_call_and_restores_as_a_context() -> None:
     with pytest.raises(KeyError), use_backend("reference"):
         raise KeyError
     assert forced_backend() == "aten"
+
+
+def in_a_thread(function: Callable[[], Any]) -> Any:
+    """What a function returns in a thread of its own."""
+    returned: list[Any] = []
+    thread = threading.Thread(target=lambda: returned.append(function()))
+    thread.start()
+    thread.join()
+    return returned[0]
+
+
+def test_the_main_thread_decides_for_threads_that_have_not_decided() -> None:
+    use_backend("aten")
+    assert in_a_thread(forced_backend) == "aten"
+    with use_backend("reference"):
+        assert in_a_thread(forced_backend) == "reference"
+    assert in_a_thread(forced_backend) == "aten"
+
+
+def test_another_thread_decides_for_itself_alone_until_it_leaves_the_block() -> None:
+    def decide() -> list[str]:
+        with use_backend("reference"):
+            seen = [forced_backend(), in_a_thread(forced_backend)]
+            with use_backend("auto"):
+                seen.append(forced_backend())
+            seen.append(forced_backend())
+        seen.append(forced_backend())
+        use_backend("reference")
+        return [*seen, forced_backend()]
+
+    use_backend("aten")
+    assert in_a_thread(decide) == ["reference", "aten", "auto", "reference", "aten", "reference"]
+    assert forced_backend() == "aten"
+    assert in_a_thread(forced_backend) == "aten"
+
+
+def test_blocks_that_overlap_in_two_threads_leave_nothing_behind() -> None:
+    entered, left, seen = threading.Event(), threading.Event(), []
+
+    def other() -> None:
+        with use_backend("reference"):
+            entered.set()
+            left.wait(60)
+            seen.append(forced_backend())
+        seen.append(forced_backend())
+
+    thread = threading.Thread(target=other)
+    with use_backend("aten"):
+        thread.start()
+        entered.wait(60)
+        assert forced_backend() == "aten"
+    left.set()
+    thread.join()
+    assert seen == ["reference", "auto"]
+    assert forced_backend() == "auto"
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_threads_that_force_different_backends_at_once_each_get_theirs(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    implementation = OPERATOR.implementation("aten")
+    forward = implementation.forward
+    monkeypatch.setattr(implementation, "forward", lambda *args: (ran.append(threading.get_ident()), forward(*args))[1])
+    torch.compiler.reset()
+    function = seqca.ops.linear_attention
+    if compiled:
+        function = torch.compile(function, backend="eager", fullgraph=True)
+    x, together, wrong = tokens(), threading.Barrier(4), []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def call(backend: str) -> None:
+        own = threading.get_ident()
+        for step in range(40):
+            together.wait(60)
+            with use_backend(backend):
+                earlier = ran.count(own)
+                function(x, x, x)
+                if (ran.count(own) > earlier) != (backend == "aten") or forced_backend() != backend:
+                    wrong.append((backend, step))
+            if forced_backend() != "auto":
+                wrong.append((backend, step))
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in ("aten", "reference") * 2]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []
+    assert len(ran) == 2 * 40
 
 
 def test_an_unknown_backend_is_refused_and_changes_nothing() -> None:
