@@ -20,6 +20,7 @@ from seqca.tasks import get_task
 
 from .backbone import create_backbone
 from .configuration import NETWORK
+from .evaluation import evaluation_view
 
 SCALES = range(len(NETWORK.strides))
 COARSEST = SCALES[-1]
@@ -172,6 +173,9 @@ class SequentialCrossAttentionNet(nn.Module):
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """Full-size predictions in each task's own units (`seqca.tasks`), in evaluation mode whatever the present one.
 
+        The network's mode and its running statistics are neither asked for nor changed, so that several threads may
+        predict at once, with the results of one, and while another one trains, with the weights of that moment.
+
         Sides that are no multiples of 32 are filled up by repeating the last row and column, and the predictions are
         cropped back.
 
@@ -186,13 +190,7 @@ class SequentialCrossAttentionNet(nn.Module):
         height, width = images.shape[2:]
         stride = NETWORK.strides[-1]
         padded = F.pad(images, (0, -width % stride, 0, -height % stride), mode="replicate")
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            final = self(padded).final
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        final = evaluation_view(self)(padded).final
         return {
             task: decode(upsample(final[task], padded.shape[2:])[:, :, :height, :width])
             for task, decode in decoders.items()
