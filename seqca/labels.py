@@ -1,8 +1,9 @@
-"""Refusing labels outside their range, with the sample, the value and where it stands."""
+"""What a label is, and the refusal of one outside its range, with the sample, the value and where it stands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import torch
@@ -11,6 +12,27 @@ IGNORE = 255.0
 """Marks ignored pixels in every label that has any."""
 
 UNIT_TOLERANCE = 1e-2
+
+
+class LabelKind(Enum):
+    """What the values of a label are, which decides how a label is mirrored, rotated, magnified and drawn.
+
+    A value moves with its pixel whatever it is. What else happens to it depends on the kind:
+
+    - ``CLASS``: class indices (H, W). Nothing else; drawn with a legend.
+    - ``BINARY``: 0 or 1, (1, H, W). Nothing else.
+    - ``SCALAR``: quantities (C, H, W) that do not depend on the camera, such as an albedo. Nothing else.
+    - ``DISTANCE``: distances from the camera (1, H, W), in metres. Divided by the factor of a magnification, as a
+      surface that looks s times as large is s times as near; drawn with a scale.
+    - ``VECTOR``: vectors in camera coordinates (C, H, W), C ≥ 2, the first component to the right and the second down.
+      Mirroring negates the first component, a rotation of the image rotates the first two.
+    """
+
+    CLASS = "class"
+    BINARY = "binary"
+    SCALAR = "scalar"
+    DISTANCE = "distance"
+    VECTOR = "vector"
 
 
 @dataclass(frozen=True)

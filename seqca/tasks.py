@@ -2,20 +2,48 @@
 
 import importlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqca.colour import colour_classes, colour_depth, colour_normals, colour_probability
-from seqca.labels import IGNORE, LabelRange
+from seqca.labels import IGNORE, LabelKind, LabelRange
 from seqca.loss_type import Loss
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+
+@dataclass(frozen=True)
+class Score:
+    """How the predictions of a task are scored. A data set may bring a score of its own in place of the task's.
+
+    Args:
+        name: the primary one of the scores that the metric computes.
+        metric: import path "module:Class" of a `torchmetrics.Metric`, whose `compute` returns {score: value}.
+        higher_is_better: whether a larger primary score is the better one.
+        unit: of the primary score; empty for a ratio in [0, 1].
+        options: keyword arguments of the class.
+    """
+
+    name: str
+    metric: str
+    higher_is_better: bool
+    unit: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.metric.count(":") != 1:
+            raise ValueError(f"metric: got {self.metric!r}, expected 'module:Class'")
+
+    def metric_class(self) -> "Callable[..., Metric]":
+        """The class that `metric` names; importing it may need torchmetrics."""
+        module, _, name = self.metric.partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
 @dataclass(frozen=True)
@@ -24,57 +52,52 @@ class Task:
 
     Args:
         name: its name in data sets, outputs, scores and on the command line.
+        kind: what the values of its label are, which decides how augmentation treats them and how they are drawn.
         channels: of the raw network output; None where the data set decides (the number of classes).
         weight: default weight in the multi-task objective.
         loss: what is minimised: one of the losses that are fused with the upsampling, or a function of the
             upsampled prediction (B, C, H, W) and the label that returns a scalar.
-        metric: import path "module:Class" of its `torchmetrics.Metric`, whose `compute` returns {score:
-            value}. The class is called with the number of channels where `channels` is None, else without
-            arguments.
-        score: the primary one of those scores.
-        higher_is_better: whether a larger primary score is the better one.
-        unit: of the primary score; empty for a ratio in [0, 1].
+        score: how it is scored. The metric's class is called with the number of channels in front of the score's
+            options where `channels` is None, else with the options alone.
         labels: what a valid label holds.
         decode: raw network output (B, C, H, W), at any resolution -> prediction with units.
         colour: prediction or label as a NumPy array without batch dimension -> RGB (H, W, 3) uint8.
     """
 
     name: str
+    kind: LabelKind
     channels: int | None
     weight: float
     loss: Loss | Callable[[Tensor, Tensor], Tensor]
-    metric: str
-    score: str
-    higher_is_better: bool
-    unit: str
+    score: Score
     labels: LabelRange
     decode: Callable[[Tensor], Tensor]
     colour: Callable[..., np.ndarray]
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or "." in self.name:
-            raise ValueError(f"a task's name must not be empty nor contain '/' or '.', got {self.name!r}")
+            raise ValueError(f"name: got {self.name!r}, expected a name without '/' and '.'")
         if self.channels is not None and self.channels < 1:
-            raise ValueError(f"channels of task {self.name!r} must be positive, got {self.channels}")
+            raise ValueError(f"channels of task {self.name!r}: got {self.channels}, expected at least 1")
         if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"weight of task {self.name!r} must be finite and not negative, got {self.weight}")
-        if self.metric.count(":") != 1:
-            raise ValueError(f"metric of task {self.name!r} must be 'module:Class', got {self.metric!r}")
+            raise ValueError(f"weight of task {self.name!r}: got {self.weight}, expected a finite number, not negative")
+        if (self.kind is LabelKind.CLASS) != self.labels.integer:
+            raise ValueError(
+                f"kind of task {self.name!r}: got {self.kind} with labels.integer = {self.labels.integer}, "
+                f"expected {LabelKind.CLASS} for class indices and nothing else"
+            )
 
-    def metric_class(self) -> "Callable[..., Metric]":
-        """The class that `metric` names; importing it may need torchmetrics."""
-        module, _, name = self.metric.partition(":")
-        return getattr(importlib.import_module(module), name)
-
-    def build_metric(self, channels: int | None = None) -> "Metric":
-        """A fresh metric; `channels`, those of the raw output, are needed where the data set decides them."""
+    def build_metric(self, channels: int | None = None, score: Score | None = None) -> "Metric":
+        """A fresh metric of `score` (by default the task's own); `channels`, those of the raw output, are needed
+        where the data set decides them."""
+        score = score or self.score
         if self.channels is None:
             if channels is None:
-                raise ValueError(f"task {self.name!r} has as many channels as the data set says: give channels")
-            return self.metric_class()(channels)
+                raise ValueError(f"channels: got None, expected the number that the data set gives task {self.name!r}")
+            return score.metric_class()(channels, **score.options)
         if channels not in (None, self.channels):
-            raise ValueError(f"task {self.name!r} has {self.channels} channels, got {channels}")
-        return self.metric_class()()
+            raise ValueError(f"channels: got {channels}, expected {self.channels} for task {self.name!r}")
+        return score.metric_class()(**score.options)
 
 
 _TASKS: dict[str, Task] = {}
@@ -93,6 +116,12 @@ def get_task(name: str) -> Task:
     if name not in _TASKS:
         raise ValueError(f"task {name!r} is unknown; registered are {', '.join(_TASKS)}")
     return _TASKS[name]
+
+
+def primary_scores(tasks: Iterable[str], scores: Mapping[str, Score] | None = None) -> dict[str, Score]:
+    """How each of `tasks` is scored: as `scores`, those of a data set, say, or else in the task's own way."""
+    own = scores or {}
+    return {name: own[name] if name in own else get_task(name).score for name in tasks}
 
 
 def available_tasks() -> tuple[str, ...]:
@@ -128,35 +157,37 @@ _CLASSES = LabelRange(0, None, ignore=IGNORE, integer=True)
 _BINARY = LabelRange(0, 1, ignore=None)
 
 register_task(Task(
-    name="semseg", channels=None, weight=1, loss=Loss("cross_entropy", ignore=IGNORE), labels=_CLASSES,
-    metric="seqca.metrics:MeanIoU", score="mIoU", higher_is_better=True, unit="",
+    name="semseg", kind=LabelKind.CLASS, channels=None, weight=1,
+    loss=Loss("cross_entropy", ignore=IGNORE), labels=_CLASSES,
+    score=Score("mIoU", "seqca.metrics:MeanIoU", higher_is_better=True),
     decode=decode_classes, colour=colour_classes,
 ))  # fmt: skip
 register_task(Task(
-    name="depth", channels=1, weight=1, loss=Loss("l1", ignore=IGNORE),
+    name="depth", kind=LabelKind.DISTANCE, channels=1, weight=1, loss=Loss("l1", ignore=IGNORE),
     labels=LabelRange(1e-3, None, ignore=IGNORE),
-    metric="seqca.metrics:DepthError", score="rmse", higher_is_better=False, unit="m",
+    score=Score("rmse", "seqca.metrics:DepthError", higher_is_better=False, unit="m"),
     decode=decode_depth, colour=colour_depth,
 ))  # fmt: skip
 register_task(Task(
-    name="normals", channels=3, weight=10, loss=Loss("unit_l1", ignore=IGNORE),
+    name="normals", kind=LabelKind.VECTOR, channels=3, weight=10, loss=Loss("unit_l1", ignore=IGNORE),
     labels=LabelRange(-1, 1, ignore=IGNORE, unit_norm=True),
-    metric="seqca.metrics:NormalError", score="mean", higher_is_better=False, unit="°",
+    score=Score("mean", "seqca.metrics:NormalError", higher_is_better=False, unit="°"),
     decode=decode_normals, colour=colour_normals,
 ))  # fmt: skip
 register_task(Task(
-    name="edge", channels=1, weight=50, loss=Loss("balanced_bce", positive_weight=0.95), labels=_BINARY,
-    metric="seqca.metrics:PixelEdgeF", score="pixel_f", higher_is_better=True, unit="",
+    name="edge", kind=LabelKind.BINARY, channels=1, weight=50,
+    loss=Loss("balanced_bce", positive_weight=0.95), labels=_BINARY,
+    score=Score("pixel_f", "seqca.metrics:PixelEdgeF", higher_is_better=True),
     decode=decode_probability, colour=colour_probability,
 ))  # fmt: skip
 register_task(Task(
-    name="sal", channels=1, weight=5, loss=Loss("balanced_bce"), labels=_BINARY,
-    metric="seqca.metrics:SaliencyScores", score="mIoU", higher_is_better=True, unit="",
+    name="sal", kind=LabelKind.BINARY, channels=1, weight=5, loss=Loss("balanced_bce"), labels=_BINARY,
+    score=Score("mIoU", "seqca.metrics:SaliencyScores", higher_is_better=True),
     decode=decode_probability, colour=colour_probability,
 ))  # fmt: skip
 register_task(Task(
-    name="human_parts", channels=7, weight=2, loss=Loss("cross_entropy", ignore=IGNORE),
+    name="human_parts", kind=LabelKind.CLASS, channels=7, weight=2, loss=Loss("cross_entropy", ignore=IGNORE),
     labels=LabelRange(0, 6, ignore=IGNORE, integer=True),
-    metric="seqca.metrics:HumanPartsIoU", score="mIoU", higher_is_better=True, unit="",
+    score=Score("mIoU", "seqca.metrics:HumanPartsIoU", higher_is_better=True),
     decode=decode_classes, colour=colour_classes,
 ))  # fmt: skip

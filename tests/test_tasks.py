@@ -16,11 +16,11 @@ import torch.nn.functional as F
 
 from seqca import tasks
 from seqca.colour import palette
-from seqca.labels import check_label
+from seqca.labels import LabelKind, check_label
 from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.metrics import MultiTaskMetric, best_constant, delta_m
-from seqca.tasks import available_tasks, get_task, register_task
+from seqca.tasks import Score, available_tasks, get_task, register_task
 from tests.metrics.examples import labels_and_predictions
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tasks.md"
@@ -34,7 +34,7 @@ def code_blocks() -> list[str]:
 def test_the_six_tasks_have_their_published_weights_and_directions() -> None:
     assert available_tasks() == ("semseg", "depth", "normals", "edge", "sal", "human_parts")
     assert [get_task(name).weight for name in available_tasks()] == [1, 1, 10, 50, 5, 2]
-    assert [name for name in available_tasks() if not get_task(name).higher_is_better] == ["depth", "normals"]
+    assert [name for name in available_tasks() if not get_task(name).score.higher_is_better] == ["depth", "normals"]
     assert [get_task(name).channels for name in available_tasks()] == [None, 1, 3, 1, 1, 7]
     assert [get_task(name).loss for name in available_tasks()] == [
         Loss("cross_entropy", ignore=255),
@@ -57,10 +57,10 @@ def test_the_document_s_table_agrees_with_the_registry() -> None:
         metric = task.build_metric(CHANNELS[name])
         assert channels == ("classes" if task.channels is None else str(task.channels))
         assert float(weight) == task.weight
-        assert better == ("higher" if task.higher_is_better else "lower")
+        assert better == ("higher" if task.score.higher_is_better else "lower")
         assert re.findall("`(.*?)`", scores) == list(metric.compute())
-        assert re.findall("`(.*?)`", scores)[0] == task.score
-        assert task.unit in scores
+        assert re.findall("`(.*?)`", scores)[0] == task.score.name
+        assert task.score.unit in scores
 
 
 def test_an_unknown_task_is_answered_with_those_there_are() -> None:
@@ -74,11 +74,31 @@ def test_a_name_is_registered_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "field, value", [("name", "a/b"), ("name", ""), ("channels", 0), ("weight", -1.0), ("metric", "nowhere")]
+    "field, value", [("name", "a/b"), ("name", ""), ("channels", 0), ("weight", -1.0), ("kind", LabelKind.CLASS)]
 )
 def test_a_task_that_makes_no_sense_cannot_be_made(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(get_task("depth"), **{field: value})
+
+
+def test_a_score_names_its_metric_by_module_and_class() -> None:
+    with pytest.raises(ValueError, match="metric: got 'nowhere', expected 'module:Class'"):
+        Score("rmse", "nowhere", higher_is_better=False)
+
+
+def test_a_data_set_may_score_a_task_in_its_own_way() -> None:
+    labels, predictions = labels_and_predictions(3)
+    by_f = Score("maxF", "seqca.metrics:SaliencyScores", higher_is_better=True)
+    near = Score("log_rmse", "seqca.metrics:DepthError", higher_is_better=False, options={"ignore": 0})
+    metric = MultiTaskMetric({"sal": 1, "depth": 1}, {"sal": by_f, "depth": near})
+    labels["depth"][labels["depth"] == 255] = 1  # else a depth of 255 m, as 255 is nothing special here
+    metric.update(predictions, labels)
+    values = {key: float(value) for key, value in metric.compute().items()}
+    baseline = values | {"sal/maxF": values["sal/maxF"] / 1.1, "depth/log_rmse": values["depth/log_rmse"] / 1.3}
+    assert delta_m(values, baseline) == 0, "the tasks' own scores are the same"
+    assert delta_m(values, baseline, {"sal": by_f, "depth": near}) == pytest.approx((10 - 30) / 2)
+    assert metric.metrics["depth"].ignore == 0
+    assert best_constant("depth", [labels], score=near)["log_rmse"] > 0
 
 
 @pytest.mark.parametrize("name", CHANNELS)

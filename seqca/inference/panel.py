@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from seqca.labels import LabelKind
 from seqca.tasks import Task, get_task
 
 TILE = 3.4  # inches, the longer side of a tile
@@ -41,7 +42,9 @@ def draw_panel(
     height, width = image.shape[:2]
     tile_height, tile_width = TILE * height / max(height, width), TILE * width / max(height, width)
     present = {
-        name: present_classes([row[name] for row in rows]) for name, p in predictions.items() if p.dtype.kind in "iu"
+        name: present_classes([row[name] for row in rows])
+        for name in predictions
+        if get_task(name).kind is LabelKind.CLASS
     }
     foot = max([SCALE, *(LEGEND_ROW * (0.5 + math.ceil(len(shown) / LEGEND_COLUMNS)) for shown in present.values())])
     columns = 1 + len(predictions)
@@ -64,7 +67,7 @@ def draw_panel(
     for column, name in enumerate(predictions, 1):
         task = get_task(name)
         maps = [row[name] for row in rows]
-        options = length_range(maps) if task.unit == "m" else {}
+        options = length_range(maps) if task.kind is LabelKind.DISTANCE else {}
         for row, (values, suffix) in enumerate(zip(maps, ("", " (truth)"), strict=False)):
             tile(row, column, task.colour(values, **options), name + suffix)
         if name in present:

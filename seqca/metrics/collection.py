@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from seqca.tasks import get_task
+from seqca.tasks import Score, get_task
 
 
 class MultiTaskMetric(nn.Module):
@@ -12,11 +12,14 @@ class MultiTaskMetric(nn.Module):
 
     Args:
         tasks: {name: channels of its raw output}, as the network takes them.
+        scores: {name: how it is scored on this data set}, where it is not the task's own way.
     """
 
-    def __init__(self, tasks: Mapping[str, int]) -> None:
+    def __init__(self, tasks: Mapping[str, int], scores: Mapping[str, Score] | None = None) -> None:
         super().__init__()
-        self.metrics = nn.ModuleDict({name: get_task(name).build_metric(channels) for name, channels in tasks.items()})
+        self.metrics = nn.ModuleDict(
+            {name: get_task(name).build_metric(channels, (scores or {}).get(name)) for name, channels in tasks.items()}
+        )
 
     def update(self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
         """Add a batch: decoded predictions at the label's size and labels by task; other entries are not

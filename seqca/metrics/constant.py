@@ -5,11 +5,14 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from seqca.metrics.base import TaskMetric
-from seqca.tasks import get_task
+from seqca.tasks import Score, get_task
 
 
 def best_constant(
-    task: str, labels: Iterable[Tensor | Mapping[str, Tensor]], channels: int | None = None
+    task: str,
+    labels: Iterable[Tensor | Mapping[str, Tensor]],
+    channels: int | None = None,
+    score: Score | None = None,
 ) -> dict[str, float]:
     """Scores of the best constant prediction, the best for the primary score on these very labels.
 
@@ -18,13 +21,14 @@ def best_constant(
         labels: the evaluated set in batches, gone through twice: label tensors with batch dimension, or
             mappings (of a data loader) that hold them under the task's name.
         channels: of the raw output (the number of classes), where the task leaves it to the data set.
+        score: the data set's own, where it is not the task's.
 
     Returns:
         {score: value}, from the task's own metric.
     """
     if iter(labels) is labels:
         raise TypeError("labels must be something to go through twice, not an iterator")
-    metric = get_task(task).build_metric(channels)
+    metric = get_task(task).build_metric(channels, score)
     if not isinstance(metric, TaskMetric):
         raise TypeError(f"the metric of task {task!r} knows no best constant: it is no TaskMetric")
 

@@ -3,10 +3,14 @@
 import math
 from collections.abc import Mapping
 
-from seqca.tasks import get_task
+from seqca.tasks import Score, primary_scores
 
 
-def delta_m(scores: Mapping[str, float], single_task_scores: Mapping[str, float]) -> float:
+def delta_m(
+    scores: Mapping[str, float],
+    single_task_scores: Mapping[str, float],
+    primary: Mapping[str, Score] | None = None,
+) -> float:
     """Δm: mean over the tasks of the signed relative difference of the primary scores, in percent.
 
     Differences count positive where the multi-task result is the better one, whichever direction better is
@@ -15,6 +19,7 @@ def delta_m(scores: Mapping[str, float], single_task_scores: Mapping[str, float]
     Args:
         scores: {"task/score": value}, as `MultiTaskMetric.compute` returns them.
         single_task_scores: the same from networks for one task each; may hold further entries.
+        primary: {task: how it is scored on this data set}, where it is not the task's own way.
 
     Raises:
         ValueError: no task, a primary score that is missing or not finite on either side, a baseline of 0.
@@ -23,14 +28,13 @@ def delta_m(scores: Mapping[str, float], single_task_scores: Mapping[str, float]
     if not tasks:
         raise ValueError("scores is empty; expected {'task/score': value}")
     total = 0.0
-    for name in tasks:
-        task = get_task(name)
-        key = f"{name}/{task.score}"
+    for name, score in primary_scores(tasks, primary).items():
+        key = f"{name}/{score.name}"
         value = _finite("scores", scores, key)
         baseline = _finite("single_task_scores", single_task_scores, key)
         if baseline == 0:
             raise ValueError(f"single_task_scores[{key!r}] is 0: there is no relative difference to it")
-        total += (1 if task.higher_is_better else -1) * (value - baseline) / baseline
+        total += (1 if score.higher_is_better else -1) * (value - baseline) / baseline
     return 100 * total / len(tasks)
 
 

@@ -49,7 +49,7 @@ class SeqcaCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.set_defaults({"data": {"class_path": class_path(RoomsDataModule)}})
-        for argument in ("tasks", "auxiliary", "class_names"):
+        for argument in ("tasks", "auxiliary", "class_names", "scores"):
             parser.link_arguments(f"data.{argument}", f"model.{argument}", apply_on="instantiate")
         parser.add_lightning_class_args(ModelCheckpoint, "best")
         parser.set_defaults({

@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
-from seqca.data.rooms import ROOMS_CLASSES, Rooms
+from seqca.data.dataset import DenseDataset
+from seqca.data.rooms import Rooms
 from seqca.data.transforms import Transform
 
 from .loader import EvaluationSampler, ResumableLoader, Samples, TrainingSampler
@@ -18,7 +19,7 @@ from .loader import EvaluationSampler, ResumableLoader, Samples, TrainingSampler
 class DenseDataModule(LightningDataModule, ABC):
     """Batches of images and dense labels, the same ones whenever seed, epoch and number of processes are.
 
-    A subclass says what the data are: `dataset(split)`, and `class_names`, {task: names of its classes}.
+    A subclass says what the data are: `dataset(split)`. The data set says the rest: channels, names of classes, scores.
 
     Args:
         tasks: the tasks to train, in the network's order.
@@ -28,8 +29,6 @@ class DenseDataModule(LightningDataModule, ABC):
         seed: of the order and the augmentation.
         cache: keep every sample in memory once it was made. Each worker process has a memory of its own.
     """
-
-    class_names: ClassVar[dict[str, list[str]]] = {}
 
     def __init__(
         self,
@@ -43,15 +42,17 @@ class DenseDataModule(LightningDataModule, ABC):
         super().__init__()
         self.batch_size, self.num_workers, self.seed, self.cache = batch_size, num_workers, seed, cache
         self.labels = (*tasks, *auxiliary)
-        channels: dict[str, int] = self.dataset("train").tasks  # type: ignore[attr-defined]
-        self.tasks = {task: channels[task] for task in tasks}
-        self.auxiliary = {task: channels[task] for task in auxiliary}
+        train = self.dataset("train")
+        self.tasks = {task: train.tasks[task] for task in tasks}
+        self.auxiliary = {task: train.tasks[task] for task in auxiliary}
+        self.class_names = {task: list(names) for task, names in train.class_names.items()}
+        self.scores = dict(train.scores)
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, int] | None = None
 
     @abstractmethod
-    def dataset(self, split: str) -> Dataset[dict[str, Any]]:
-        """The data set "train", "val" or "test" with labels for `self.labels`; its `.tasks` names their channels."""
+    def dataset(self, split: str) -> DenseDataset:
+        """The data set "train", "val" or "test" with labels for `self.labels`."""
 
     @property
     def transform(self) -> Transform | None:
@@ -127,8 +128,6 @@ class RoomsDataModule(DenseDataModule):
         seed: of scenes, order and augmentation.
         cache: keep every scene in memory once it was rendered. Each worker process has a memory of its own.
     """
-
-    class_names: ClassVar[dict[str, list[str]]] = {"semseg": list(ROOMS_CLASSES)}
 
     def __init__(
         self,

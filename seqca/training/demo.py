@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seqca.inference.panel import save_panel
 from seqca.metrics import best_constant
-from seqca.tasks import get_task
+from seqca.tasks import Score
 
 from .callbacks import draw_sample
 from .cli import SeqcaCLI
@@ -26,8 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     batches = list(cli.datamodule.test_dataloader())
     constants: dict[str, float] = {}
     for task, channels in cli.datamodule.tasks.items():
-        constants |= {f"{task}/{key}": value for key, value in best_constant(task, batches, channels).items()}
-    print("\n" + table(cli.datamodule.tasks, cli.model.scores, constants) + "\n")
+        constants |= {
+            f"{task}/{key}": value
+            for key, value in best_constant(task, batches, channels, cli.model.primary[task]).items()
+        }
+    print("\n" + table(cli.model.primary, cli.model.scores, constants) + "\n")
     batch = batches[0]
     predictions = cli.model.network.predict(batch["image"])
     path = Path(cli.trainer.log_dir or ".") / "panel.png"
@@ -36,14 +39,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def table(tasks: Sequence[str] | Mapping[str, int], scores: Mapping[str, float], constants: Mapping[str, float]) -> str:
+def table(primary: Mapping[str, Score], scores: Mapping[str, float], constants: Mapping[str, float]) -> str:
     """Rows of a task's primary score: the best constant prediction's, the network's."""
     rows = [("task", "score", "better", "best constant", "this network")]
-    for task in map(get_task, tasks):
-        key = f"{task.name}/{task.score}"
-        direction = "higher" if task.higher_is_better else "lower"
-        unit = f" {task.unit}" if task.unit else ""
-        rows.append((task.name, task.score, direction, f"{constants[key]:.3f}{unit}", f"{scores[key]:.3f}{unit}"))
+    for task, score in primary.items():
+        key = f"{task}/{score.name}"
+        direction = "higher" if score.higher_is_better else "lower"
+        unit = f" {score.unit}" if score.unit else ""
+        rows.append((task, score.name, direction, f"{constants[key]:.3f}{unit}", f"{scores[key]:.3f}{unit}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -1,11 +1,12 @@
 """Data loading whose every draw is a function of (seed, epoch, position), so that a broken run continues exactly."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from seqca.data.dataset import DenseDataset
 from seqca.data.transforms import Transform, augment
 from seqca.labels import check_label
 from seqca.tasks import get_task
@@ -33,7 +34,7 @@ class Samples(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        dataset: Dataset[dict[str, Any]],
+        dataset: DenseDataset,
         tasks: dict[str, int],
         transform: Transform | None = None,
         seed: int = 0,
@@ -44,7 +45,6 @@ class Samples(Dataset[dict[str, Any]]):
         self._kept: dict[int, dict[str, Any]] | None = {} if cache else None
 
     def __len__(self) -> int:
-        assert isinstance(self.dataset, Sized)
         return len(self.dataset)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from seqca.losses import MultiTaskLoss
 from seqca.metrics import MultiTaskMetric, delta_m
 from seqca.models import SequentialCrossAttentionNet
-from seqca.tasks import get_task
+from seqca.tasks import Score, primary_scores
 
 SMALLEST_SCORE = 1e-3  # where the logarithm of a score stops falling
 
@@ -45,6 +45,7 @@ class MultiTaskModule(LightningModule):
         single_task_scores: JSON files with the scores of single-task runs, {"task/score": value} in each, as `seqca
             validate` writes them. With them the run is judged by Δm.
         class_names: {task: names of its classes}; they are kept in the checkpoint, for legends.
+        scores: {task: how it is scored on this data set}, where it is not the task's own way.
     """
 
     def __init__(
@@ -62,20 +63,22 @@ class MultiTaskModule(LightningModule):
         channels_last: bool = False,
         single_task_scores: list[Path] | None = None,
         class_names: dict[str, list[str]] | None = None,
+        scores: dict[str, Score] | None = None,
     ) -> None:
         super().__init__()
         # What is left out is no plain data or, once the weights are in the checkpoint, of no use to its reader.
-        self.save_hyperparameters(ignore=["optimizer", "pretrained", "single_task_scores"])
+        self.save_hyperparameters(ignore=["optimizer", "pretrained", "single_task_scores", "scores"])
         self.network = SequentialCrossAttentionNet(
             tasks, auxiliary, backbone, pretrained, drop_path, cross_task=cross_task, cross_scale=cross_scale
         )
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.criterion = MultiTaskLoss(tasks, weights, auxiliary or ())
-        self.val_metric, self.test_metric = MultiTaskMetric(tasks), MultiTaskMetric(tasks)
+        self.primary = primary_scores(tasks, scores)
+        self.val_metric, self.test_metric = MultiTaskMetric(tasks, self.primary), MultiTaskMetric(tasks, self.primary)
         self.make_optimizer, self.decay_power = optimizer, decay_power
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.single_task_scores = None if single_task_scores is None else read_scores(single_task_scores, tasks)
+        self.single_task_scores = None if single_task_scores is None else read_scores(single_task_scores, self.primary)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
@@ -143,25 +146,25 @@ class MultiTaskModule(LightningModule):
         """One number for a run, higher is better: Δm in percent where single-task scores are known, else the sum of
         the tasks' log-scores, `summed_log_scores`."""
         if self.single_task_scores is not None:
-            return delta_m(scores, self.single_task_scores)
-        return summed_log_scores(scores, self.criterion.tasks)
+            return delta_m(scores, self.single_task_scores, self.primary)
+        return summed_log_scores(scores, self.primary)
 
 
-def summed_log_scores(scores: Mapping[str, float], tasks: Iterable[str]) -> float:
-    """Σ ± ln(primary score) over the tasks, + where higher is better.
+def summed_log_scores(scores: Mapping[str, float], primary: Mapping[str, Score]) -> float:
+    """Σ ± ln(primary score) over the tasks of `primary`, + where higher is better.
 
     The logarithm makes metres, degrees and ratios comparable: as in Δm, one percent more of any score weighs the
     same, whatever its unit. Scores below 0.001 count as 0.001.
     """
     total = 0.0
-    for task in map(get_task, tasks):
-        value = math.log(max(scores[f"{task.name}/{task.score}"], SMALLEST_SCORE))
-        total += value if task.higher_is_better else -value
+    for task, score in primary.items():
+        value = math.log(max(scores[f"{task}/{score.name}"], SMALLEST_SCORE))
+        total += value if score.higher_is_better else -value
     return total
 
 
-def read_scores(files: Iterable[Path], tasks: Iterable[str]) -> dict[str, float]:
-    """{"task/score": value} for `tasks`, from JSON files of that form, of one run or of several.
+def read_scores(files: Iterable[Path], primary: Mapping[str, Score]) -> dict[str, float]:
+    """{"task/score": value} for the tasks of `primary`, from JSON files of that form, of one run or of several.
 
     Raises:
         ValueError: two files have the same score, or the primary score of a task is in none.
@@ -172,7 +175,7 @@ def read_scores(files: Iterable[Path], tasks: Iterable[str]) -> dict[str, float]
         if twice := found.keys() & scores.keys():
             raise ValueError(f"single_task_scores: {file} has {', '.join(sorted(twice))}, which another file has too")
         found |= scores
-    for task in map(get_task, tasks):
-        if f"{task.name}/{task.score}" not in found:
-            raise ValueError(f"single_task_scores: no file has {task.name}/{task.score}; they have {', '.join(found)}")
+    for task, score in primary.items():
+        if f"{task}/{score.name}" not in found:
+            raise ValueError(f"single_task_scores: no file has {task}/{score.name}; they have {', '.join(found)}")
     return found

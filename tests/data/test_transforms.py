@@ -1,10 +1,14 @@
 """Augmentation moves an image and its labels alike."""
 
+import dataclasses
+
 import pytest
 import torch
-from torchvision.transforms.v2 import ColorJitter, Compose, RandomHorizontalFlip
+from torchvision.transforms.v2 import ColorJitter, Compose, RandomHorizontalFlip, RandomVerticalFlip
 
+from seqca import tasks
 from seqca.data.transforms import augment, derive_seed
+from seqca.tasks import get_task, register_task
 
 
 @pytest.fixture
@@ -30,6 +34,22 @@ def test_a_flip_mirrors_image_and_labels_and_turns_the_x_of_normals_around(sampl
     expected[:, 2, 6] = 255
     assert torch.equal(flipped["normals"], expected)
     assert flipped["name"] == "scene 3"
+
+
+def test_a_second_task_of_vectors_is_mirrored_rightly_without_being_known_by_name(sample, monkeypatch):
+    monkeypatch.setattr(tasks, "_TASKS", dict(tasks._TASKS))
+    register_task(dataclasses.replace(get_task("normals"), name="flow", channels=2))
+    sample["flow"] = sample["normals"][:2].clone()
+    flipped = augment(sample, RandomHorizontalFlip(1.0), 0)
+    assert torch.equal(flipped["flow"], flipped["normals"][:2])
+    assert not torch.equal(flipped["flow"], sample["flow"].flip(-1))
+
+
+def test_turning_the_picture_upside_down_negates_the_second_component_of_vectors(sample):
+    turned = augment(sample, RandomVerticalFlip(1.0), 0)
+    expected = sample["normals"].flip(-2) * torch.tensor([1.0, -1, 1])[:, None, None]
+    expected[:, 3, 1] = 255
+    assert torch.equal(turned["normals"], expected)
 
 
 def test_ignored_normals_stay_ignored_in_all_channels_when_flipped(sample):

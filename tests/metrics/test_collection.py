@@ -25,7 +25,7 @@ def test_each_task_keeps_the_scores_of_its_own_metric() -> None:
         metric = get_task(name).build_metric(channels)
         metric.update(predictions[name], labels[name])
         expected |= {f"{name}/{score}": value for score, value in metric.compute().items()}
-        assert f"{name}/{get_task(name).score}" in expected
+        assert f"{name}/{get_task(name).score.name}" in expected
     scores = together.compute()
     assert list(scores) == list(expected)
     assert all(torch.equal(scores[name], expected[name]) for name in expected)
@@ -53,7 +53,7 @@ def test_missing_maps_and_faults_are_reported_with_the_task() -> None:
 
 
 def test_a_number_of_channels_that_is_not_the_task_s_is_refused() -> None:
-    with pytest.raises(ValueError, match="'normals' has 3 channels, got 2"):
+    with pytest.raises(ValueError, match="channels: got 2, expected 3 for task 'normals'"):
         MultiTaskMetric({"normals": 2})
 
 

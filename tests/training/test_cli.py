@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seqca.data.rooms import ROOMS_CLASSES
 from seqca.inference.restore import load_network
+from seqca.tasks import primary_scores
 from seqca.training.cli import main
 from seqca.training.module import summed_log_scores
 
@@ -75,7 +76,9 @@ def test_one_process_finds_the_score_that_two_found(run, recipe):
     scores = json.loads((run / "val_scores.json").read_text())
     callbacks = torch.load(checkpoint, weights_only=True)["callbacks"]
     best = next(state for key, state in callbacks.items() if key.startswith("ModelCheckpoint"))
-    assert summed_log_scores(scores, ["semseg", "depth"]) == pytest.approx(float(best["best_model_score"]), rel=1e-4)
+    assert summed_log_scores(scores, primary_scores(["semseg", "depth"])) == pytest.approx(
+        float(best["best_model_score"]), rel=1e-4
+    )
 
 
 def test_mixed_precision_clipping_and_accumulation_are_flags(recipe, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from seqca.tasks import primary_scores
 from seqca.training.demo import main, table
 
 RECIPE = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -21,7 +22,7 @@ def test_the_demonstration_ends_with_a_table_and_names_its_panel(tmp_path, capsy
 
 def test_the_table_has_a_row_for_each_task_with_direction_and_unit():
     scores, constants = {"depth/rmse": 0.51234, "edge/pixel_f": 0.6}, {"depth/rmse": 1.25, "edge/pixel_f": 0.25}
-    assert table(["depth", "edge"], scores, constants).splitlines() == [
+    assert table(primary_scores(["depth", "edge"]), scores, constants).splitlines() == [
         "task   score    better  best constant  this network",
         "---------------------------------------------------",
         "depth  rmse     lower   1.250 m        0.512 m",

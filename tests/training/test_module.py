@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from seqca.tasks import primary_scores
 from seqca.training.module import MultiTaskModule, read_scores, summed_log_scores
 
 
@@ -90,15 +91,15 @@ def test_scores_count_what_is_to_be_counted_and_are_reported_once(module, logged
     module.on_validation_epoch_end()
     error = (predictions["depth"] - batch()["depth"])[:1].square().mean().sqrt()
     assert logged["val/depth/rmse"] == pytest.approx(error.item(), rel=1e-5)
-    assert logged["val/score"] == pytest.approx(summed_log_scores(module.scores, ["depth", "edge"]))
+    assert logged["val/score"] == pytest.approx(summed_log_scores(module.scores, primary_scores(["depth", "edge"])))
     assert "val/normals/mean" not in logged, "auxiliary tasks have no final prediction to score"
 
 
 def test_the_score_is_the_sum_of_signed_logarithms():
     scores = {"semseg/mIoU": 0.5, "depth/rmse": 0.25, "normals/mean": 20.0, "normals/median": 7.0}
     expected = math.log(0.5) - math.log(0.25) - math.log(20)
-    assert summed_log_scores(scores, ["semseg", "depth", "normals"]) == pytest.approx(expected)
-    assert summed_log_scores({"semseg/mIoU": 0.0}, ["semseg"]) == pytest.approx(math.log(0.001))
+    assert summed_log_scores(scores, primary_scores(["semseg", "depth", "normals"])) == pytest.approx(expected)
+    assert summed_log_scores({"semseg/mIoU": 0.0}, primary_scores(["semseg"])) == pytest.approx(math.log(0.001))
 
 
 def test_with_single_task_scores_the_score_is_delta_m(tmp_path):
@@ -106,7 +107,12 @@ def test_with_single_task_scores_the_score_is_delta_m(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"edge/pixel_f": 0.4}))
     scores = {"depth/rmse": 0.4, "edge/pixel_f": 0.38}
     judged = MultiTaskModule.overall(
-        SimpleNamespace(single_task_scores=read_scores([tmp_path / "a.json", tmp_path / "b.json"], ["depth", "edge"])),
+        SimpleNamespace(
+            primary=primary_scores(["depth", "edge"]),
+            single_task_scores=read_scores(
+                [tmp_path / "a.json", tmp_path / "b.json"], primary_scores(["depth", "edge"])
+            ),
+        ),
         scores,
     )
     assert judged == pytest.approx(100 * (0.2 - 0.05) / 2)
@@ -116,6 +122,6 @@ def test_single_task_scores_that_are_missing_or_there_twice_are_named(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"depth/rmse": 0.5}))
     with pytest.raises(ValueError, match="no file has edge/pixel_f"):
-        read_scores([path], ["depth", "edge"])
+        read_scores([path], primary_scores(["depth", "edge"]))
     with pytest.raises(ValueError, match="depth/rmse, which another file has too"):
-        read_scores([path, path], ["depth"])
+        read_scores([path, path], primary_scores(["depth"]))
