@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
+from seqca.network_calls import network_calls
 from seqca.ops.shared.dispatch import BACKENDS, resolve, use_backend
-from seqca.ops.shared.operator import OPERATORS, Call
+from seqca.ops.shared.operator import OPERATORS
 from seqca.tasks import get_task
 
 from .case import DTYPES, MODES, Case, Check, Contender, Cost, Field, Inputs, Truth, fraction
@@ -123,9 +124,10 @@ class NetworkCase(Case):
     def _refusal(self, backend: str) -> str | None:
         """Why a backend takes no part, or None."""
         chosen = set()
+        calls = network_calls(self.data.tasks, self.data.height, self.data.width, self.data.batch)
         for operator in OPERATORS.values():
-            for shape in operator.network_shapes:
-                call = Call(self.device, DTYPES[self.dtype], shape.channels, self.data.batch * shape.tokens)
+            for recorded in calls.get(operator.name, ()):
+                call = recorded._replace(device=self.device, dtype=DTYPES[self.dtype])
                 if (reason := backend_refusal(operator.name, backend, call)) is not None:
                     return f"{operator.name}: {reason}"
                 chosen.add(resolve(operator, call))

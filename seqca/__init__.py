@@ -1,6 +1,7 @@
 """Sequential Cross Attention multi-task networks (Kim, Choi, Min, ICIP 2022, arXiv 2209.02518)."""
 
-from .ops import explain, selftest, use_backend
+from .explanation import explain
+from .ops import selftest, use_backend
 
 __version__ = "0.1.0"
 

@@ -3,7 +3,6 @@
 from .linear_attention import linear_attention
 from .scale_aggregation import scale_aggregation
 from .shared.dispatch import BackendUnavailable, use_backend
-from .shared.explain import explain
 from .softplus import softplus
 from .upsampled_loss import upsampled_loss
 from .verification.selftest import selftest
@@ -11,7 +10,6 @@ from .window_attention import window_attention
 
 __all__ = [
     "BackendUnavailable",
-    "explain",
     "linear_attention",
     "scale_aggregation",
     "selftest",

@@ -13,11 +13,9 @@ from .samples.linear_attention import SAMPLES
 from .shared.autocast import to_autocast_dtype
 from .shared.dispatch import resolve
 from .shared.operator import (
-    NETWORK_SCALES,
     Backend,
     Call,
     Operator,
-    Shape,
     kernel_scope,
     refuse_forward_mode,
     refuse_second_derivative,
@@ -210,10 +208,5 @@ OPERATOR = register(
         },
         samples=SAMPLES,
         describe=_call,
-        # Twelve pairs of tasks at each scale; one task at each scale but the last, from a coarser one.
-        network_shapes=(
-            *(Shape(channels, 12 * tokens) for channels, tokens in NETWORK_SCALES),
-            *(Shape(channels, tokens) for channels, tokens in NETWORK_SCALES[:-1]),
-        ),
     )
 )

@@ -10,11 +10,9 @@ from seqca import reference
 from .samples.softplus import SAMPLES
 from .shared.dispatch import resolve
 from .shared.operator import (
-    NETWORK_SCALES,
     Backend,
     Call,
     Operator,
-    Shape,
     kernel_scope,
     refuse_forward_mode,
     refuse_second_derivative,
@@ -103,15 +101,6 @@ OPERATOR = register(
         backends={"aten": Backend("seqca.ops.aten.softplus"), "triton": Backend("seqca.kernels.softplus")},
         samples=SAMPLES,
         describe=_call,
-        # The queries and keys of a task's map in its three pairs; those of a task's map and of the coarser ones.
-        network_shapes=(
-            *(Shape(1, 6 * channels * tokens) for channels, tokens in NETWORK_SCALES),
-            *(
-                Shape(1, channels * tokens)
-                for k, (channels, _) in enumerate(NETWORK_SCALES[:-1])
-                for _, tokens in NETWORK_SCALES[k:]
-            ),
-        ),
         casts=False,
         channel_axis=1,
     )

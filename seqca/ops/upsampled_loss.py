@@ -14,7 +14,6 @@ from .shared.operator import (
     Backend,
     Call,
     Operator,
-    Shape,
     kernel_scope,
     refuse_forward_mode,
     refuse_second_derivative,
@@ -147,8 +146,6 @@ OPERATOR = register(
         },
         samples=SAMPLES,
         describe=_call,
-        # Classes; normals; depth and edge.
-        network_shapes=tuple(Shape(channels, 480 * 640) for channels in (40, 3, 1)),
         casts=False,
         channel_axis=1,
     )

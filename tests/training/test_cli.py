@@ -88,7 +88,7 @@ def test_mixed_precision_clipping_and_accumulation_are_flags(recipe, tmp_path, m
     assert not list(tmp_path.iterdir()), "fast_dev_run leaves nothing behind"
 
 
-@pytest.mark.parametrize("name", ["rooms", "rooms_single_task", "demo"])
+@pytest.mark.parametrize("name", ["rooms", "rooms_single_task", "rooms_ablation", "demo"])
 def test_print_config_shows_every_setting_of_a_recipe(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", str(ROOT / "configs" / f"{name}.yaml"), "--data.seed=5", "--print_config"])

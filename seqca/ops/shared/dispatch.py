@@ -11,6 +11,8 @@ wrongly), nor the question which thread this is: hence the mark on the thread th
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from .availability import cuda_refusal, triton_refusal
@@ -110,12 +112,28 @@ def refusal(operator: Operator, backend: str, call: Call) -> str | None:
     return reason or operator.backends[backend].limit(call)
 
 
+_recorded: list[tuple[str, Call]] | None = None
+
+
+@contextmanager
+def record_calls() -> Iterator[list[tuple[str, Call]]]:
+    """Notes every call of an operator, (its name, the call), in order; in all threads of the process."""
+    global _recorded
+    before, _recorded = _recorded, []
+    try:
+        yield _recorded
+    finally:
+        _recorded = before
+
+
 def resolve(operator: Operator, call: Call) -> str:
     """The backend on which a call runs.
 
     Raises:
         BackendUnavailable: if a backend is forced and refuses the call.
     """
+    if _recorded is not None:
+        _recorded.append((operator.name, call))
     forced = forced_backend()
     if forced != "auto":
         reason = refusal(operator, forced, call)

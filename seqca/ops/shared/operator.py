@@ -35,17 +35,6 @@ class Call(NamedTuple):
         return f"{self.kind}, {self.tokens} tokens"
 
 
-class Shape(NamedTuple):
-    """The part of a `Call` that neither the device nor the dtype decides."""
-
-    channels: int
-    tokens: int
-
-
-NETWORK_SCALES = ((36, 19200), (72, 4800), (144, 1200), (288, 300))
-"""Channels and tokens of a task's map at each scale of the network, for an image of 480×640."""
-
-
 def no_limit(call: Call) -> str | None:
     """Refuses nothing."""
     return None
@@ -77,8 +66,6 @@ class Operator:
     """Generators of inputs, by what they show."""
     describe: Callable[..., Call]
     """What the choice of a backend looks at, given the arguments of the public function as the door has cast them."""
-    network_shapes: tuple[Shape, ...]
-    """Of the network's calls on one image of 480×640 with four tasks (40 classes, depth, normals, edge)."""
     casts: bool = True
     """Whether the door casts under autocast. Losses and softplus, which torch keeps out of half precision, do not."""
     channel_axis: int = -1

@@ -8,6 +8,7 @@ import torch
 
 import seqca
 from seqca import extension
+from seqca.network_calls import network_calls
 from seqca.ops.shared import availability
 from seqca.ops.shared.dispatch import refusal, use_backend
 from seqca.ops.shared.operator import OPERATORS, Call
@@ -31,8 +32,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_operator_is_explained_at_the_shapes_of_the_network() -> None:
     calls = [(choice.operator, choice.call) for choice in seqca.explain("cpu", torch.float16)]
-    shapes = [(name, shape) for name, operator in OPERATORS.items() for shape in operator.network_shapes]
-    assert calls == [(name, Call("cpu", torch.float16, *shape)) for name, shape in shapes]
+    recorded = network_calls()
+    assert calls == [
+        (name, Call("cpu", torch.float16, call.channels, call.tokens)) for name in OPERATORS for call in recorded[name]
+    ]
     assert ("upsampled_loss", Call("cpu", torch.float16, channels=40, tokens=480 * 640)) in calls
     assert {call.channels for name, call in calls if name == "linear_attention"} == {36, 72, 144, 288}
 

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import torch
 
-from .device import checked_device
-from .dispatch import BACKENDS, BackendUnavailable, forced_backend, refusal, resolve
-from .operator import OPERATORS, Call, Operator, Shape
+from .ops.shared.device import checked_device
+from .ops.shared.dispatch import BACKENDS, BackendUnavailable, forced_backend, refusal, resolve
+from .ops.shared.operator import OPERATORS, Call, Operator
 
 
 class Choice(NamedTuple):
@@ -72,11 +72,17 @@ def explain(
     two = isinstance(shape, (tuple, list)) and len(shape) == 2
     if shape is not None and not (two and all(isinstance(n, int) and n > 0 for n in shape)):
         raise ValueError(f"shape: got {shape!r}, expected two positive integers: channels, tokens")
-    chosen = OPERATORS.values() if operator is None else [OPERATORS[operator]]
+    chosen = OPERATORS if operator is None else [operator]
+    if shape is not None:
+        return Explanation(_choice(OPERATORS[name], Call(device, dtype, *shape)) for name in chosen)
+
+    from .network_calls import network_calls  # not before it is asked for: it brings the network and timm
+
+    calls = network_calls()
     return Explanation(
-        _choice(each, Call(device, dtype, *of))
-        for each in chosen
-        for of in (each.network_shapes if shape is None else [Shape(*shape)])
+        _choice(OPERATORS[name], call._replace(device=device, dtype=dtype))
+        for name in chosen
+        for call in calls.get(name, ())
     )
 
 
