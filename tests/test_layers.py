@@ -1,0 +1,94 @@
+"""Imports go one way: from what is made of parts to the parts, and never to more than is needed."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "seqca"
+LAYERS = (
+    "labels",
+    "loss_type",
+    "colour",
+    "tasks",
+    "building",
+    "extension",
+    "reference",
+    "ops",
+    "nn",
+    "models",
+    "losses",
+    "metrics",
+    "data",
+    "network_calls",
+    "explanation",
+    "inference",
+    "training",
+    "cli",
+    "__main__",
+)
+"""The parts of the package; each imports only parts that stand in front of it."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def for_types_alone(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(node: ast.AST, package: list[str]) -> Iterator[str]:
+    """The modules that code imports, also inside functions; what only annotations need is left out."""
+    for child in ast.iter_child_nodes(node):
+        if for_types_alone(child):
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            base = package[: len(package) - child.level + 1] if child.level else []
+            module = [*base, *(child.module.split(".") if child.module else [])]
+            yield from (".".join([*module, alias.name]) for alias in child.names)
+        else:
+            yield from imports(child, package)
+
+
+def imported_parts(file: Path) -> set[str]:
+    package = ["seqca", *file.relative_to(PACKAGE).parts[:-1]]
+    found = (name.split(".") for name in imports(ast.parse(file.read_text()), package))
+    return {path[1] for path in found if path[0] == "seqca" and len(path) > 1}
+
+
+def test_every_part_has_its_layer() -> None:
+    assert {part_of(file) for file in FILES} - {"__init__"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if part_of(file) != "__init__"], ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_lead_downwards(file: Path) -> None:
+    part = part_of(file)
+    below = {*LAYERS[: LAYERS.index(part) + 1], "kernels"}
+    assert imported_parts(file) & {*LAYERS} <= below
+
+
+def test_only_the_operators_import_the_reference() -> None:
+    importers = {part_of(file) for file in FILES if "reference" in imported_parts(file)}
+    assert importers == {"ops", "reference"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_importing_the_package_loads_neither_triton_nor_lightning_nor_timm() -> None:
+    assert not loaded_by("import seqca") & {"triton", "lightning", "timm", "torchvision"}
+
+
+def test_importing_the_network_loads_neither_the_renderer_of_rooms_nor_lightning() -> None:
+    loaded = loaded_by("import seqca.models, seqca.losses")
+    assert not [name for name in loaded if name.startswith(("seqca.data", "lightning"))]
