@@ -2,6 +2,7 @@
 
 import functools
 import re
+import runpy
 from pathlib import Path
 
 import lightning
@@ -62,3 +63,13 @@ def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
 def test_the_example_of_the_readme_runs(capsys):
     exec(compile(examples(ROOT / "README.md"), "README.md", "exec"), {})
     assert "'normals': torch.Size([2, 3, 96, 128])" in capsys.readouterr().out
+
+
+def test_the_diagram_shows_the_network_and_the_operators_there_are():
+    script = runpy.run_path(str(ROOT / "docs" / "scripts" / "network_diagram.py"))
+    assert script["FILE"].read_text(encoding="utf-8") == script["draw"](), "python docs/scripts/network_diagram.py"
+
+
+def test_the_version_is_told_once():
+    assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == seqca.__version__
+    assert f"## {seqca.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -68,7 +68,9 @@ def test_every_part_has_its_layer() -> None:
     assert {part_of(file) for file in FILES} - {"__init__"} == set(LAYERS)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if part_of(file) != "__init__"], ids=lambda file: str(file.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if part_of(file) != "__init__"], ids=lambda file: str(file.relative_to(PACKAGE))
+)
 def test_imports_lead_downwards(file: Path) -> None:
     part = part_of(file)
     below = {*LAYERS[: LAYERS.index(part) + 1], "kernels"}
