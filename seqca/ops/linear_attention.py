@@ -16,6 +16,7 @@ from .shared.operator import (
     Backend,
     Call,
     Operator,
+    call_fused,
     kernel_scope,
     refuse_forward_mode,
     refuse_second_derivative,
@@ -70,7 +71,8 @@ def linear_attention(
         TypeError: if an argument is no tensor or list of tensors, or dtypes differ or are not supported.
         ValueError: if shapes, devices or lengths of lists do not fit, or an argument is empty.
         BackendUnavailable: if a forced backend cannot run the call.
-        NotImplementedError: from a second derivative or a forward-mode one, except on the backend `reference`.
+        NotImplementedError: from a second derivative, a forward-mode one, or a transform of `torch.func` (`grad`,
+            `vmap`, …), except on the backend `reference`.
     """
     queries, keys, values = _entries("q", q), _entries("k", k), _entries("v", v)
     single = isinstance(q, Tensor)
@@ -84,7 +86,7 @@ def linear_attention(
         outputs = [reference.linear_attention(*entry, eps=eps) for entry in entries]
     else:
         refuse_forward_mode("linear_attention", *queries, *keys, *values)
-        outputs, _ = _forward(queries, keys, values, eps, backend)
+        outputs, _ = call_fused("linear_attention", _forward, queries, keys, values, eps, backend)
     return outputs[0] if single else outputs
 
 

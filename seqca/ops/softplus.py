@@ -13,6 +13,7 @@ from .shared.operator import (
     Backend,
     Call,
     Operator,
+    call_fused,
     kernel_scope,
     refuse_forward_mode,
     refuse_second_derivative,
@@ -39,9 +40,9 @@ def softplus(x: Tensor) -> Tensor:
     Raises:
         TypeError: if x is no tensor or of another dtype.
         BackendUnavailable: if a forced backend cannot run the call.
-        NotImplementedError: from a second derivative or a forward-mode one, except on the backend `reference`. A
-            compiled graph that keeps none of its inputs refuses the second as for `torch.exp`: an input was not used
-            (RuntimeError).
+        NotImplementedError: from a second derivative, a forward-mode one, or a transform of `torch.func` (`grad`,
+            `vmap`, …), except on the backend `reference`. A compiled graph that keeps none of its inputs refuses the
+            second as for `torch.exp`: an input was not used (RuntimeError).
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: got {type(x).__name__}, expected a tensor")
@@ -51,7 +52,7 @@ def softplus(x: Tensor) -> Tensor:
     if backend == "reference":
         return reference.softplus(x)
     refuse_forward_mode("softplus", x)
-    return _forward(x, backend)
+    return call_fused("softplus", _forward, x, backend)
 
 
 @torch.library.custom_op("seqca::softplus", mutates_args=())

@@ -14,9 +14,11 @@ from .shared.operator import (
     Backend,
     Call,
     Operator,
+    call_fused,
     kernel_scope,
     refuse_forward_mode,
     refuse_second_derivative,
+    refuse_vmap,
     register,
 )
 
@@ -50,7 +52,8 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
             value, with its position. On a GPU such a label makes the loss and the gradients of the cells around it NaN:
             nothing is read out of bounds, and the host does not wait. (The backend `reference` stops the process.)
         BackendUnavailable: if a forced backend cannot run the call.
-        NotImplementedError: from a second derivative or a forward-mode one, except on the backend `reference`.
+        NotImplementedError: from a second derivative, a forward-mode one, or a transform of `torch.func` (`grad`,
+            `vmap`, …), except on the backend `reference`.
     """
     check_arguments(prediction, target, loss)
     if prediction.dtype not in _DTYPES:
@@ -60,8 +63,8 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
         return reference(prediction, target, loss)
     refuse_forward_mode("upsampled_loss", prediction)
     needs_gradient = torch.is_grad_enabled() and prediction.requires_grad
-    weight = loss.positive_weight
-    return _forward(prediction, target.detach(), loss.kind, loss.ignore, weight, needs_gradient, backend)[0]
+    settings = (loss.kind, loss.ignore, loss.positive_weight, needs_gradient, backend)
+    return call_fused("upsampled_loss", _forward, prediction, target.detach(), *settings)[0]
 
 
 @torch.library.custom_op("seqca::upsampled_loss", mutates_args=())
@@ -120,6 +123,7 @@ def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, .
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
 refuse_second_derivative(_backward, "upsampled_loss")
+refuse_vmap(_forward, "upsampled_loss")  # whose slices hide whether a gradient will be needed
 
 
 def _call(prediction: Tensor, target: Tensor, loss: Loss) -> Call:

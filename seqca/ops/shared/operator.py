@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
+from torch.func import debug_unwrap
 
 from .sample import Sampler
 
@@ -111,6 +112,40 @@ def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
             f"{name}: forward-mode derivatives are not implemented by the fused backends; "
             "seqca.use_backend('reference') computes them"
         )
+
+
+def call_fused(name: str, custom: torch.library.CustomOpDef, *arguments: Any) -> Any:
+    """Calls the custom operator of the operator `name`.
+
+    The transforms of `torch.func` cannot look into it, and what torch says then names neither the operator nor a way
+    out. (Asked only after the failure: asking costs a microsecond a tensor.)
+
+    Raises:
+        NotImplementedError: if the call failed under a transform.
+    """
+    try:
+        return custom(*arguments)
+    except RuntimeError as error:
+        tensors = (x for argument in arguments for x in (argument if isinstance(argument, list) else [argument]))
+        if any(isinstance(x, Tensor) and debug_unwrap(x, recurse=False) is not x for x in tensors):
+            raise _not_transformed(name) from error
+        raise
+
+
+def refuse_vmap(forward: torch.library.CustomOpDef, name: str) -> None:
+    """Makes `torch.func.vmap` of the operator `name` an error, where torch's own loop over slices would be wrong."""
+
+    def refuse(*_: Any) -> NoReturn:
+        raise _not_transformed(name)
+
+    forward.register_vmap(refuse)
+
+
+def _not_transformed(name: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"{name}: this transform of torch.func is not implemented by the fused backends; "
+        "seqca.use_backend('reference') computes it"
+    )
 
 
 def refuse_second_derivative(backward: torch.library.CustomOpDef, name: str) -> None:
