@@ -28,6 +28,7 @@ class Score:
         higher_is_better: whether a larger primary score is the better one.
         unit: of the primary score; empty for a ratio in [0, 1].
         options: keyword arguments of the class.
+        quick: further ones, with which scoring is fast and only roughly right, for validation during training.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Score:
     higher_is_better: bool
     unit: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    quick: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.metric.count(":") != 1:

@@ -12,16 +12,29 @@ from seqca.data.normalise import IMAGENET_MEAN, IMAGENET_STD, denormalise, norma
 from seqca.labels import LabelRange, check_label
 
 if TYPE_CHECKING:
+    from seqca.data.nyud import NYUD_CLASSES, NYUDv2
+    from seqca.data.pascal import PASCAL_CLASSES, PASCALContext
     from seqca.data.rooms import ROOMS_CLASSES, Rooms
 
-_LAZY = {"ROOMS_CLASSES": "seqca.data.rooms", "Rooms": "seqca.data.rooms"}
+_LAZY = {
+    "NYUD_CLASSES": "seqca.data.nyud",
+    "PASCAL_CLASSES": "seqca.data.pascal",
+    "ROOMS_CLASSES": "seqca.data.rooms",
+    "NYUDv2": "seqca.data.nyud",
+    "PASCALContext": "seqca.data.pascal",
+    "Rooms": "seqca.data.rooms",
+}
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "NYUD_CLASSES",
+    "PASCAL_CLASSES",
     "ROOMS_CLASSES",
     "DenseDataset",
     "LabelRange",
+    "NYUDv2",
+    "PASCALContext",
     "Rooms",
     "check_label",
     "denormalise",

@@ -3,10 +3,11 @@
 The image becomes a `tv_tensors.Image` and every label a `tv_tensors.Mask`, so that a geometric transform moves them
 alike and a photometric one leaves the labels alone. The kind of a task's label (`seqca.labels.LabelKind`) says which
 Mask: those whose values depend on the geometry are a subclass with kernels of its own, as mirroring negates the first
-component of a vector.
+component of a vector and magnification brings what is far nearer.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,7 +27,11 @@ class Vectors(tv_tensors.Mask):
     components means that there is none."""
 
 
-TYPES: dict[LabelKind, type[tv_tensors.Mask]] = {LabelKind.VECTOR: Vectors}
+class Distances(tv_tensors.Mask):
+    """Distances from the camera (…, 1, H, W) in metres; `IGNORE` where there is none."""
+
+
+TYPES: dict[LabelKind, type[tv_tensors.Mask]] = {LabelKind.VECTOR: Vectors, LabelKind.DISTANCE: Distances}
 
 
 def type_of(name: str) -> type[tv_tensors.TVTensor]:
@@ -50,6 +55,35 @@ def mirror_vectors(vectors: Vectors) -> Vectors:
 @functional.register_kernel(functional="vertical_flip", tv_tensor_cls=Vectors)
 def turn_vectors_over(vectors: Vectors) -> Vectors:
     return tv_tensors.wrap(_negate(vectors.as_subclass(Tensor).flip(-2), 1), like=vectors)
+
+
+def magnify(distances: Distances, factor: float) -> Distances:
+    """What looks `factor` times as large is that many times as near."""
+    values = distances.as_subclass(Tensor)
+    return tv_tensors.wrap(torch.where(values == IGNORE, values, values / factor), like=distances)
+
+
+@functional.register_kernel(functional="affine", tv_tensor_cls=Distances)
+def move_distances(distances: Distances, *, scale: float, **view: Any) -> Distances:
+    return magnify(_move(distances, scale=scale, **view), scale)
+
+
+@functional.register_kernel(functional="affine", tv_tensor_cls=Vectors)
+def move_vectors(vectors: Vectors, *, angle: float, **view: Any) -> Vectors:
+    values = _move(vectors, angle=angle, **view).as_subclass(Tensor)
+    x, y = values[..., 0, :, :], values[..., 1, :, :]
+    # Torchvision's angle turns the picture clockwise; so does this, where y points down.
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    turned = torch.stack([cosine * x - sine * y, sine * x + cosine * y], -3)
+    valid = (values != IGNORE).any(-3, keepdim=True)
+    turned = torch.where(valid, torch.cat([turned, values[..., 2:, :, :]], -3), IGNORE)
+    return tv_tensors.wrap(turned, like=vectors)
+
+
+def _move(label: Any, *, fill: Any = None, interpolation: Any = None, **view: Any) -> Any:
+    """The kernel of a mask: to the nearest pixel, so that no label is mixed with another or with none."""
+    moved = functional.affine_mask(label.as_subclass(Tensor), **view, fill=IGNORE)
+    return tv_tensors.wrap(moved, like=label)
 
 
 def augment(sample: Mapping[str, Any], transform: Transform, *key: int) -> dict[str, Any]:

@@ -1,0 +1,228 @@
+"""What the data sets that are read from files share."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seqca.labels import IGNORE, LabelKind, LabelRange, check_label
+from seqca.protocols import DEFAULT, get_protocol
+from seqca.tasks import Score
+
+from .archives import check_archive
+from .preparation import prepare
+
+Arrays = dict[str, Any]
+
+# Labels as they are read, before pixels without a label are marked; a zero vector has no direction.
+STORED_VECTORS = LabelRange(-1.01, 1.01, ignore=None)
+STORED_DEPTH = LabelRange(0, 254, ignore=None)  # metres; 0 is unknown, and 255 marks that later
+
+
+class FileDataset(Dataset[dict[str, Any]]):
+    """A data set read from a published archive.
+
+    `ds[i]` is a sample as training takes it, without augmentation; `ds.load(i)` are the stored arrays. Nothing is
+    written into the folder. A file that is missing or cannot be read, and a label outside its range, raise with the
+    file's path when the sample is read.
+
+    Args:
+        root: the folder that holds the archive; its name does not matter.
+        split: "train" or "val". "test" is another name of "val", the set that all published numbers are from.
+        tasks: the labels wanted.
+        protocol: whose files and conventions, see `seqca.protocols`.
+
+    Attributes:
+        tasks: {task: channels that a network has to predict}.
+        class_names: {task: names of its classes}.
+        scores: {task: how it is scored}.
+        protocol: the protocol's name.
+        ids: names of the samples, in the order of the split's file.
+    """
+
+    name: str  # of the data set in `Protocol.preparation`
+    max_distance: float  # within which edges are matched, in units of the image's diagonal
+    available: Mapping[str, Sequence[str] | None]  # {task: names of its classes, or None}
+
+    def __init__(self, root: str | Path, split: str, tasks: Iterable[str], protocol: str = DEFAULT) -> None:
+        self.root, self.split, self.protocol = Path(root), split, protocol
+        rules = get_protocol(protocol)
+        self.preparation = rules.preparation[self.name]
+        names = _checked_tasks(tasks, self.available)
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"split: got {split!r}, expected train, val or test")
+        check_archive(self.root, self.name, protocol)
+        self.class_names = {task: classes for task in names if (classes := self.available[task]) is not None}
+        self.tasks: dict[str, int] = {task: rules.task(task).channels or len(self.class_names[task]) for task in names}
+        self.scores: dict[str, Score] = {task: rules.task(task).score for task in names}
+        if "edge" in names:
+            self.scores["edge"] = Score(
+                "odsF",
+                "seqca.metrics:OdsF",
+                higher_is_better=True,
+                options={"max_distance": self.max_distance, "protocol": protocol},
+                quick={"thresholds": 9},
+            )
+        self.ids = read_ids(self.split_file("val" if split == "test" else split))
+
+    @abstractmethod
+    def split_file(self, split: str) -> Path:
+        """The list of the samples of "train" or "val"."""
+
+    @abstractmethod
+    def files(self, name: str) -> dict[str, Path]:
+        """{"image" or task: file} of a sample, of all labels of the archive, wanted or not."""
+
+    @abstractmethod
+    def read(self, name: str, task: str) -> np.ndarray:
+        """A sample's label with the protocol's conversions, checked, of the size that its file has."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def load(self, index: int) -> Arrays:
+        """The stored arrays of a sample, pixels without a label marked 255.
+
+        Returns:
+            "image" uint8 (H, W, 3); labels of classes int64 (H, W); "depth", "edge", "sal" float32 (1, H, W); "normals"
+            float32 (3, H, W); "name". A label whose file has another size than the image's is resized, as both
+            protocols' own loaders do: normals by cubic interpolation, others to the nearest pixel.
+        """
+        name = self.ids[index]
+        image = read_image(self.files(name)["image"])
+        arrays: Arrays = {"image": image}
+        for task in self.tasks:
+            label = self.read(name, task)
+            arrays[task] = mark(task, resize_label(task, label, image.shape[:2]))
+        return {**arrays, "name": name}
+
+    def stored(self, index: int) -> dict[str, Any]:
+        """`load(index)` as tensors, the image (3, H, W): what augmentation begins with."""
+        arrays = self.load(index)
+        arrays["image"] = arrays["image"].transpose(2, 0, 1)
+        return {
+            key: torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+            for key, value in arrays.items()
+        }
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return prepare(self.stored(index), self.protocol, self.preparation)
+
+
+def _checked_tasks(tasks: Iterable[str], available: Mapping[str, Any]) -> tuple[str, ...]:
+    if isinstance(tasks, str):
+        raise TypeError(f"tasks: got the single string {tasks!r}, expected a sequence of names")
+    names = tuple(tasks)
+    if not names or len(set(names)) != len(names) or any(name not in available for name in names):
+        raise ValueError(f"tasks: got {names}, expected at least one of {', '.join(available)}, none twice")
+    return names
+
+
+def mark(task: str, label: np.ndarray) -> np.ndarray:
+    """Marks pixels without a label, 255 in every channel: depth 0, the zero vector, human parts where nobody is."""
+    rules = get_protocol(DEFAULT).task(task)
+    if rules.kind is LabelKind.DISTANCE:
+        return np.where(label == 0, np.float32(IGNORE), label)
+    if rules.kind is LabelKind.VECTOR:
+        return np.where((label == 0).all(0), np.float32(IGNORE), label)
+    if task == "human_parts" and not label.any():
+        return np.full_like(label, int(IGNORE))
+    return label
+
+
+def resize_label(task: str, label: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A label (…, H, W) at another size; the same array where it has it already."""
+    if label.shape[-2:] == tuple(size):
+        return label
+    values = torch.from_numpy(np.ascontiguousarray(label)).double()
+    maps: Tensor = values[None] if values.ndim == 3 else values[None, None]
+    if get_protocol(DEFAULT).task(task).kind is LabelKind.VECTOR:
+        resized = F.interpolate(maps, size, mode="bicubic", align_corners=False)
+    else:
+        resized = F.interpolate(maps, size, mode="nearest")
+    return (resized[0] if values.ndim == 3 else resized[0, 0]).numpy().astype(label.dtype)
+
+
+def read_ids(path: Path) -> list[str]:
+    """The names in a split's file, one a line."""
+    if not path.is_file():
+        raise FileNotFoundError(f"root: got no file {path}, expected the list of the split's samples")
+    ids = path.read_text().split()
+    if not ids:
+        raise ValueError(f"{path}: got no names, expected one a line")
+    return ids
+
+
+def read_picture(path: Path, mode: str) -> np.ndarray:
+    """A picture as uint8, (H, W) for mode "L" and (H, W, 3) for "RGB"; a palette's entries are its indices."""
+    _require(path)
+    try:
+        with Image.open(path) as picture:
+            if mode == "L" and picture.mode not in ("L", "P"):
+                raise ValueError(f"got a picture of mode {picture.mode}, expected one channel of 8 bits")
+            return np.array(picture if mode == "L" else picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    return read_picture(path, "RGB")
+
+
+def read_array(path: Path, dimensions: int) -> np.ndarray:
+    """An array of numbers from a .npy file, float32."""
+    _require(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if array.ndim == dimensions + 1 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != dimensions or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{path}: got an array {array.shape} of {array.dtype}, expected numbers in {dimensions} dimensions"
+        )
+    return array.astype(np.float32)
+
+
+def read_mat(path: Path, variable: str) -> np.ndarray:
+    """A variable of a MATLAB file."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    _require(path)
+    try:
+        content = loadmat(path, variable_names=[variable])
+    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if variable not in content:
+        raise ValueError(f"{path}: got no variable {variable!r}, expected one")
+    return content[variable]
+
+
+def decode_vectors(picture: np.ndarray) -> np.ndarray:
+    """Vectors (3, H, W) from a picture (H, W, 3) whose 0 is −1 and whose 255 is 1."""
+    return (2 * (picture.astype(np.float32) / 255) - 1).transpose(2, 0, 1)
+
+
+def checked(path: Path, task: str, label: np.ndarray, valid: LabelRange) -> np.ndarray:
+    """`label` if it is valid; else ValueError with file, value and place."""
+    check_label(label, valid, source=str(path), task=task)
+    return label
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+
+
+def classes_up_to(highest: int, ignore: float | None) -> LabelRange:
+    return replace(LabelRange(0, highest, integer=True), ignore=ignore)
