@@ -105,8 +105,9 @@ def shows_enough(classes: Tensor) -> bool:
 
 
 class RandomColours(v2.Transform):
-    """Brightness shifted by up to 32 of 256 levels, contrast and saturation scaled by 0.5 to 1.5, hue shifted by up to a
-    tenth of its circle; each half of the time, contrast first or last by chance. Contrast multiplies all values."""
+    """Brightness shifted by up to 32 of 256 levels, contrast and saturation scaled by 0.5 to 1.5, hue shifted by up to
+    a tenth of its circle; each half of the time, contrast first or last by chance. Contrast multiplies all values.
+    """
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         def half(value: float, otherwise: float) -> float:

@@ -79,9 +79,8 @@ class PASCALContext(FileDataset):
             vectors = decode_vectors(read_picture(path, "RGB"))
             regions = self.regions(name)
             if regions.shape != vectors.shape[1:]:
-                raise ValueError(
-                    f"{path}: got a picture {vectors.shape[1:]}, expected the {regions.shape} of {self.regions_file(name)}"
-                )
+                other = self.regions_file(name)
+                raise ValueError(f"{path}: got a picture {vectors.shape[1:]}, expected the {regions.shape} of {other}")
             return np.where(np.isin(regions, CLASSES_WITH_NORMALS), vectors, np.float32(0))
         return outlines(self.regions(name))[None]
 

@@ -7,7 +7,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from seqca.data.augmentation import CROPS, RandomView, augmentation
+from seqca.data.augmentation import CROPS, RandomColours, RandomView, augmentation
 from seqca.data.preparation import prepare, resize_vectors
 from seqca.data.transforms import Distances, Vectors, augment
 from seqca.labels import check_label
@@ -57,7 +57,7 @@ def test_every_draw_gives_valid_labels_and_depends_on_its_key_alone(dataset, pro
     samples = [draw(key) for key in range(12)]
     again = draw(5)
     assert all(torch.equal(again[key], value) for key, value in samples[5].items() if key != "name")
-    assert len({float(sample["image"].float().mean()) for sample in samples}) > 6
+    assert len({float(sample["image"].float().mean()) for sample in samples}) > 3
     for sample in samples:
         prepared = prepare(sample, protocol, data.preparation)
         assert prepared["image"].shape == (3, *data.preparation.size)
@@ -108,8 +108,6 @@ def test_resized_vectors_are_of_unit_length_and_not_invented_beside_missing_ones
 
 
 def test_colours_change_and_labels_do_not():
-    from seqca.data.augmentation import RandomColours
-
     sample = {"image": torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8), "depth": torch.rand(1, 8, 8)}
     changed = [augment(sample, RandomColours(), key) for key in range(10)]
     assert all(torch.equal(one["depth"], sample["depth"]) and one["image"].dtype == torch.uint8 for one in changed)

@@ -69,9 +69,9 @@ def test_an_archive_is_recognised_whatever_its_folder_is_called(dataset, protoco
 def test_the_archive_of_the_other_protocol_is_refused_with_the_name_of_the_right_one():
     with pytest.raises(ValueError, match=r'holds NYUDv2 .*expected NYUD_MT .*protocol="invpt" reads this one'):
         NYUDv2(root("nyud", "invpt"), "train", ["semseg"])
-    with pytest.raises(ValueError, match="holds NYUD_MT .*expected NYUDv2 "):
+    with pytest.raises(ValueError, match=r"holds NYUD_MT .*expected NYUDv2 "):
         NYUDv2(root("nyud", "mtinet"), "train", ["semseg"], protocol="invpt")
-    with pytest.raises(ValueError, match="holds PASCAL_MT .*expected NYUD_MT"):
+    with pytest.raises(ValueError, match=r"holds PASCAL_MT .*expected NYUD_MT"):
         NYUDv2(root("pascal", "mtinet"), "train", ["semseg"])
 
 
