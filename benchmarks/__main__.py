@@ -9,13 +9,13 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's messages; read 
 
 import torch
 
-from .case import Case
-from .cases import Choice, all_cases, rooms
-from .compare import compare_files, compare_revision
-from .environment import ROOT, environment
-from .results import ResultsError, resume
-from .run import run_all, without_numbers
-from .shapes import Plan, plan
+from .cases import all_cases, modules
+from .cases.shapes import Plan, plan
+from .harness.case import Case, Selection
+from .harness.compare import compare_files, compare_revision
+from .harness.environment import ROOT, environment
+from .harness.results import ResultsError, counted, resume
+from .harness.run import Budget, run_all, without_numbers
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -43,20 +43,20 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="measure; an interrupted run goes on where it stopped; exits 3 if a provider fails its check"
     )
-    _add_choice(run)
+    _add_selection(run)
     run.add_argument("--output", type=Path, help="result file; by default one under out/benchmarks/ named by machine,"
                      " set and commit")  # fmt: skip
     run.add_argument("--checkout", type=Path, default=ROOT, help=argparse.SUPPRESS)  # where the package comes from
     run.set_defaults(command=run_command)
 
-    listing = commands.add_parser("list", help="show the cases and who takes part in them, measure nothing")
-    _add_choice(listing)
+    listing = commands.add_parser("list", help="show the cases and their providers, measure nothing")
+    _add_selection(listing)
     listing.set_defaults(command=list_command)
 
     compare = commands.add_parser("compare", help="what changed beyond noise; exits 1 on any regression")
     compare.add_argument("before", help="a result file; or, alone, a git revision, which is measured against this one")
     compare.add_argument("after", nargs="?", help="a result file")
-    _add_choice(compare)
+    _add_selection(compare)
     compare.set_defaults(command=compare_command)
 
     report = commands.add_parser("report", help="write tables and plots from result files")
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_choice(command: argparse.ArgumentParser) -> None:
+def _add_selection(command: argparse.ArgumentParser) -> None:
     size = command.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="ends after two minutes, and the standard set after ten")
     size.add_argument("--full", action="store_true", help="with compiled networks and sweeps; ends after 4 hours")
@@ -78,7 +78,7 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         ("shape", "part of a shape's name"),
         ("dtype", "fp32, bf16"),
         ("direction", "forward, backward, both"),
-        ("provider", "part of a provider's name; the reference always takes part"),
+        ("provider", "part of a provider's name; the baseline always takes part"),
     ):
         command.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"{what}; repeatable")
 
@@ -90,9 +90,9 @@ def _positive(text: str) -> float:
     return number
 
 
-def _choice(options: argparse.Namespace) -> Choice:
+def _selection(options: argparse.Namespace) -> Selection:
     names = (options.op, options.shape, options.dtype, options.direction, options.provider)
-    return Choice(*map(tuple, names))
+    return Selection(*map(tuple, names))
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -102,16 +102,16 @@ def _plan(options: argparse.Namespace) -> Plan:
     return plan(name, options.device, options.minutes)
 
 
-def _cases(chosen: Plan, choice: Choice) -> list[Case]:
-    """The chosen cases; names that choose nothing are errors."""
-    for name, reason in rooms()[1].items():
+def _cases(chosen: Plan, selection: Selection) -> list[Case]:
+    """The selected cases; names that select nothing are errors."""
+    for name, reason in modules()[1].items():
         print(f"left out {name}, which this version of seqca lacks: {reason}", flush=True)
-    cases = list(all_cases(chosen, choice))
+    cases = list(all_cases(chosen, selection))
     if not cases:
-        raise ResultsError("no case is chosen; python -m benchmarks list shows their names")
-    fields = [case.contenders() for case in cases]
-    known = {name for field in fields for name in (*(one.name for one in field.contenders), *field.absent)}
-    for part in choice.providers:
+        raise ResultsError("no case is selected; python -m benchmarks list shows their names")
+    found = [case.providers() for case in cases]
+    known = {name for available, unavailable in found for name in (*(one.name for one in available), *unavailable)}
+    for part in selection.providers:
         if not any(part in name for name in known):
             raise ResultsError(f"--provider {part}: no such provider; there are {', '.join(sorted(known))}")
     return cases
@@ -119,14 +119,15 @@ def _cases(chosen: Plan, choice: Choice) -> list[Case]:
 
 def run_command(options: argparse.Namespace) -> int:
     """Measures, and says where the results are."""
-    chosen, choice = _plan(options), _choice(options)
-    cases = _cases(chosen, choice)
+    chosen, selection = _plan(options), _selection(options)
+    cases = _cases(chosen, selection)
     where = environment(options.device, options.checkout)
     path = options.output or default_output(where, chosen)
     results = resume(path, where, {"set": chosen.name, "seconds": chosen.seconds})
-    left = run_all(cases, choice, results, path, chosen, lambda line: print(line, flush=True))
-    print(f"{path}: {len(results['cases'])} cases" + (f", {left} left" if left else ""))
-    failed = without_numbers(cases, choice, results["cases"])
+    budget = Budget(chosen.seconds, chosen.minutes, (*chosen.dtypes, chosen.sweep_dtype))
+    left = run_all(cases, selection, results, path, budget, lambda line: print(line, flush=True))
+    print(f"{path}: {counted(len(results['cases']), 'case')}" + (f", {left} left" if left else ""))
+    failed = without_numbers(cases, selection, results["cases"])
     print("".join(f"NO NUMBERS: {line}\n" for line in failed), end="")
     return 3 if failed else 0
 
@@ -139,13 +140,13 @@ def default_output(where: dict[str, object], chosen: Plan) -> Path:
 
 
 def list_command(options: argparse.Namespace) -> int:
-    """Prints the cases, their contenders, and who is absent, with the reason."""
-    choice = _choice(options)
-    for case in _cases(_plan(options), choice):
-        field = choice.narrow(case.contenders())
-        print(f"{case.name}: {'; '.join(contender.name for contender in field.contenders)}")
-        for name, reason in field.absent.items():
-            print(f"    absent {name}: {reason}")
+    """Prints the cases and their providers, and those that are unavailable, with the reason."""
+    selection = _selection(options)
+    for case in _cases(_plan(options), selection):
+        available, unavailable = selection.of(case)
+        print(f"{case.name}: {'; '.join(provider.name for provider in available)}")
+        for name, reason in unavailable.items():
+            print(f"    unavailable {name}: {reason}")
     return 0
 
 
@@ -167,7 +168,7 @@ def compare_command(options: argparse.Namespace) -> int:
 
 def report_command(options: argparse.Namespace) -> int:
     """Writes tables and plots, or checks the tables."""
-    from .report import write_own_report, write_report  # needs rooms that an older package under measurement may lack
+    from .report.pages import write_own_report, write_report  # needs what an older package under measurement may lack
 
     if (options.files and options.check) or (options.output and not options.files):
         raise ResultsError("--check is for README and docs, --output for result files that are named")

@@ -8,34 +8,34 @@ import torch
 
 from seqca.ops.shared.dispatch import use_backend
 
-from .case import Case, Contender
 from .cases import all_cases
-from .run import checked, input_sets
-from .shapes import plan
+from .cases.shapes import plan
+from .harness.case import Case, Provider
+from .harness.run import checked, input_sets
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SEED = 0
 
 
 def parameters() -> list[Any]:
-    """Every contender of every case, grouped by case."""
+    """Every provider of every case, grouped by case."""
     found = []
     for case in all_cases(plan("quick", DEVICE)):
         group = pytest.mark.benchmark(group=case.name)
-        for contender in case.contenders().contenders:
-            name = f"{case.name}-{contender.name}".replace(" ", "_")
-            found.append(pytest.param(case, contender, id=name, marks=group))
+        for provider in case.providers().available:
+            name = f"{case.name}-{provider.name}".replace(" ", "_")
+            found.append(pytest.param(case, provider, id=name, marks=group))
     return found
 
 
-@pytest.mark.parametrize(("case", "contender"), parameters())
-def test_speed(case: Case, contender: Contender, benchmark: Any) -> None:
-    """Times a contender that computes what it should."""
+@pytest.mark.parametrize(("case", "provider"), parameters())
+def test_speed(case: Case, provider: Provider, benchmark: Any) -> None:
+    """Times a provider that computes what it should."""
     torch.compiler.reset()
-    truth = case.truth(contender, torch.Generator(DEVICE).manual_seed(SEED))
-    entry, execution = checked(case, contender, truth)
+    expected = case.expected(provider, torch.Generator(DEVICE).manual_seed(SEED))
+    entry, execution = checked(case, provider, expected)
     assert entry["check"]["ok"], entry["check"]["what"]
-    with use_backend(contender.backend):
+    with use_backend(provider.backend):
         calls = cycle([execution.call(inputs) for inputs in input_sets(case, SEED)[0]])
 
         def setup() -> tuple[tuple[Any, Any], dict[str, Any]]:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.memory import kept_bytes
+from benchmarks.harness.quantities import kept_bytes
 from seqca.nn import CrossAttention, CrossTaskAttention
 from seqca.ops import use_backend
 

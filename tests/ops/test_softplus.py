@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from benchmarks.memory import kept_bytes
+from benchmarks.harness.quantities import kept_bytes
 from seqca.ops import linear_attention, softplus, use_backend
 from seqca.ops.shared.dispatch import refusal
 from seqca.ops.shared.operator import OPERATORS, Call

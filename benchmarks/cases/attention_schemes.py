@@ -1,0 +1,202 @@
+"""How cost grows with tasks and scales: attention over tasks, then over scales, against joint attention over both.
+
+Kim, Choi, Min, "Sequential Cross Attention Based Multi-task Learning", ICIP 2022, arXiv 2209.02518.
+
+There are M·K maps, one for each of M tasks at each of K scales. Both schemes are made of the paper's cross attention
+(queries and keys behind two layers, values behind one, weights of its own for every target map and source task,
+shared by the source's scales; a source at a coarser scale is projected to the target's channels) without batch norm,
+and a target gathers from sources as fine as itself or coarser:
+
+- sequential: each map gathers from the other tasks at its scale; then each result from its own task's coarser
+  results. M(M − 1)K + M·K(K − 1)/2 pairs.
+- joint: each map gathers from every task at its scale and at every coarser one. M²·K(K + 1)/2 − M·K pairs.
+
+Every map has then seen the same others. The two compute different functions, each checked against its own reference.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Generator, Tensor
+from torch.nn.functional import softplus
+
+from seqca import ops
+from seqca.ops.shared.operator import Call
+
+from ..harness.case import DTYPES, Cost, Provider, Providers, in_mode
+from ..harness.operator_case import Arguments, OperatorCase, normal
+from .shapes import CHANNELS, Plan
+
+SEQUENTIAL, JOINT = "sequential", "joint"
+Maps = list[list[Tensor]]
+"""By task and scale, each (B, N_k, C_k)."""
+
+
+def cases(plan: Plan) -> Iterator["SchemeCase"]:
+    """More and more tasks at all scales, then more and more scales with four tasks."""
+    for tasks in plan.scheme_tasks:
+        yield case(tasks, len(CHANNELS), plan)
+    for scales in plan.scheme_scales:
+        if scales < len(CHANNELS) or 4 not in plan.scheme_tasks:
+            yield case(4, scales, plan)
+
+
+def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
+    """The two schemes on the maps of one batch."""
+    dtype, batch = plan.sweep_dtype, plan.sweep_leading
+    height, width = plan.scheme_sides
+    tokens = [height // stride * (width // stride) for stride in (4, 8, 16, 32)[:scales]]
+    channels = list(CHANNELS[:scales])
+
+    def draw(generator: Generator) -> Arguments:
+        def maps() -> Maps:
+            shapes = [(batch, n, c) for n, c in zip(tokens, channels, strict=True)]
+            return [[normal(shape, dtype, generator) for shape in shapes] for _ in range(tasks)]
+
+        def matrices(*shape: int) -> Tensor:
+            return normal(shape, dtype, generator) / shape[-1] ** 0.5
+
+        layers = [[[matrices(5, c, c) for _ in range(tasks)] for c in channels] for _ in range(tasks)]
+        projections = [
+            [
+                [[matrices(c, coarser) for coarser in channels[k + 1 :]] for _ in range(tasks)]
+                for k, c in enumerate(channels)
+            ]
+            for _ in range(tasks)
+        ]
+        values = {"maps": maps(), "layers": layers, "projections": projections}
+        return Arguments(values, tuple(values), [tensor for task in maps() for tensor in task])
+
+    return SchemeCase(
+        operator="attention_schemes",
+        shape=f"tasks{tasks}-scales{scales}",
+        dtype=dtype,
+        direction="both",
+        device=plan.device,
+        sizes={"tasks": tasks, "scales": scales, "tokens": tokens[0]},
+        draw=draw,
+        least_cost=Cost(0, 0, 0),
+        call=Call(plan.device, DTYPES[dtype], channels[-1], batch * tokens[0]),
+        batch=batch,
+        tokens=tuple(tokens),
+        channels=tuple(channels),
+    )
+
+
+@dataclass(frozen=True)
+class SchemeCase(OperatorCase):
+    """Both schemes on the same maps, on the backends that users get."""
+
+    batch: int = field(kw_only=True)
+    tokens: tuple[int, ...] = field(kw_only=True)
+    channels: tuple[int, ...] = field(kw_only=True)
+
+    def cost(self, provider: Provider) -> Cost:
+        """What a scheme cannot avoid, forward and backward."""
+        operations = count_operations(provider.computes, self.sizes["tasks"], self.tokens, self.channels)
+        elements = sum(n * c for n, c in zip(self.tokens, self.channels, strict=True)) * self.sizes["tasks"]
+        # Forward: maps in, maps out. Backward: maps and gradients in, gradients out.
+        return Cost(5 * self.batch * elements * DTYPES[self.dtype].itemsize, 3 * self.batch * operations, 0)
+
+    @property
+    def baseline(self) -> str:
+        """The scheme of this network."""
+        return SEQUENTIAL
+
+    def providers(self) -> Providers:
+        """The two schemes, as they are and captured."""
+        both = Providers([], {})
+        for name, scheme in ((SEQUENTIAL, sequential), (JOINT, joint)):
+            for mode in self.modes:
+                provider = Provider(in_mode(name, mode), scheme, "auto", mode, computes=name)
+                both.add(provider, self.device, self.direction, self.modes)
+        return both
+
+    def reference_of(self, provider: Provider) -> Callable[..., Any]:
+        """The scheme on the plain mathematics."""
+        return provider.function
+
+
+def pairs(scheme: str, tasks: int, scales: int) -> int:
+    """Ordered pairs of maps that a scheme relates."""
+    if scheme == SEQUENTIAL:
+        return tasks * (tasks - 1) * scales + tasks * scales * (scales - 1) // 2
+    return tasks * tasks * scales * (scales + 1) // 2 - tasks * scales
+
+
+def count_operations(scheme: str, tasks: int, tokens: tuple[int, ...], channels: tuple[int, ...]) -> int:
+    """Multiplications and additions of the forward pass for one image, from the matrix products.
+
+    With C channels, N queries and N' keys: 4C²N for queries, 6C²N' for keys and values, 2C²(N + N') for the attention,
+    2C'CN' for the projection of a source with C' channels.
+    """
+    total = 0
+    scales = range(len(tokens))
+    for k in scales:
+        n, square = tokens[k], channels[k] ** 2
+        coarser = [
+            2 * channels[j] * channels[k] * tokens[j] + 6 * square * tokens[j] + 2 * square * (n + tokens[j])
+            for j in scales[k + 1 :]
+        ]
+        queries, level = 4 * square * n, 6 * square * n + 4 * square * n
+        if scheme == SEQUENTIAL:
+            total += tasks * (tasks - 1) * (queries + level)
+            total += tasks * ((queries if coarser else 0) + sum(coarser))
+        else:
+            total += tasks * (tasks - 1) * (queries + level + sum(coarser))
+            total += tasks * ((queries if coarser else 0) + sum(coarser))
+    return total
+
+
+def sequential(maps: Maps, layers: Any, projections: Any) -> Maps:
+    """Attention over tasks, then over scales."""
+    tasks, scales = range(len(maps)), range(len(maps[0]))
+    exchanged = [list(task) for task in maps]
+    for k in scales:
+        pairs = [(t, u) for t in tasks for u in tasks if t != u]
+        gathered = _attend([(maps[t][k], layers[t][k][u], [maps[u][k]]) for t, u in pairs])
+        for (t, _), (result,) in zip(pairs, gathered, strict=True):
+            exchanged[t][k] = exchanged[t][k] + result
+    outputs = [list(task) for task in exchanged]
+    for k in scales[:-1]:
+        targets = []
+        for t in tasks:
+            sources = [x @ p.mT for x, p in zip(exchanged[t][k + 1 :], projections[t][k][t], strict=True)]
+            targets.append((exchanged[t][k], layers[t][k][t], sources))
+        for t, results in zip(tasks, _attend(targets), strict=True):
+            outputs[t][k] = sum(results, outputs[t][k])
+    return outputs
+
+
+def joint(maps: Maps, layers: Any, projections: Any) -> Maps:
+    """Attention over tasks and scales at once."""
+    tasks, scales = range(len(maps)), range(len(maps[0]))
+    outputs = [list(task) for task in maps]
+    for k in scales:
+        targets, owners = [], []
+        for t in tasks:
+            for u in tasks:
+                sources = [] if t == u else [maps[u][k]]
+                sources += [x @ p.mT for x, p in zip(maps[u][k + 1 :], projections[t][k][u], strict=True)]
+                if sources:
+                    targets.append((maps[t][k], layers[t][k][u], sources))
+                    owners.append(t)
+        for t, results in zip(owners, _attend(targets), strict=True):
+            outputs[t][k] = sum(results, outputs[t][k])
+    return outputs
+
+
+def _attend(targets: list[tuple[Tensor, Tensor, list[Tensor]]]) -> list[list[Tensor]]:
+    """For each target (map, five layers, sources), what it gathers from every source; one operator call for all."""
+    q, k, v = [], [], []
+    for target, (hidden_q, query, hidden_k, key, value), sources in targets:
+        queries = softplus((target @ hidden_q.mT).relu() @ query.mT)
+        for source in sources:
+            q.append(queries)
+            k.append(softplus((source @ hidden_k.mT).relu() @ key.mT))
+            v.append((source @ value.mT).relu())
+    if not q:
+        return []
+    results = iter(ops.linear_attention(q, k, v))
+    return [[next(results) for _ in sources] for *_, sources in targets]

@@ -1,0 +1,123 @@
+"""Cases of `linear_attention`: the pairs of the network, and sweeps over tokens, channels and tasks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Generator, Tensor
+from torch.nn.functional import softplus
+
+from seqca.ops.shared.operator import OPERATORS, Call
+
+from ..harness.case import DTYPES, Cost
+from ..harness.operator_case import Arguments, OperatorCase, normal
+from .shapes import CHANNELS, Dataset, Plan, tokens_per_scale
+
+
+def cases(plan: Plan) -> Iterator[OperatorCase]:
+    """The cases of a set, the most telling first."""
+    for data in plan.datasets:
+        for scale in plan.scales:
+            for dtype in plan.dtypes:
+                for direction in plan.directions:
+                    yield exchange(data, scale, len(data.tasks), dtype, direction, plan)
+    for scale in plan.scales[:-1]:
+        yield across_scales(plan.datasets[0], scale, plan)
+    for scale in plan.task_sweep_scales:
+        for tasks in plan.task_sweep:
+            yield exchange(plan.datasets[0], scale, tasks, plan.sweep_dtype, "both", plan, sweep=True)
+    for tokens in plan.token_sweep:
+        yield stacked(f"tokens/{tokens}", plan.sweep_leading, tokens, 36, plan)
+    for channels in plan.channel_sweep:
+        yield stacked(f"channels/{channels}", plan.sweep_leading, 4800, channels, plan)
+
+
+def exchange(
+    data: Dataset, scale: int, tasks: int, dtype: str, direction: str, plan: Plan, sweep: bool = False
+) -> OperatorCase:
+    """All ordered pairs of tasks at one scale, as the network calls it: a list of maps (B, C, H, W) seen as tokens."""
+    channels, tokens, pairs = CHANNELS[scale], tokens_per_scale(data)[scale], tasks * (tasks - 1)
+    swept = f"tasks/{tasks}" if scale == 0 else f"tasks-scale{scale}/{tasks}"
+    shape = swept if sweep else f"{data.name}-scale{scale}-tasks{tasks}"
+
+    def draw(generator: Generator) -> Arguments:
+        def maps(positive: bool) -> list[Tensor]:
+            drawn = [normal((data.batch, channels, tokens), dtype, generator).mT for _ in range(pairs)]
+            return [softplus(x) for x in drawn] if positive else drawn
+
+        values = {"q": maps(True), "k": maps(True), "v": maps(False)}
+        return Arguments(values, ("q", "k", "v"), maps(False))
+
+    sizes = {"tokens": tokens, "keys": tokens, "channels": channels, "tasks": tasks, "leading": data.batch * pairs}
+    return _case(shape, dtype, direction, plan, sizes, draw, plan.modes(sweep))
+
+
+def across_scales(data: Dataset, scale: int, plan: Plan) -> OperatorCase:
+    """A map (B, C, H, W) of one task gathers from the next coarser one."""
+    channels, dtype = CHANNELS[scale], plan.dtypes[0]
+    tokens, keys = tokens_per_scale(data)[scale : scale + 2]
+
+    def draw(generator: Generator) -> Arguments:
+        lengths = (tokens, keys, keys, tokens)
+        q, k, v, gradient = (normal((data.batch, channels, n), dtype, generator).mT for n in lengths)
+        return Arguments({"q": softplus(q), "k": softplus(k), "v": v}, ("q", "k", "v"), [gradient])
+
+    sizes = {"tokens": tokens, "keys": keys, "channels": channels, "leading": data.batch}
+    return _case(f"{data.name}-scale{scale}-from-coarser", dtype, "both", plan, sizes, draw, plan.modes())
+
+
+def stacked(shape: str, leading: int, tokens: int, channels: int, plan: Plan) -> OperatorCase:
+    """Contiguous tokens (leading, N, C) in one tensor."""
+    dtype = plan.sweep_dtype
+
+    def draw(generator: Generator) -> Arguments:
+        q, k, v, gradient = (normal((leading, tokens, channels), dtype, generator) for _ in range(4))
+        return Arguments({"q": softplus(q), "k": softplus(k), "v": v}, ("q", "k", "v"), [gradient])
+
+    sizes = {"tokens": tokens, "keys": tokens, "channels": channels, "leading": leading}
+    return _case(shape, dtype, "both", plan, sizes, draw, plan.modes(sweep=True))
+
+
+def _case(
+    shape: str, dtype: str, direction: str, plan: Plan, sizes: dict[str, int], draw: Any, modes: tuple[str, ...]
+) -> OperatorCase:
+    leading, tokens, keys, channels = (sizes[name] for name in ("leading", "tokens", "keys", "channels"))
+    return OperatorCase(
+        operator="linear_attention",
+        shape=shape,
+        dtype=dtype,
+        direction=direction,
+        device=plan.device,
+        sizes=sizes,
+        draw=draw,
+        reference=entrywise,
+        least_cost=cost(leading, tokens, keys, channels, channels, DTYPES[dtype].itemsize, direction),
+        call=Call(plan.device, DTYPES[dtype], channels, leading * tokens),
+        modes=modes,
+    )
+
+
+def entrywise(q: Any, k: Any, v: Any) -> Any:
+    """The reference, on lists too."""
+    reference = OPERATORS["linear_attention"].reference
+    return reference(q, k, v) if isinstance(q, Tensor) else list(map(reference, q, k, v))
+
+
+def cost(leading: int, queries: int, keys: int, d: int, e: int, itemsize: int, direction: str) -> Cost:
+    """What linear attention cannot avoid, per pass.
+
+    Forward reads q, k, v and writes o; its products are S = Σ v kᵀ, z = Σ k, S q and z·q. Backward reads q, k,
+    v and the gradient of o and writes three gradients, the small S and z being kept; its products are dS = Σ dn qᵀ,
+    dz, dS k, dSᵀ v and Sᵀ dn, which also gives g·o = (Sᵀ dn)·q. There is no exponential in it.
+    """
+    forward = Cost(
+        itemsize * leading * (queries * d + keys * d + keys * e + queries * e),
+        leading * (2 * keys * d * e + keys * d + 2 * queries * d * e + 2 * queries * d),
+        0,
+    )
+    backward = Cost(
+        itemsize * leading * (2 * queries * d + 2 * keys * d + 2 * keys * e + queries * e),
+        leading * (4 * queries * d * e + 4 * keys * d * e + 6 * queries * d),
+        0,
+    )
+    costs = {"forward": [forward], "backward": [backward], "both": [forward, backward]}[direction]
+    return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))

@@ -1,0 +1,220 @@
+"""Cases of the whole network: inference, and the training step."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seqca.loss_type import Loss
+from seqca.losses import MultiTaskLoss
+from seqca.models import SequentialCrossAttentionNet
+from seqca.network_calls import network_calls
+from seqca.ops.shared.dispatch import BACKENDS, resolve, use_backend
+from seqca.ops.shared.operator import OPERATORS
+from seqca.tasks import get_task
+
+from ..harness.case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
+from ..harness.execution import Execution
+from ..harness.judging import Check, judge
+from ..harness.operator_case import backend_refusal
+from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
+from .upsampled_loss import label
+
+
+def cases(plan: Plan) -> Iterator["NetworkCase"]:
+    """Training step and inference on NYUD images; the step with two tasks, and on PASCAL images."""
+    dtype = plan.dtypes[0]
+    data = nyud(plan.datasets[0].batch)
+    yield NetworkCase.of(data, dtype, "both", plan)
+    if plan.name == "quick":
+        return
+    yield NetworkCase.of(data, dtype, "forward", plan)
+    two = data._replace(tasks={task: data.tasks[task] for task in ("semseg", "depth")})
+    yield NetworkCase.of(two, dtype, "both", plan)
+    yield NetworkCase.of(plan.datasets[-1], dtype, "both", plan)
+    if plan.device == "cuda":
+        yield NetworkCase.of(data, "fp32", "both", plan)
+
+
+@dataclass(frozen=True)
+class NetworkCase(Case):
+    """The network on a batch of images of one size.
+
+    The pass `both` is a training step without its optimiser: forward pass, losses, gradients of all parameters.
+    The pass `forward` is inference: evaluation mode, no gradient, predictions at stride 4. fp32 parameters;
+    under autocast in other dtypes. Drop path is off, so that every provider computes the same numbers.
+    """
+
+    data: Dataset
+    modes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: Dataset, dtype: str, direction: str, plan: Plan) -> "NetworkCase":
+        """The case for images of a data set."""
+        what = "training" if direction == "both" else "inference"
+        shape = f"{what}-{data.name}-tasks{len(data.tasks)}"
+        sizes = {"tasks": len(data.tasks), "batch": data.batch, "height": data.height, "width": data.width}
+        return cls("network", shape, dtype, direction, plan.device, sizes, data, plan.network_modes())
+
+    def cost(self, provider: Provider) -> Cost:
+        """The same for all."""
+        return cost(self.data, self.direction)
+
+    def parameters(self) -> list[Tensor]:
+        """Parameters and buffers."""
+        net = self._net()
+        return [*net.parameters(), *net.buffers()]
+
+    def providers(self) -> Providers:
+        """The reference, the default backends (`auto`), and every backend that can be forced on all operators."""
+        providers = Providers([], {})
+        function = self._function(self._net())
+        for backend in ("reference", "auto", *BACKENDS[1:]):
+            if backend in BACKENDS[1:] and (reason := self._refusal(backend)) is not None:
+                providers.unavailable[backend] = reason
+                continue
+            for mode in MODES:
+                provider = Provider(in_mode(backend, mode), function, backend, mode)
+                providers.add(provider, self.device, self.direction, self.modes)
+        return providers
+
+    def inputs(self, generator: Generator) -> Inputs:
+        """Random images and labels."""
+        data, net = self.data, self._net()
+        images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, device=self.device)
+        arguments: dict[str, Any] = {"images": images}
+        if self.direction == "forward":
+            return Inputs(arguments, [], None)
+        arguments["targets"] = {
+            task: label(loss, channels, data, generator)
+            for task, channels in data.tasks.items()
+            if isinstance(loss := get_task(task).loss, Loss)
+        }
+        return Inputs(arguments, list(net.parameters()), None)
+
+    def expected(self, provider: Provider, generator: Generator) -> Expected:
+        """The reference in the case's dtype, and in a higher precision: float64, or float32 for half precision."""
+        net = self._net()
+        higher = torch.float64 if self.dtype == "fp32" else torch.float32
+        inputs = self.inputs(generator)
+        twin = SequentialCrossAttentionNet(self.data.tasks, drop_path=0.0).to(self.device, higher).train(net.training)
+        twin.load_state_dict(net.state_dict())
+        arguments = {**inputs.arguments, "images": inputs.arguments["images"].to(higher)}
+        twins = Inputs(arguments, list(twin.parameters()) if inputs.leaves else [], None)
+        with use_backend("reference"):
+            plain = Provider("reference", self._function(net), "reference")
+            precise = Provider("exact", self._function(twin, "fp32"), "reference")
+            rough = Execution(plain, self.direction).evaluate(inputs)
+            exact = Execution(precise, self.direction).evaluate(twins)
+        return Expected(inputs, self._grouped(rough), self._grouped(exact))
+
+    def check(self, execution: Execution, expected: Expected) -> Check:
+        """Each prediction, or the loss and the gradient of each part of the network, as one vector."""
+        results = self._grouped(execution.evaluate(expected.inputs))
+        return judge(results, expected.rough, expected.exact, DTYPES[self.dtype], None)
+
+    def _refusal(self, backend: str) -> str | None:
+        """Why a backend takes no part, or None."""
+        chosen = set()
+        calls = network_calls(self.data.tasks, self.data.height, self.data.width, self.data.batch)
+        for operator in OPERATORS.values():
+            for recorded in calls.get(operator.name, ()):
+                call = recorded._replace(device=self.device, dtype=DTYPES[self.dtype])
+                if (reason := backend_refusal(operator.name, backend, call)) is not None:
+                    return f"{operator.name}: {reason}"
+                chosen.add(resolve(operator, call))
+        return "every operator chooses it, so it is auto here" if chosen == {backend} else None
+
+    def _net(self) -> SequentialCrossAttentionNet:
+        return network(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
+
+    def _function(self, net: nn.Module, dtype: str | None = None) -> Callable[..., Any]:
+        dtype = dtype or self.dtype
+        criterion = MultiTaskLoss(self.data.tasks)
+        half = dtype != "fp32"
+
+        def infer(images: Tensor) -> Any:
+            with torch.autocast(self.device, DTYPES[dtype] if half else None, enabled=half):
+                return net(images).final
+
+        def step(images: Tensor, targets: dict[str, Tensor]) -> Tensor:
+            with torch.autocast(self.device, DTYPES[dtype] if half else None, enabled=half):
+                return criterion(net(images), targets).total
+
+        return infer if self.direction == "forward" else step
+
+    def _grouped(self, results: list[Tensor]) -> list[Tensor]:
+        """Predictions; or the loss, and the gradients of each part of the network in one vector."""
+        if self.direction == "forward":
+            return results
+        gradients: dict[str, list[Tensor]] = {}
+        for (name, _), gradient in zip(self._net().named_parameters(), results[1:], strict=True):
+            gradients.setdefault(name.partition(".")[0], []).append(gradient.flatten())
+        return [results[0], *(torch.cat(parts) for parts in gradients.values())]
+
+
+@cache
+def network(tasks: tuple[tuple[str, int], ...], device: str) -> SequentialCrossAttentionNet:
+    """The network with random weights, the same in every run."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SequentialCrossAttentionNet(dict(tasks), drop_path=0.0).to(device)
+
+
+def cost(data: Dataset, direction: str) -> Cost:
+    """What the network cannot avoid.
+
+    Operations: those of the plain network, counted by torch on shapes alone, without what algebra saves: in the
+    head and in the block R of the exchange between tasks a map that is concatenated several times enters the product
+    once, and the head's first convolution runs before upsampling, at each map's own resolution. A training
+    step takes three times the forward pass. Exponentials: of the softplus of queries and keys (and a logarithm) and of
+    window attention. Bytes: images and parameters, and the parameters' gradients; what lies between could stay
+    on the chip for all that shapes tell, so this floor is low.
+    """
+    passes = 3 if direction == "both" else 1
+    operations, parameters = _counted(tuple(data.tasks.items()), data.batch, data.height, data.width)
+    images = 3 * data.batch * data.height * data.width
+    return Cost(
+        4 * (images + (parameters if direction == "forward" else 2 * parameters)),
+        passes * (operations - saved_operations(data)),
+        exponentials(data),
+    )
+
+
+@cache
+def _counted(tasks: tuple[tuple[str, int], ...], batch: int, height: int, width: int) -> tuple[int, int]:
+    """Operations of the plain network's forward pass, from shapes alone, and the number of its parameters."""
+    with torch.device("meta"), torch.no_grad():
+        net = SequentialCrossAttentionNet(dict(tasks), drop_path=0.0)
+        with use_backend("reference"), FlopCounterMode(display=False) as counter:
+            net(torch.empty(batch, 3, height, width))
+    return counter.get_total_flops(), sum(parameter.numel() for parameter in net.parameters())
+
+
+def saved_operations(data: Dataset) -> int:
+    """Operations of the forward pass that algebra avoids, see `cost`."""
+    tokens, tasks = tokens_per_scale(data), len(data.tasks)
+    scales = range(len(CHANNELS))
+    last = scales[-1]
+    concatenated = sum(2 * CHANNELS[k] * (last - k) for k in scales) + CHANNELS[last]
+    distinct = sum((1 + last - k) * CHANNELS[k] * tokens[k] for k in scales)
+    head = 2 * concatenated * (concatenated * tokens[0] - distinct)
+    exchange = 0
+    if tasks > 1:
+        repeated = tasks - 2  # of the M − 1 times that a target's own map is concatenated, all but one
+        exchange = sum(2 * (9 + 1) * repeated * c * c * n for c, n in zip(CHANNELS, tokens, strict=True))
+    return data.batch * tasks * (head + exchange)
+
+
+def exponentials(data: Dataset) -> int:
+    """Exponentials and logarithms of the forward pass; backward can take them over."""
+    tokens, tasks, heads, window = tokens_per_scale(data), len(data.tasks), 6, 49
+    scales = range(len(CHANNELS))
+    pairs = sum(tasks * (tasks - 1) * 2 * c * n for c, n in zip(CHANNELS, tokens, strict=True))
+    across = sum(tasks * CHANNELS[k] * (tokens[k] + sum(tokens[k + 1 :])) for k in scales[:-1])
+    windows = sum(2 * heads * window * n for n in tokens) + sum(4 * window * n for n in tokens[1:])
+    return data.batch * (2 * (pairs + across) + windows)

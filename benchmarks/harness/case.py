@@ -1,0 +1,202 @@
+"""What a benchmark is made of: cases, the providers that compute the same function, and their inputs."""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .judging import Check
+
+if TYPE_CHECKING:
+    from .execution import Execution
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+MODES = ("eager", "compiled", "graph", "compiled, graph")
+"""compiled: by torch.compile. graph: captured as a CUDA graph. compiled, graph: both."""
+DIRECTIONS = ("forward", "backward", "both")
+"""forward: no gradient is needed. backward: the gradients alone, of a forward pass outside the measurement.
+both: forward pass and gradients, as in training."""
+BASELINE_SLACK = 4
+"""What runs on plain torch is a baseline and not under test: that it rounds otherwise than the eager reference must not
+exclude it, so its errors may be so many times what is allowed to others."""
+
+
+class Cost(NamedTuple):
+    """What a case cannot avoid, counted from its shapes."""
+
+    bytes: int
+    """Every input read once and every output written once, per pass."""
+    operations: int
+    """Multiplications and additions of the matrix products, two for each pair."""
+    exponentials: int
+    """Exponentials and logarithms of single elements."""
+
+
+class Inputs(NamedTuple):
+    """One set of arguments of a provider's function."""
+
+    arguments: Mapping[str, Any]
+    leaves: list[Tensor]
+    """What is differentiated: arguments, or the parameters of a network."""
+    gradients: list[Tensor] | None
+    """Gradients of the outputs; None where the output is one scalar."""
+
+
+class Expected(NamedTuple):
+    """What a provider must compute on some fresh random inputs."""
+
+    inputs: Inputs
+    rough: list[Tensor]
+    """The results of the reference in the dtype of the case."""
+    exact: list[Tensor]
+    """Its results in higher precision."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to compute a case."""
+
+    name: str
+    function: Callable[..., Any] = field(compare=False)
+    """Of the arguments; returns a tensor or nested lists and tuples of tensors."""
+    backend: str = "auto"
+    """Forced while it runs."""
+    mode: str = "eager"
+    """One of `MODES`."""
+    computes: str = ""
+    """Which function, in the cases whose providers compute different ones."""
+    leaves: list[Tensor] | None = field(default=None, compare=False)
+    """What is differentiated, where it is not the inputs' leaves: a provider's own parameters."""
+    arranged: Callable[[list[Tensor]], list[Tensor]] = field(default=lambda results: results, compare=False)
+    """Its results in the order and shape of the reference's."""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile makes the function."""
+        return "compiled" in self.mode
+
+    @property
+    def captured(self) -> bool:
+        """Whether it is replayed from a CUDA graph."""
+        return "graph" in self.mode
+
+    @property
+    def slack(self) -> float:
+        """How many times the allowed errors it may have."""
+        return BASELINE_SLACK if self.backend == "reference" and self.name != "reference" else 1
+
+
+class Providers(NamedTuple):
+    """Who takes part in a case, and who cannot, with the reason."""
+
+    available: list[Provider]
+    unavailable: dict[str, str]
+
+    def add(self, provider: Provider, device: str, direction: str, modes: Iterable[str]) -> None:
+        """Adds a provider to those available, or else with the reason to the others."""
+        reason = mode_refusal(provider.mode, device, direction, modes)
+        if reason is None:
+            self.available.append(provider)
+        else:
+            self.unavailable[provider.name] = reason
+
+
+def in_mode(name: str, mode: str) -> str:
+    """The name of a provider in a mode, such as "reference, compiled"."""
+    return name if mode == "eager" else f"{name}, {mode}"
+
+
+def mode_refusal(mode: str, device: str, direction: str, modes: Iterable[str]) -> str | None:
+    """Why a mode cannot be had, or None; in a mode of two halves, what stands against each."""
+    reasons = []
+    if "compiled" in mode and device == "cpu" and not any(map(shutil.which, ("g++", "clang++"))):
+        reasons.append("torch.compile needs a C++ compiler here")
+    if "graph" in mode and device != "cuda":
+        reasons.append("CUDA graphs need a GPU")
+    elif "graph" in mode and direction == "backward":
+        reasons.append("a graph holds the forward pass too: see the pass both")
+    if not reasons and mode not in modes:
+        reasons.append("not in this set of cases (compiling takes longer than all else): see --full")
+    return "; ".join(reasons) or None
+
+
+@dataclass(frozen=True)
+class Case(ABC):
+    """Operator × shape × dtype × pass."""
+
+    operator: str
+    shape: str
+    dtype: str
+    direction: str
+    device: str
+    """Device type."""
+    sizes: Mapping[str, int]
+    """Numbers that describe the shape: tokens, channels, tasks and others."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the cases of a device."""
+        return f"{self.operator}/{self.shape}/{self.dtype}/{self.direction}"
+
+    @property
+    def baseline(self) -> str:
+        """The provider to which all others are related."""
+        return "reference"
+
+    def parameters(self) -> list[Tensor]:
+        """Parameters and buffers, which are there anyway and do not count as kept for backward."""
+        return []
+
+    @abstractmethod
+    def cost(self, provider: Provider) -> Cost:
+        """What a provider cannot avoid, whatever it does."""
+
+    @abstractmethod
+    def providers(self) -> Providers:
+        """Who takes part, and who cannot."""
+
+    @abstractmethod
+    def inputs(self, generator: torch.Generator) -> Inputs:
+        """A fresh random set of arguments on the device."""
+
+    @abstractmethod
+    def expected(self, provider: Provider, generator: torch.Generator) -> Expected:
+        """What a provider must compute, on fresh random inputs; providers that compute the same share it."""
+
+    @abstractmethod
+    def check(self, execution: "Execution", expected: Expected) -> Check:
+        """Whether a provider computes that."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run is narrowed to. Each entry is a part of a name; an empty tuple narrows nothing."""
+
+    operators: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    directions: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+
+    def takes(self, case: Case) -> bool:
+        """Whether a case is selected."""
+        return (
+            _matches(self.operators, case.operator)
+            and _matches(self.shapes, case.shape)
+            and (not self.dtypes or case.dtype in self.dtypes)
+            and (not self.directions or case.direction in self.directions)
+        )
+
+    def of(self, case: Case) -> Providers:
+        """The selected providers of a case, and its baseline, without which no figure stands."""
+        available, unavailable = case.providers()
+        stays = (p.name == case.baseline or p.computes or _matches(self.providers, p.name) for p in available)
+        return Providers([p for p, kept in zip(available, stays, strict=True) if kept], unavailable)
+
+
+def _matches(parts: tuple[str, ...], name: str) -> bool:
+    return not parts or any(part in name for part in parts)

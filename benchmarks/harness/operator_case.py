@@ -1,0 +1,106 @@
+"""Cases of one operator: its reference, and every backend of the package."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from seqca.ops.shared.dispatch import BACKENDS, refusal, use_backend
+from seqca.ops.shared.operator import OPERATORS, Call
+from seqca.ops.verification.judge import leaves, mapped
+
+from .case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
+from .execution import Execution
+from .judging import Check, judge
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of a call, in the dtype of the case."""
+
+    values: Mapping[str, Any]
+    differentiable: tuple[str, ...]
+    """Names of the arguments that have gradients."""
+    gradients: list[Tensor] | None
+    """Of the outputs; None where the output is one scalar."""
+
+    def inputs(self, dtype: torch.dtype) -> Inputs:
+        """The arguments in a dtype, as leaves with the strides they were drawn with."""
+        values = {
+            name: mapped(lambda x: x.to(dtype).detach().requires_grad_(), value)
+            if name in self.differentiable
+            else value
+            for name, value in self.values.items()
+        }
+        gradients = None if self.gradients is None else [gradient.to(dtype) for gradient in self.gradients]
+        return Inputs(values, leaves([values[name] for name in self.differentiable]), gradients)
+
+
+@dataclass(frozen=True)
+class OperatorCase(Case):
+    """An operator on arguments of one shape."""
+
+    draw: Callable[[Generator], Arguments] = field(compare=False)
+    """Fresh random arguments on the device; floating ones in the case's dtype."""
+    least_cost: Cost
+    call: Call
+    modes: tuple[str, ...] = ("eager", "graph")
+    reference: Callable[..., Any] | None = field(default=None, compare=False)
+    """The plain mathematics of the same arguments; by default the operator's."""
+
+    def cost(self, provider: Provider) -> Cost:
+        """The same for all."""
+        return self.least_cost
+
+    def providers(self) -> Providers:
+        """The reference and the backends of the package."""
+        providers, operator = Providers([], {}), OPERATORS[self.operator]
+
+        def add(name: str, function: Callable[..., Any], modes: Iterable[str]) -> None:
+            for mode in modes:
+                provider = Provider(in_mode(name, mode), function, name, mode)
+                providers.add(provider, self.device, self.direction, self.modes)
+
+        add("reference", self.reference or operator.reference, MODES)
+        for backend in BACKENDS[1:]:
+            if (reason := backend_refusal(self.operator, backend, self.call)) is not None:
+                providers.unavailable[backend] = reason
+            else:
+                add(backend, operator.function, ("eager", "graph"))
+        return providers
+
+    def inputs(self, generator: Generator) -> Inputs:
+        """A fresh random set of arguments."""
+        return self.draw(generator).inputs(DTYPES[self.dtype])
+
+    def expected(self, provider: Provider, generator: Generator) -> Expected:
+        """The reference in the case's dtype and in float64."""
+        arguments = self.draw(generator)
+        inputs = arguments.inputs(DTYPES[self.dtype])
+        plain = Execution(Provider("reference", self.reference_of(provider), "reference"), self.direction)
+        with use_backend("reference"):
+            return Expected(inputs, plain.evaluate(inputs), plain.evaluate(arguments.inputs(torch.float64)))
+
+    def check(self, execution: Execution, expected: Expected) -> Check:
+        """By the tolerance rule of the tests."""
+        axis = OPERATORS[self.operator].channel_axis if self.operator in OPERATORS else -1
+        return judge(execution.evaluate(expected.inputs), *expected[1:], DTYPES[self.dtype], axis)
+
+    def reference_of(self, provider: Provider) -> Callable[..., Any]:
+        """The plain mathematics that a provider must compute."""
+        return self.reference or OPERATORS[self.operator].reference
+
+
+def backend_refusal(operator: str, backend: str, call: Call) -> str | None:
+    """Why a backend cannot take part, or None."""
+    reason = refusal(OPERATORS[operator], backend, call)
+    if reason is None and backend == "triton" and call.device == "cpu":
+        return "runs here in Triton's interpreter, whose time says nothing"
+    return reason
+
+
+def normal(shape: tuple[int, ...], dtype: str, generator: Generator) -> Tensor:
+    """Standard normal values on the generator's device, in a dtype."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(DTYPES[dtype])

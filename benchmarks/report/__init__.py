@@ -1,0 +1,1 @@
+"""Tables and plots from result files and nothing else."""

@@ -1,0 +1,199 @@
+"""Tables and plots from result files and nothing else."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from benchmarks.cases.shapes import CHANNELS
+from benchmarks.harness.results import ResultsError, load, save
+from benchmarks.report.pages import BLOCKS, PAGES, cases_of, filled, write_own_report, write_report
+from benchmarks.report.plots import PLOTS
+from benchmarks.report.tables import crossing
+
+from ..fakes import FakeTime, doubling, results_of
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def example() -> dict[str, Any]:
+    """A result with a case of every kind, made of one measured case."""
+    time = FakeTime()
+    results = results_of(
+        doubling(time, reference=1.0, aten=0.5, wrong=0.1, unavailable={"cuda": "not built"}), time=time
+    )
+    ((_, case),) = results["cases"].items()
+    case["providers"]["wrong"] = {"check": {"ok": False, "worst": 9.0, "what": "largest | error"}}
+    cases: dict[str, Any] = {}
+
+    def add(operator: str, shape: str, sizes: dict[str, int], **renamed: str) -> None:
+        record = copy.deepcopy(case) | {"operator": operator, "shape": shape, "sizes": sizes}
+        for old, new in renamed.items():
+            record["providers"][new] = record["providers"].pop(old)
+        cases[f"{operator}/{shape}/fp32/both"] = record
+
+    images = {"tasks": 4, "batch": 1, "height": 480, "width": 640}
+    add("network", "training-nyud-tasks4", images, aten="auto")
+    for tokens in (1024, 2048):
+        add("linear_attention", f"tokens/{tokens}", {"tokens": tokens, "channels": 36})
+    for tasks in (2, 3):
+        sizes = {"tasks": tasks, "scales": len(CHANNELS)}
+        add("attention_schemes", f"tasks{tasks}-scales4", sizes, aten="sequential", reference="joint")
+    results["cases"] = cases
+    return results
+
+
+def pages(folder: Path, *names: str) -> Path:
+    """A folder with pages that hold these blocks."""
+    (folder / "docs").mkdir()
+    for page in PAGES:
+        blocks = [f"<!-- benchmarks:begin {name} -->\nold\n<!-- benchmarks:end {name} -->" for name in names]
+        (folder / page).write_text("before\n\n" + "\n\n".join(blocks) + "\n\nafter\n")
+    return folder
+
+
+def test_the_report_fills_every_block_and_draws_plots_and_is_the_same_the_second_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, file = pages(tmp_path, *BLOCKS), tmp_path / "machine.json"
+    save(example(), file)
+    assert write_report([file], root) == 0
+    text = (root / "README.md").read_text()
+    assert "\nold\n" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| `seqca` | 40 B | 3 | 0.50 ± 1% |" in text
+    assert "| tokens/1024/fp32/both | aten | 0.50 ± 1% | 0.50 – 0.50 |" in text
+    assert "no numbers: largest / error" in text
+    assert "| linear_attention: cuda | not built | 2 |" in text
+    assert "already at 2 tasks, the fewest measured for which the two differ (four scales)" in text
+    assert "| measured in | 1.5 min |" in text
+    plots = {path.name: path.read_bytes() for path in (root / "docs" / "plots").iterdir()}
+    assert plots.keys() == {f"machine-{name}.png" for name in ("roofline", "tokens", "attention_schemes")}
+    for name in plots:
+        assert f"plots/{name}" in text
+    assert write_report([file], root, check=True) == 0
+    write_report([file], root)
+    assert (root / "README.md").read_text() == text
+    assert all((root / "docs" / "plots" / name).read_bytes() == content for name, content in plots.items())
+
+
+def test_a_page_that_is_not_up_to_date_is_found_and_left_alone(tmp_path: Path) -> None:
+    root, file = pages(tmp_path, "cpu"), tmp_path / "machine.json"
+    save(example(), file)
+    old = (root / "README.md").read_text()
+    assert write_report([file], root, check=True) == 1
+    assert (root / "README.md").read_text() == old
+
+
+def test_a_difference_inside_the_noise_is_marked() -> None:
+    results = example()
+    case = results["cases"]["network/training-nyud-tasks4/fp32/both"]
+    assert "0.50 ± 1% |" in filled("<!-- benchmarks:begin cpu -->\n<!-- benchmarks:end cpu -->", {"a": results})
+    case["providers"]["auto"]["time"]["noise"] = 1.5
+    assert "(noise) |" in filled("<!-- benchmarks:begin cpu -->\n<!-- benchmarks:end cpu -->", {"a": results})
+
+
+def test_on_a_cpu_no_time_stands_without_its_baseline() -> None:
+    text = filled("<!-- benchmarks:begin network -->\n<!-- benchmarks:end network -->", {"a": example()})
+    assert "ms" not in text
+
+
+def test_percentiles_are_milliseconds_on_a_gpu_and_multiples_of_the_reference_on_a_cpu() -> None:
+    results = example()
+    time = results["cases"]["network/training-nyud-tasks4/fp32/both"]["providers"]["auto"]["time"]
+    time |= {"p20": 0.4, "p80": 0.75}
+    assert "| auto | 0.50 ± 1% | 0.40 – 0.75 |" in BLOCKS["network"]({"a": results})
+    results["environment"]["device"] = "cuda"
+    assert "| auto | 500 (400 – 750) | 0.50 ± 1% | 1.0% |" in BLOCKS["network"]({"a": results})
+
+
+def schemes(results: dict[str, Any], axis: str, **joint: float) -> dict[str, Any]:
+    """Results of the attention schemes alone: sequential takes a second, joint so long, by size."""
+    ((case, *_), fixed) = results["cases"].values(), "scales" if axis == "tasks" else "tasks"
+    cases = {}
+    for name, seconds in joint.items():
+        entries = {
+            scheme: {**copy.deepcopy(case["providers"]["reference"]), "time": {"median": time, "noise": 0.0}}
+            for scheme, time in (("sequential", 1.0), ("joint", seconds))
+        }
+        sizes = {axis: int(name.strip("n")), fixed: 4}
+        cases[name] = {**case, "operator": "attention_schemes", "shape": name, "sizes": sizes, "providers": entries}
+    return {**results, "cases": cases}
+
+
+@pytest.mark.parametrize(
+    ("axis", "joint", "words"),
+    [
+        ("tasks", {"n1": 1.0, "n2": 0.9, "n3": 1.1, "n4": 1.2}, "less time from 3 tasks on (four scales)"),
+        ("tasks", {"n1": 1.1, "n2": 1.1, "n3": 1.2}, "less time already at 2 tasks, the fewest measured for"),
+        ("tasks", {"n1": 1.1, "n2": 1.1, "n3": 0.9}, "less time never within these sizes (four scales)"),
+        ("tasks", {"n2": 1.1, "n3": 0.9, "n5": 1.2}, "less time from 5 tasks on (four scales)"),
+        ("scales", {"n1": 1.0, "n3": 1.1}, "and already at 3 scales, the fewest measured for which the two differ (f"),
+        ("scales", {"n1": 1.1, "n2": 1.0}, "and never within these sizes (four tasks)"),
+    ],
+)
+def test_a_crossing_is_one_only_if_a_smaller_size_that_differs_was_measured(
+    axis: str, joint: dict[str, float], words: str
+) -> None:
+    assert words in crossing(schemes(example(), axis, **joint))
+
+
+def test_results_without_anything_for_a_table_are_left_out_and_one_sentence_stands_for_all() -> None:
+    full, empty = example(), {**example(), "cases": {}}
+    schemes = BLOCKS["attention_schemes"]
+    assert schemes({"full": full, "empty": empty}) == schemes({"full": full})
+    assert cases_of("softplus")({"full": full, "empty": empty}) == "No result has a case of softplus."
+    assert "### `softplus`\n\nNo result has a case of softplus." in BLOCKS["operators"]({"full": full, "empty": empty})
+    assert schemes({"empty": empty, "too": empty}) == "No result has a case of attention_schemes."
+    assert BLOCKS["unavailable"]({"empty": empty}) == "Every provider was available."
+
+
+def test_a_result_that_does_not_say_how_long_it_took_is_shown_without() -> None:
+    old = {key: value for key, value in example().items() if key != "seconds"}
+    assert "measured in" not in BLOCKS["conditions"]({"old": old})
+    assert "copy bandwidth" in BLOCKS["conditions"]({"old": old})
+
+
+def test_the_roofline_draws_nothing_at_zero() -> None:
+    results = example()
+    plain = copy.deepcopy(results["cases"]["linear_attention/tokens/1024/fp32/both"])
+    for entry in plain["providers"].values():
+        entry["cost"] = {"bytes": 80, "operations": 0, "exponentials": 10}
+    plain["providers"]["only here"] = plain["providers"]["aten"]
+    results["cases"]["softplus/some/fp32/both"] = {**plain, "operator": "softplus"}
+    _, draw, points = PLOTS["roofline"]
+    axes = Figure().subplots()
+    draw([axes], results)
+    assert len(points(results)) == 2
+    drawn = [point for line in axes.lines for point in line.get_xydata().flatten()]
+    assert len(drawn) == 2 * (2 * 2 + 3)  # two cases by two providers, and the limit with its knee
+    assert min(drawn) > 0
+    assert all(min(text.xy) > 0 for text in axes.texts)
+    assert "only here" not in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert not points({**results, "cases": {"softplus": results["cases"]["softplus/some/fp32/both"]}})
+
+
+def test_an_unknown_block_and_no_result_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="nonsense"):
+        filled("<!-- benchmarks:begin nonsense -->\n<!-- benchmarks:end nonsense -->", {})
+    with pytest.raises(ResultsError, match="no result files"):
+        write_report([])
+
+
+def test_the_pages_show_the_committed_results() -> None:
+    results = {file.stem: load(file) for file in sorted((ROOT / "benchmarks" / "results").glob("*.json"))}
+    for name in PAGES:
+        page = (ROOT / name).read_text()
+        assert filled(page, results) == page, f"{name}: run python -m benchmarks report"
+
+
+def test_a_report_of_ones_own_leaves_the_pages_of_the_checkout_alone(tmp_path: Path) -> None:
+    before = {name: (ROOT / name).read_text() for name in PAGES}
+    save(example(), tmp_path / "machine.json")
+    write_own_report([tmp_path / "machine.json"], tmp_path / "mine")
+    assert "| tokens/1024/fp32/both | aten | 0.50 ± 1% |" in (tmp_path / "mine" / "benchmarks.md").read_text()
+    assert (tmp_path / "mine" / "plots" / "machine-roofline.png").exists()
+    assert before == {name: (ROOT / name).read_text() for name in PAGES}
