@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from seqca import ops
+from seqca.models.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost, Provider, Providers, in_mode
@@ -45,9 +46,8 @@ def cases(plan: Plan) -> Iterator["SchemeCase"]:
 def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
     """The two schemes on the maps of one batch."""
     dtype, batch = plan.sweep_dtype, plan.sweep_leading
-    height, width = plan.scheme_sides
-    tokens = [height // stride * (width // stride) for stride in (4, 8, 16, 32)[:scales]]
-    channels = list(CHANNELS[:scales])
+    tokens = NETWORK.tokens(*plan.scheme_sides)[:scales]
+    channels = CHANNELS[:scales]
 
     def draw(generator: Generator) -> Arguments:
         def maps() -> Maps:
@@ -79,8 +79,8 @@ def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
         least_cost=Cost(0, 0, 0),
         call=Call(plan.device, DTYPES[dtype], channels[-1], batch * tokens[0]),
         batch=batch,
-        tokens=tuple(tokens),
-        channels=tuple(channels),
+        tokens=tokens,
+        channels=channels,
     )
 
 

@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
+from seqca.models.configuration import NETWORK
 from seqca.network_calls import network_calls
+from seqca.nn.feature_propagation import HEADS
 from seqca.ops.shared.dispatch import BACKENDS, resolve, use_backend
 from seqca.ops.shared.operator import OPERATORS
 from seqca.tasks import get_task
@@ -212,9 +214,10 @@ def saved_operations(data: Dataset) -> int:
 
 def exponentials(data: Dataset) -> int:
     """Exponentials and logarithms of the forward pass; backward can take them over."""
-    tokens, tasks, heads, window = tokens_per_scale(data), len(data.tasks), 6, 49
+    tokens, tasks = tokens_per_scale(data), len(data.tasks)
+    heads, window = NETWORK.attention_heads, NETWORK.window**2
     scales = range(len(CHANNELS))
     pairs = sum(tasks * (tasks - 1) * 2 * c * n for c, n in zip(CHANNELS, tokens, strict=True))
     across = sum(tasks * CHANNELS[k] * (tokens[k] + sum(tokens[k + 1 :])) for k in scales[:-1])
-    windows = sum(2 * heads * window * n for n in tokens) + sum(4 * window * n for n in tokens[1:])
+    windows = sum(2 * heads * window * n for n in tokens) + sum(HEADS * window * n for n in tokens[1:])
     return data.batch * (2 * (pairs + across) + windows)

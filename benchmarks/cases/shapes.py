@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from seqca.models.configuration import NETWORK
+
 from ..harness.case import MODES
 
-CHANNELS = (36, 72, 144, 288)
-"""C_k of a task's map at scale k; strides are 4, 8, 16, 32."""
+CHANNELS = NETWORK.channels
+"""C_k of a task's map at scale k."""
 
 
 class Dataset(NamedTuple):
@@ -35,8 +37,8 @@ def pascal(batch: int) -> Dataset:
 
 
 def tokens_per_scale(data: Dataset) -> tuple[int, ...]:
-    """Pixels of a map at strides 4, 8, 16 and 32."""
-    return tuple(data.height // stride * (data.width // stride) for stride in (4, 8, 16, 32))
+    """Pixels of a map at each scale."""
+    return NETWORK.tokens(data.height, data.width)
 
 
 @dataclass(frozen=True)

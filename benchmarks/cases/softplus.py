@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import Generator
 
+from seqca.models.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost
@@ -22,7 +23,7 @@ def cases(plan: Plan) -> Iterator[OperatorCase]:
 
 def case(data: Dataset, scale: int, dtype: str, direction: str, plan: Plan) -> OperatorCase:
     """A contiguous map with the queries, then the keys, of every pair side by side in its channels."""
-    stride, channels = 4 * 2**scale, 2 * (len(data.tasks) - 1) * CHANNELS[scale]
+    stride, channels = NETWORK.strides[scale], 2 * (len(data.tasks) - 1) * CHANNELS[scale]
     shape = (data.batch, channels, data.height // stride, data.width // stride)
     tokens = data.batch * tokens_per_scale(data)[scale]
 

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
 from seqca.loss_type import Loss
+from seqca.models.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 from seqca.tasks import get_task
 
@@ -14,7 +15,7 @@ from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
 from .shapes import Dataset, Plan
 
-STRIDE = 4
+STRIDE = NETWORK.strides[0]
 """Of the final prediction and of the finest deep one, which cost the most."""
 
 
