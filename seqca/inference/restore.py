@@ -1,60 +1,86 @@
 """From a checkpoint file to a network that predicts."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from seqca.models import SequentialCrossAttentionNet, from_published_state, published_tasks
+from seqca.models.checkpoint import CheckpointError, check_state, read_checkpoint, without_wrappers
 from seqca.tasks import get_task
 
-NETWORK = "network."
-SETTINGS = ("tasks", "auxiliary", "backbone", "drop_path", "class_names")
+ClassNames = dict[str, list[str]]
+
+NETWORK = "network."  # where a checkpoint of `seqca fit` has the network
+REQUIRED = ("tasks", "auxiliary", "backbone", "drop_path", "class_names")
+VARIANT = ("cross_task", "cross_scale")
 
 
-def load_network(path: str | Path) -> tuple[SequentialCrossAttentionNet, dict[str, list[str]]]:
+def load_network(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttentionNet, ClassNames]:
     """The network of a checkpoint, in evaluation mode on the CPU, and {task: names of its classes} where known.
 
-    Only tensors and plain data are read from the file, no code.
+    Only tensors and plain data are read from the file, no code, and nothing it says leads anywhere else.
 
     Args:
-        path: a checkpoint of `seqca fit`, or one in the published format.
+        path: a checkpoint of `seqca fit`, or one in the published format; a local file.
 
     Raises:
-        ValueError: the file is neither, its weights do not fit, or one of its tasks is not registered.
+        CheckpointError: the file is neither, damaged, or one of its tasks is not registered; its weights do not fit or
+            are not finite. It is a ValueError.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}")
+    checkpoint = read_checkpoint(path)
     try:
-        checkpoint: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        network, class_names = restore(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    # The settings are anybody's: what they make the constructor raise cannot be foreseen, but is the file's fault.
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
-    if isinstance(checkpoint, Mapping) and "hyper_parameters" in checkpoint:
+        raise CheckpointError(f"{path}: checkpoint: got what makes no network: {error}") from error
+    return network.eval(), class_names
+
+
+def restore(checkpoint: Mapping[str, Any]) -> tuple[SequentialCrossAttentionNet, ClassNames]:
+    class_names: ClassNames = {}
+    if "hyper_parameters" in checkpoint:
         settings = checkpoint["hyper_parameters"]
-        if missing := [f"setting {name!r}" for name in SETTINGS if name not in settings]:
-            raise ValueError(f"{path} is not a checkpoint of seqca fit: it has no {', '.join(missing)}")
-        tasks, auxiliary = settings["tasks"], settings["auxiliary"]
-        network = SequentialCrossAttentionNet(
-            tasks,
-            auxiliary,
-            settings["backbone"],
-            drop_path=settings["drop_path"],
-            cross_task=settings.get("cross_task", True),
-            cross_scale=settings.get("cross_scale", True),
-        )
-        weights = checkpoint.get("state_dict", {})
-        state = {key.removeprefix(NETWORK): value for key, value in weights.items() if key.startswith(NETWORK)}
-        class_names = settings["class_names"]
+        if not isinstance(settings, Mapping):
+            raise CheckpointError(f"hyper_parameters: got {type(settings).__name__}, expected a mapping")
+        if missing := [name for name in REQUIRED if name not in settings]:
+            raise CheckpointError(f"hyper_parameters: got no {', '.join(missing)}, expected those of seqca fit")
+        weights = checkpoint.get("state_dict")
+        if not isinstance(weights, Mapping):
+            raise CheckpointError(f"state_dict: got {type(weights).__name__}, expected a mapping of weights")
+        state = without_wrappers(weights, NETWORK)
+        class_names = checked_class_names(settings["class_names"])
+        arguments = {name: settings[name] for name in ("tasks", "auxiliary", "backbone", "drop_path")}
+        arguments |= {name: settings[name] for name in VARIANT if name in settings}
+        for task in [*arguments["tasks"], *(arguments["auxiliary"] or ())]:
+            # So that what is built is no larger than what is in the file.
+            if f"features.3.prediction.{task}.weight" not in state:
+                raise CheckpointError(f"state_dict: got no weights of the task {task!r}, which its settings name")
+        with torch.device("meta"):
+            expected = SequentialCrossAttentionNet(**arguments).state_dict()
+        check_state(state, expected, "the file's settings")
     else:
         tasks, auxiliary = published_tasks(checkpoint)
-        network = SequentialCrossAttentionNet(tasks, auxiliary)
-        state, class_names = from_published_state(checkpoint), None
-    for task in tasks:
+        arguments = {"tasks": tasks, "auxiliary": auxiliary}
+        state = from_published_state(checkpoint)
+        check_state(state, state, "the published format")
+    for task in arguments["tasks"]:
         get_task(task)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
-    return network.eval(), class_names or {}
+    network = SequentialCrossAttentionNet(**arguments)
+    network.load_state_dict(state)
+    return network, class_names
+
+
+def checked_class_names(names: object) -> ClassNames:
+    """`names` if it is {task: names of its classes}; none of them if it is None."""
+    if names is None:
+        return {}
+    if not isinstance(names, Mapping):
+        raise CheckpointError(f"class_names: got {type(names).__name__}, expected {{task: names}}")
+    for task, classes in names.items():
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise CheckpointError(f"class_names: got {classes!r:.80} for {task!r}, expected a list of strings")
+    return dict(names)

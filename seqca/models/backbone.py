@@ -4,8 +4,9 @@ from pathlib import Path
 
 import timm
 from timm.models import load_state_dict as read_state_dict
-from torch import nn
+from torch import Tensor, nn
 
+from .checkpoint import read_checkpoint
 from .configuration import NETWORK
 
 
@@ -20,16 +21,20 @@ def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Modu
         pretrained: True downloads timm's ImageNet weights; a path reads them from a file (.pth, .bin, .safetensors).
 
     Raises:
-        ValueError: the model has no maps at these strides, or the file does not hold its weights.
+        ValueError: timm has no model of that name, the model has no maps at these strides, or the file does not hold
+            its weights.
         RuntimeError: the weights could not be downloaded.
     """
+    # timm takes addresses and folders too ("hf-hub:", "local-dir:"), and names may come out of anybody's checkpoint.
+    if not isinstance(name, str) or ":" in name or "/" in name or not timm.is_model(name):
+        raise ValueError(f"backbone: got {name!r}, expected a name in timm.list_models()")
     options: dict[str, object] = {"features_only": True, "out_indices": (1, 2, 3, 4)}
     if name.startswith("hrnet"):
         options["feature_location"] = ""
     try:
         backbone = timm.create_model(name, pretrained=pretrained is True, **options)
     except Exception as error:
-        if pretrained is not True or name not in timm.list_models():
+        if pretrained is not True:
             raise
         raise RuntimeError(
             f"the pretrained weights of {name} could not be downloaded ({error}); download them where there is a "
@@ -53,8 +58,15 @@ def load_backbone_weights(backbone: nn.Module, name: str, path: Path) -> None:
     """Fill `backbone` from a file of timm's weights, whose classification layers are left aside."""
     if not path.is_file():
         raise ValueError(f"pretrained must be True, False or a file of weights of {name}; there is no file {path}")
-    missing = backbone.load_state_dict(read_state_dict(str(path), device="cpu"), strict=False).missing_keys
+    missing = backbone.load_state_dict(read_weights(path), strict=False).missing_keys
     if missing:
         raise ValueError(
             f"{path} does not hold the weights of {name}: {len(missing)} keys are missing, {', '.join(missing[:5])} …"
         )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file of timm's, tensors and plain data alone."""
+    if path.suffix.lower() != ".safetensors":  # which timm reads, and which holds nothing but tensors
+        read_checkpoint(path, mmap=True)  # what it refuses is told without torch's advice
+    return read_state_dict(str(path), device="cpu", weights_only=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqca.ops.window_attention import relative_position_index
 
+from .checkpoint import LISTED, CheckpointError, read_checkpoint, without_wrappers
 from .configuration import NETWORK
 from .network import SequentialCrossAttentionNet
 
@@ -104,7 +105,7 @@ def to_published_state(state: State) -> dict[str, Tensor]:
     """A state dict of `SequentialCrossAttentionNet` in the published format; the inverse of `from_published_state`.
 
     Raises:
-        ValueError: the keys are not those of the network, with the list of what is wrong.
+        ValueError: the keys are not those of the network, with the first of what is wrong.
     """
     tasks, auxiliary = find_tasks(state, r"features\.3\.prediction\.(\w+)\.weight", r"heads\.(\w+)\.")
     refuse_variants(state, len(tasks) + len(auxiliary))
@@ -119,12 +120,12 @@ def from_published_state(
 
     Args:
         state: the state dict, a mapping {"model": state dict}, or a file with either; "module." may stand in front of
-            every key.
+            every key, and "_orig_mod." in it.
         tasks: the order of the tasks, where the keys of `state` were sorted after it was saved. By default it is the
             order in which the state dict names them; the network depends on it.
 
     Raises:
-        ValueError: keys too many, too few or of the wrong shape, with the list of what is wrong.
+        ValueError: keys too many, too few or of the wrong shape, with the first of what is wrong.
     """
     state = unwrap(state)
     final, auxiliary = published_tasks(state, tasks)
@@ -177,16 +178,14 @@ def find_tasks(
 
 
 def unwrap(state: State | Mapping[str, State] | str | Path) -> State:
-    """The bare state dict behind a file, a {"model": …} and "module." prefixes."""
+    """The bare state dict behind a file, a {"model": …} and the prefixes that wrappers of modules leave."""
     if isinstance(state, str | Path):
-        state = torch.load(state, map_location="cpu", weights_only=True)
+        state = read_checkpoint(state)
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("state must be a state dict, {'model': state dict}, or a file with either")
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return without_wrappers(state)
 
 
 def expected_state(tasks: Mapping[str, int], auxiliary: Mapping[str, int]) -> dict[str, Tensor]:
@@ -221,7 +220,7 @@ def refuse_variants(state: State, tasks: int) -> None:
 
 
 def refuse_differences(state: State, expected_name: str, expected: State) -> None:
-    """Raise with every key that is missing, unknown or of another shape."""
+    """Raise with the keys that are missing, unknown or of another shape, the first ones where there are many."""
     wrong = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
     wrong += [f"unknown: {key} {tuple(state[key].shape)}" for key in state if key not in expected]
     wrong += [
@@ -230,4 +229,8 @@ def refuse_differences(state: State, expected_name: str, expected: State) -> Non
         if key in state and state[key].shape != value.shape
     ]
     if wrong:
-        raise ValueError(f"the state dict does not fit {expected_name}, {len(wrong)} differences:\n" + "\n".join(wrong))
+        count = f"{len(wrong)} difference{'s' * (len(wrong) > 1)}"
+        more = [f"and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else []
+        raise CheckpointError(
+            "\n".join([f"the state dict does not fit {expected_name}, {count}:", *wrong[:LISTED], *more])
+        )

@@ -1,6 +1,8 @@
 """Writing checkpoints so that neither a crash nor an interruption loses more than the step under way."""
 
+import errno
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -9,8 +11,14 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from seqca.files import disk_is_full, flush_to_disk, remove_leftovers, temporary_file
+from seqca.models.checkpoint import read_checkpoint
+
+from .restoring import refuse_code
 
 CHECKPOINTS = "checkpoints"  # the folder in a run's folder, as Lightning calls it
 LAST = "last.ckpt"
@@ -19,26 +27,73 @@ say = rank_zero_only(print)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a checkpoint file is either whole or not there.
+    """Reads local files, weights and plain data alone, and writes beside the target and renames, so that a checkpoint
+    file is either whole or not there.
 
-    Lightning's own way goes through the folder for temporary files, which may be another file system, where renaming
-    becomes copying.
+    Lightning's own way of writing goes through the folder for temporary files, which may be another file system, where
+    renaming becomes copying; its way of reading opens addresses, and runs the code in what comes from there.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
+        if "://" in str(path):
+            raise ValueError(f"path: got the address {path}, expected a local file")
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        remove_leftovers(target.parent, r".*\.ckpt")
         try:
-            with temporary.open("wb") as file:
+            with temporary_file(target.parent, target.name) as (file, temporary):
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+                flush_to_disk(file)
+                temporary.replace(target)
+        except Exception as error:
+            if disk_is_full(error):  # torch hides it behind errors of its own
+                raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, not written", str(target)) from error
+            raise
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        refuse_code(weights_only)
+        return read_checkpoint(path)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint so far. A run that goes on compares with what its folder holds, wherever the folder
+    has gone in the meantime and by whatever path it is named."""
+
+    @property
+    def state_key(self) -> str:
+        # Without how often it is written, which may change from one part of a run to the next.
+        return self._generate_state_key(monitor=self.monitor, mode=self.mode)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the scores where the folder's path differs from the one in the checkpoint, be it that one
+        # is absolute and the other relative. The next checkpoint then replaces the best one, better or not.
+        assert self.dirpath is not None
+
+        def here(path: str) -> str:
+            return os.path.join(str(self.dirpath), re.split(r"[/\\]", path)[-1])
+
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        worst_first = sorted(
+            filter(os.path.isfile, best), key=lambda path: float(best[path]), reverse=self.mode == "min"
+        )
+        if self.save_top_k >= 0:
+            worst_first = worst_first[max(len(worst_first) - self.save_top_k, 0) :]
+        if not worst_first:
+            return  # another folder, or a best one that is gone: the next one is the best
+        super().load_state_dict({
+            **state_dict,
+            "dirpath": self.dirpath,
+            "best_k_models": {path: best[path] for path in worst_first},
+            "kth_best_model_path": worst_first[0] if len(worst_first) == self.save_top_k else "",
+            "kth_value": best[worst_first[0]],
+            "best_model_path": worst_first[-1],
+            "best_model_score": best[worst_first[-1]],
+            "last_model_path": here(state_dict["last_model_path"]) if state_dict.get("last_model_path") else "",
+        })  # fmt: skip
 
 
 class LastCheckpoint(Callback):
@@ -46,7 +101,7 @@ class LastCheckpoint(Callback):
 
     It is written after every epoch, every `every_n_steps` optimiser steps, and when the run is interrupted: Ctrl-C
     and SIGTERM let the step under way end, and the validation if one is under way, then save and stop. A second
-    Ctrl-C stops at once, without saving.
+    one stops at once, without saving.
 
     Args:
         every_n_steps: steps between two writings within an epoch.
@@ -56,18 +111,22 @@ class LastCheckpoint(Callback):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be positive, got {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self._interrupted = False
+        self._signal: int | None = None
         self._step_before = 0
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            remove_leftovers(self._path(trainer).parent, r".*\.ckpt")
+        # Instead of Lightning's handlers: at SIGTERM it would stop in the middle of a validation, without saving.
         if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGINT, self._interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous_handlers[number] = signal.signal(number, self._interrupt)
 
-    def _interrupt(self, signum: int, frame: Any) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if self._signal is not None:
+            raise stopping(number)
+        self._signal = number
         say("\nInterrupted: what is under way, a step or a validation, is finished and saved. Once more stops at once.")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -91,28 +150,35 @@ class LastCheckpoint(Callback):
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore_handler()
+        self._restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore_handler()
+        self._restore_handlers()
 
-    def _restore_handler(self) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
-            self._previous_handler = None
+    def _restore_handlers(self) -> None:
+        while self._previous_handlers:
+            signal.signal(*self._previous_handlers.popitem())
 
     def _must_stop(self, trainer: Trainer) -> bool:
         """Whether any process was told to stop; they must agree, because writing a checkpoint takes all of them."""
-        return trainer.strategy.reduce_boolean_decision(self._interrupted or trainer.received_sigterm, all=False)
+        told = self._signal is not None or trainer.received_sigterm  # the latter before training began
+        return trainer.strategy.reduce_boolean_decision(told, all=False)
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves nothing behind
-            trainer.save_checkpoint(self._path(trainer))
+            trainer.save_checkpoint(self._path(trainer), weights_only=False)
 
     def _stop(self, trainer: Trainer) -> None:
         say(f"\nStopped after step {trainer.global_step}. To go on: --ckpt_path {self._path(trainer)}")
-        raise SIGTERMException if trainer.received_sigterm else KeyboardInterrupt
+        terminated = self._signal == signal.SIGTERM or trainer.received_sigterm
+        terminated = trainer.strategy.reduce_boolean_decision(terminated, all=False)  # processes end alike
+        raise stopping(signal.SIGTERM if terminated else signal.SIGINT)
 
     @staticmethod
     def _path(trainer: Trainer) -> Path:
         return Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS / LAST
+
+
+def stopping(number: int) -> BaseException:
+    """What ends a run that a signal stopped."""
+    return SIGTERMException() if number == signal.SIGTERM else KeyboardInterrupt()

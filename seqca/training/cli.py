@@ -1,18 +1,28 @@
 """`seqca fit`, `seqca validate` and `seqca test`: Lightning's command line with this package's parts."""
 
+import inspect
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from seqca.models.checkpoint import CheckpointError, read_checkpoint
 
 from .callbacks import ImagePanels, ScoresFile
-from .checkpoints import CHECKPOINTS, AtomicCheckpointIO, LastCheckpoint
+from .checkpoints import CHECKPOINTS, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from .datamodule import DenseDataModule, RoomsDataModule
 from .module import MultiTaskModule
 from .randomness import ResumableRandomness
+
+ALIASES = ("best", "last", "hpc")
+LINKED = ("tasks", "auxiliary", "class_names", "scores")  # the model has them from the data
+FROM_CHECKPOINT = inspect.signature(MultiTaskModule).parameters.keys() - {*LINKED, *MultiTaskModule.given}
+VERSION = "pytorch-lightning_version"
 
 
 class SeqcaCLI(LightningCLI):
@@ -45,13 +55,14 @@ class SeqcaCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate", "test")}
+        skipped = LightningCLI.subcommands()
+        return {name: skipped[name] | {"weights_only"} for name in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.set_defaults({"data": {"class_path": class_path(RoomsDataModule)}})
-        for argument in ("tasks", "auxiliary", "class_names", "scores"):
+        for argument in LINKED:
             parser.link_arguments(f"data.{argument}", f"model.{argument}", apply_on="instantiate")
-        parser.add_lightning_class_args(ModelCheckpoint, "best")
+        parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.set_defaults({
             "best.monitor": "val/score",
             "best.mode": "max",
@@ -60,6 +71,24 @@ class SeqcaCLI(LightningCLI):
         })  # fmt: skip
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(ImagePanels, "panels")
+
+    def _parse_ckpt_path(self) -> None:
+        # Instead of Lightning's, which takes every setting out of the file, those that lead to other files and hosts
+        # too. Names of checkpoints ("best", "hpc") are no files; whatever they come to be is read as files are.
+        config = self.config[self.config.subcommand]
+        if config.ckpt_path is None or config.ckpt_path in ALIASES:
+            return
+        checkpoint = read_checkpoint(config.ckpt_path, mmap=True)
+        if missing := [key for key in (VERSION, "hyper_parameters", "state_dict") if key not in checkpoint]:
+            raise CheckpointError(
+                f"checkpoint: got {config.ckpt_path} without {', '.join(missing)}, expected a checkpoint of seqca fit"
+            )
+        stored = checkpoint["hyper_parameters"]
+        settings = {name: stored[name] for name in stored if name in FROM_CHECKPOINT}
+        self.config = self.parser.parse_object({self.config.subcommand: {"model": settings}}, self.config)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     def before_instantiate_classes(self) -> None:
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
@@ -79,5 +108,17 @@ def class_path(kind: type) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    SeqcaCLI(arguments)
+    """Run the command; returns 0 when it is done.
+
+    Raises:
+        SystemExit: 2 for wrong usage; 128 + the signal's number when a signal ended it, as shells have it.
+    """
+    try:
+        SeqcaCLI(arguments)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # which Lightning turns into a 1
+            raise SystemExit(128 + signal.SIGINT) from None
+        raise
     return 0

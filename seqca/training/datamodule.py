@@ -14,9 +14,10 @@ from seqca.data.rooms import Rooms
 from seqca.data.transforms import Transform
 
 from .loader import EvaluationSampler, ResumableLoader, Samples, TrainingSampler
+from .restoring import LoadsWeightsOnly
 
 
-class DenseDataModule(LightningDataModule, ABC):
+class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):
     """Batches of images and dense labels, the same ones whenever seed, epoch and number of processes are.
 
     A subclass says what the data are: `dataset(split)`. The data set says the rest: channels, names of classes, scores.

@@ -4,10 +4,11 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,6 +19,9 @@ from seqca.metrics import MultiTaskMetric, delta_m
 from seqca.models import SequentialCrossAttentionNet
 from seqca.tasks import Score, primary_scores
 
+from .checkpoints import AtomicCheckpointIO
+from .restoring import LoadsWeightsOnly, fit_state
+
 SMALLEST_SCORE = 1e-3  # where the logarithm of a score stops falling
 
 
@@ -25,7 +29,7 @@ def adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-4, weight_decay=1e-4)
 
 
-class MultiTaskModule(LightningModule):
+class MultiTaskModule(LoadsWeightsOnly, LightningModule):
     """Trains and scores a `SequentialCrossAttentionNet`.
 
     Batches are flat dicts: "image" (B, 3, H, W), normalised, and a label for each task and auxiliary task.
@@ -48,6 +52,8 @@ class MultiTaskModule(LightningModule):
         scores: {task: how it is scored on this data set}, where it is not the task's own way.
     """
 
+    given: ClassVar = {"optimizer": adam, "pretrained": False, "single_task_scores": None, "scores": None}
+
     def __init__(
         self,
         tasks: dict[str, int],
@@ -67,7 +73,7 @@ class MultiTaskModule(LightningModule):
     ) -> None:
         super().__init__()
         # What is left out is no plain data or, once the weights are in the checkpoint, of no use to its reader.
-        self.save_hyperparameters(ignore=["optimizer", "pretrained", "single_task_scores", "scores"])
+        self.save_hyperparameters(ignore=[*self.given])
         self.network = SequentialCrossAttentionNet(
             tasks, auxiliary, backbone, pretrained, drop_path, cross_task=cross_task, cross_scale=cross_scale
         )
@@ -79,6 +85,14 @@ class MultiTaskModule(LightningModule):
         self.make_optimizer, self.decay_power = optimizer, decay_power
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.single_task_scores = None if single_task_scores is None else read_scores(single_task_scores, self.primary)
+
+    def setup(self, stage: str) -> None:
+        # Where the trainer was not made by the command line, it has Lightning's own, which runs code from addresses.
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        fit_state(checkpoint, self.network.tasks | self.network.auxiliary, self.state_dict())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())

@@ -75,7 +75,7 @@ def test_one_process_finds_the_score_that_two_found(run, recipe):
     main(["validate", "--config", recipe, "--ckpt_path", str(checkpoint)])
     scores = json.loads((run / "val_scores.json").read_text())
     callbacks = torch.load(checkpoint, weights_only=True)["callbacks"]
-    best = next(state for key, state in callbacks.items() if key.startswith("ModelCheckpoint"))
+    best = next(state for key, state in callbacks.items() if key.startswith("BestCheckpoint"))
     assert summed_log_scores(scores, primary_scores(["semseg", "depth"])) == pytest.approx(
         float(best["best_model_score"]), rel=1e-4
     )

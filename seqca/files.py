@@ -1,0 +1,77 @@
+"""Files that are whole or not there, and what is left of those whose writer was killed."""
+
+import errno
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # where there is none, nothing can be locked, and nothing is taken for a leftover
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def temporary_file(folder: Path, name: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file `.NAME.PID` in `folder`, open for writing, and its path; at the end it is removed if it is still
+    there. It is on the disk when it is closed or renamed after `flush_to_disk`.
+
+    It is locked as long as this process has it open, so that `remove_leftovers` of another process leaves it alone.
+    """
+    for number in itertools.count():
+        path = folder / (f".{name}.{os.getpid()}" + (f"-{number}" if number else ""))
+        try:
+            file = path.open("xb")
+        except FileExistsError:
+            continue
+        if lock(file) is False or os.fstat(file.fileno()).st_nlink == 0:
+            file.close()  # somebody took it for a leftover between its creation and the lock
+            continue
+        break
+    try:
+        with file:
+            yield file, path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def flush_to_disk(file: BinaryIO) -> None:
+    """Returns when what was written is on the disk, and no rename can come before it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Remove the temporary files of `name`, a regular expression, whose writers have ended without removing them."""
+    for path in folder.glob(".*"):
+        if not re.fullmatch(rf"\.(?:{name})\.\d+(?:-\d+)?", path.name):
+            continue
+        with suppress(OSError), path.open("rb") as file:
+            if lock(file):
+                path.unlink(missing_ok=True)
+
+
+def lock(file: BinaryIO) -> bool | None:
+    """Whether this process alone has the file open from here on; None where its file system cannot tell."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether `error`, or one that it came from, says that there is no room left on the disk or in its quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
