@@ -1,13 +1,13 @@
 """`seqca predict`: every task for pictures of one's own."""
 
 import argparse
+import errno
 import importlib
 import itertools
-import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,28 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from seqca.data.normalise import normalise
+from seqca.files import disk_is_full, remove_leftovers, temporary_file
+from seqca.models import SequentialCrossAttentionNet
+from seqca.models.checkpoint import CheckpointError
 
-from .panel import draw_panel, save_panel
-from .restore import load_network
+from .output import (
+    ARRAYS,
+    ENDS,
+    PANEL,
+    TEMPORARY,
+    ForeignFile,
+    check_free,
+    is_signed,
+    npz_bytes,
+    png_bytes,
+    write_signed,
+)
+from .panel import draw_panel
+from .restore import ClassNames, load_network
 
 DONE, SOME_FAILED, NOTHING_DONE = 0, 3, 4
+SHOWN = 5  # names in a message
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 EXTENSIONS = frozenset([".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 
 
@@ -27,10 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit status, see `build_parser`."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    images, problems = find_images(options.images, options.out)
-    folders = [*options.images, *(path.parent for path in images)]
-    if any(folder.absolute() == options.out.absolute() for folder in folders):
-        parser.error(f"--out must be another folder than that of the pictures, got {options.out}")
+    images, problems = find_images(options.images)
+    refuse_overlap(parser, options.out, [*options.images, *images])
+    targets = {path: options.out / name for path, name in output_names(images).items()}
+    refuse_replacing(parser, targets.values())
     for name in options.imports:
         try:
             importlib.import_module(name)
@@ -38,37 +55,66 @@ def main(arguments: Sequence[str]) -> int:
             parser.error(f"--import {name}: {error}")
     try:
         network, class_names = load_network(options.ckpt)
-    except ValueError as error:
-        print(f"seqca predict: --ckpt: {error}", file=sys.stderr)
-        return NOTHING_DONE
+    except CheckpointError as error:
+        return nothing_done(f"--ckpt: {error}")
     try:
         network.to(options.device)
     # What torch raises depends on whether the name, the support for it or the device is missing.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
-    options.out.mkdir(parents=True, exist_ok=True)
-    names = output_names(images)
-    written = 0
-    for path in tqdm(images, desc="predicting", unit="image", disable=None):
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(options.out, TEMPORARY)
+        with temporary_file(options.out, TEMPORARY):
+            pass  # so that a folder that cannot be written to is known before anything is computed
+    except OSError as error:
+        return nothing_done(f"--out {options.out}: {error.strerror}")
+    written, missing = 0, len(problems)
+    for path, target in tqdm(targets.items(), desc="predicting", unit="image", disable=None):
         try:
-            image = read_image(path)
-            inputs = normalise(image)[None].to(options.device)
-            predictions = {task: p[0].cpu().numpy() for task, p in network.predict(inputs).items()}
-        # Where memory runs out torch raises RuntimeError on a CPU, and a kind of it on a GPU.
-        except (UnreadableImage, MemoryError, RuntimeError) as error:
+            predict_one(network, path, target, class_names, options.device)
+        # Where memory runs out torch raises RuntimeError on a CPU, and a kind of it on a GPU; Matplotlib a ValueError
+        # where it cannot draw.
+        except (UnreadableImage, MemoryError, RuntimeError, ValueError) as error:
             problems.append(f"{path}: {error}")
-            continue
-        save_arrays(options.out / f"{names[path]}.npz", predictions)
-        save_panel(draw_panel(image, predictions, None, class_names), options.out / f"{names[path]}.png")
-        written += 1
-        if names[path] != path.stem:
-            tqdm.write(f"{path}: as {names[path]}")
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}: {error.filename or target}")
+            if disk_is_full(error) or error.errno in UNWRITABLE:  # the others would fare no better
+                break
+        else:
+            written += 1
+            if target.name != path.stem:
+                tqdm.write(f"{path}: as {target.name}")
     for problem in problems:
         print(f"seqca predict: skipped {problem}", file=sys.stderr)
-    print(f"{written} of {written + len(problems)} done, in {options.out}")
+    print(f"{written} of {len(targets) + missing} done, in {options.out}")
     if not written:
         return NOTHING_DONE
     return SOME_FAILED if problems else DONE
+
+
+def predict_one(
+    network: SequentialCrossAttentionNet, path: Path, target: Path, class_names: ClassNames, device: str
+) -> None:
+    """Write the arrays and the panel of one picture, `target` with their suffixes."""
+    arrays, panel = (target.with_name(target.name + suffix) for suffix in (ARRAYS, PANEL))
+    for file in (arrays, panel):
+        check_free(file)
+    image = read_image(path)
+    inputs = normalise(image)[None].to(device)
+    predictions = {task: p[0].cpu().numpy() for task, p in network.predict(inputs).items()}
+    drawn = png_bytes(draw_panel(image, predictions, None, class_names))
+    write_signed(npz_bytes(predictions), arrays)
+    try:
+        write_signed(drawn, panel)
+    except OSError:
+        arrays.unlink(missing_ok=True)  # a picture is done or not
+        raise
+
+
+def nothing_done(reason: str) -> int:
+    print(f"seqca predict: {reason}", file=sys.stderr)
+    return NOTHING_DONE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,8 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Predict every task of a checkpoint for pictures. Each picture gives a panel (.png) and the raw "
         "arrays at the picture's own size (.npz): depth in metres, unit normals (x right, y down, z into the scene), "
         "class indices, probabilities.",
-        epilog=f"exit status: {DONE} all done; {SOME_FAILED} some files could not be read, the others are done; "
-        f"{NOTHING_DONE} nothing done; 2 wrong usage",
+        epilog=f"exit status: {DONE} all done; {SOME_FAILED} some files could not be read or written, the others are "
+        f"done; {NOTHING_DONE} nothing done; 2 wrong usage",
     )
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of seqca fit, or of the published format")
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures, and folders of pictures")
@@ -96,15 +142,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_images(paths: Iterable[Path], out: Path) -> tuple[list[Path], list[str]]:
+def find_images(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
     """The files that are given, and those with a picture's extension in and below the folders that are given, each
-    once and without those below `out`; and what is wrong with paths that lead to none."""
+    once and without the panels that this command wrote; and what is wrong with paths that lead to none."""
     images: dict[Path, None] = {}
     problems = []
     for path in paths:
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            found = [p for p in found if not p.absolute().is_relative_to(out.absolute())]
+            found = [p for p in found if not is_signed(p)]
             images.update(dict.fromkeys(found))
             if not found:
                 problems.append(f"{path}: no pictures in this folder")
@@ -115,6 +161,39 @@ def find_images(paths: Iterable[Path], out: Path) -> tuple[list[Path], list[str]
     return list(images), problems
 
 
+def refuse_overlap(parser: argparse.ArgumentParser, out: Path, paths: Iterable[Path]) -> None:
+    """End with wrong usage where outputs would go into a folder that pictures come from, by whatever path."""
+    for path in paths:
+        folders = [path] if path.is_dir() else [path.parent, path.resolve().parent]
+        if any(same_folder(folder, out) for folder in folders):
+            parser.error(f"--out: got {out}, from which {path} is taken, expected another folder")
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one is not there
+        return one.resolve() == other.resolve()
+
+
+def refuse_replacing(parser: argparse.ArgumentParser, targets: Iterable[Path]) -> None:
+    """End with wrong usage where a file that this command did not write has the name of an output. It is asked again
+    when the output is written; here it is before anything was computed."""
+    foreign = []
+    for target in targets:
+        for suffix in ENDS:
+            try:
+                check_free(target.with_name(target.name + suffix))
+            except ForeignFile:
+                foreign.append(target.name + suffix)
+            except OSError:
+                continue  # it concerns this output alone, which is skipped
+    if foreign:
+        more = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
+        names = ", ".join(foreign[:SHOWN])
+        parser.error(f"--out: would replace {names}{more}, which seqca predict did not write; expected another folder")
+
+
 def output_names(images: Iterable[Path]) -> dict[Path, str]:
     """A name for the outputs of each image, its own without extension; where an earlier image has that, by the eyes
     of a file system that ignores case, with a number: x, x_2, x_3."""
@@ -122,9 +201,14 @@ def output_names(images: Iterable[Path]) -> dict[Path, str]:
     taken: set[str] = set()
     for path in images:
         candidates = itertools.chain([path.stem], (f"{path.stem}_{number}" for number in itertools.count(2)))
-        names[path] = next(name for name in candidates if name.casefold() not in taken)
-        taken.add(names[path].casefold())
+        names[path] = next(name for name in candidates if folded(name) not in taken)
+        taken.add(folded(names[path]))
     return names
+
+
+def folded(name: str) -> str:
+    """What names have in common that some file systems take for one: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 class UnreadableImage(ValueError):
@@ -135,7 +219,7 @@ def read_image(path: Path) -> np.ndarray:
     """A picture as (H, W, 3) uint8 RGB, turned the way its EXIF orientation says; what is transparent becomes white."""
     try:
         with Image.open(path) as picture:
-            return np.asarray(to_rgb(ImageOps.exif_transpose(picture)))
+            return np.array(to_rgb(ImageOps.exif_transpose(picture)))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises any of these
         raise UnreadableImage(str(error)) from error
 
@@ -149,20 +233,3 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
-
-
-def save_arrays(path: Path, predictions: dict[str, np.ndarray]) -> None:
-    """Write an .npz; the file appears only when it is complete. Classes are stored as uint8, as uint16 from 256 on."""
-    arrays: dict[str, Any] = {
-        task: values.astype(np.min_scalar_type(values.max())) if values.dtype.kind in "iu" else values
-        for task, values in predictions.items()
-    }
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

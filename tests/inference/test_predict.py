@@ -153,6 +153,7 @@ def test_a_published_checkpoint_predicts_too(module, tmp_path):
         (["a/x.jpg", "a/y.jpg"], ["x", "y"]),
         (["a/x.jpg", "a/x.png"], ["x", "x_2"]),
         (["a/x.jpg", "b/X.jpg"], ["x", "X_2"]),
+        (["a/e\u0301.jpg", "a/\u00e9.jpg"], ["e\u0301", "\u00e9_2"]),
         (["a/x_2.jpg", "a/x.jpg", "b/x.jpg", "b/x.png"], ["x_2", "x", "x_3", "x_4"]),
     ],
 )
