@@ -1,4 +1,4 @@
-"""Plots from results: roofline; time and memory against tokens, channels and tasks; attention schemes."""
+"""Plots from results: training step; roofline; time and memory against tokens, channels, tasks; attention schemes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from ..cases.attention_schemes import JOINT, SEQUENTIAL
 from ..harness.limits import COPY, MATRIX
-from .tables import Results, scheme_cases
+from .tables import LABELS, Results, scheme_cases, training_steps
 
 Cases = list[dict[str, Any]]
 
@@ -95,6 +95,27 @@ def _draw_schemes(axes: list[Any], results: Results) -> None:
     axes[0].legend(fontsize=8)
 
 
+def _draw_training_step(axes: list[Any], results: Results) -> None:
+    """Bars of what a training step keeps and of its time, relative to the baseline."""
+    _, case = next(training_steps(results))
+    entries = {name: entry for name, entry in case["providers"].items() if "time" in entry}
+    baseline = entries[case["baseline"]]
+    for ax, title, quantity in zip(
+        axes,
+        ("kept for backward", "time"),
+        (lambda entry: entry["kept_bytes"], lambda entry: entry["time"]["median"]),
+        strict=True,
+    ):
+        ratios = [quantity(entry) / quantity(baseline) for entry in entries.values()]
+        names = [LABELS.get(name, name).strip("`") for name in entries]
+        bars = ax.barh(names, ratios, color=["C1" if name == "auto" else "0.7" for name in entries])
+        ax.bar_label(bars, [f"{ratio:.2f}×" for ratio in ratios], padding=4)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlim(0, 1.2 * max(ratios))
+        ax.invert_yaxis()
+        ax.spines[["top", "right"]].set_visible(False)
+
+
 def _draw_roofline(axes: list[Any], results: Results) -> None:
     """Operations per second against operations per byte, below the measured limits; the unavoidable ones count.
 
@@ -144,6 +165,11 @@ def _megabytes(case: dict[str, Any], provider: str) -> float | None:
 
 
 PLOTS: dict[str, tuple[str, Callable[[list[Any], Results], None], Callable[[Results], Cases]]] = {
+    "training_step": (
+        "Training step, less is better",
+        _draw_training_step,
+        lambda results: [case for _, case in training_steps(results)],
+    ),
     "roofline": ("Operators with matrix products, below the machine's limits", _draw_roofline, _with_products),
     "tokens": ("linear_attention against tokens", _draw_sweep("tokens"), _sweep("tokens")),
     "channels": ("linear_attention against channels", _draw_sweep("channels"), _sweep("channels")),
