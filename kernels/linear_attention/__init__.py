@@ -20,10 +20,19 @@ import torch
 import triton
 from torch import Tensor
 
-from ..launch import Batch, Work, batches, launch, share
-from .states import state_kernel
-from .tiled_states import tiled_output_kernel, tiled_query_gradient_kernel, tiled_source_gradient_kernel
-from .whole_states import output_kernel, query_gradient_kernel, source_gradient_kernel
+from ..batches import Batch, Work, batches, split
+from ..launch import launch
+from .states import linear_attention_backward_states, linear_attention_forward_states
+from .tiled_states import (
+    linear_attention_backward_queries_tiled,
+    linear_attention_backward_sources_tiled,
+    linear_attention_forward_output_tiled,
+)
+from .whole_states import (
+    linear_attention_backward_queries,
+    linear_attention_backward_sources,
+    linear_attention_forward_output,
+)
 
 
 class Blocks(NamedTuple):
@@ -36,16 +45,16 @@ class Blocks(NamedTuple):
     stages: int
 
 
-class Shape(NamedTuple):
+class Parameters(NamedTuple):
     """Launch parameters of one class of shapes; `parts`: partial states of a leading index at most.
 
     Each program of the kernel that follows adds all partial states up, hence few of them where states are large.
     """
 
-    state: Blocks
+    states: Blocks
     output: Blocks
-    query_gradient: Blocks
-    source_gradient: Blocks
+    queries: Blocks
+    sources: Blocks
     parts: int = 32
 
 
@@ -53,45 +62,45 @@ class Shape(NamedTuple):
 # `whole_states` run, else those of `tiled_states`.
 # Chosen by registers, shared memory and arithmetic (docs/resources.md); not yet measured on a GPU.
 _BFLOAT16 = {
-    16: Shape(*(Blocks(64, 16, 16, 4, 3),) * 4),
-    32: Shape(Blocks(128, 32, 32, 4, 3), *(Blocks(64, 32, 32, 4, 3),) * 3),
-    64: Shape(
-        state=Blocks(64, 64, 64, 4, 3),
+    16: Parameters(*(Blocks(64, 16, 16, 4, 3),) * 4),
+    32: Parameters(Blocks(128, 32, 32, 4, 3), *(Blocks(64, 32, 32, 4, 3),) * 3),
+    64: Parameters(
+        states=Blocks(64, 64, 64, 4, 3),
         output=Blocks(64, 64, 64, 4, 3),
-        query_gradient=Blocks(64, 64, 64, 8, 3),
-        source_gradient=Blocks(64, 64, 64, 4, 3),
+        queries=Blocks(64, 64, 64, 8, 3),
+        sources=Blocks(64, 64, 64, 4, 3),
     ),
-    128: Shape(
-        state=Blocks(64, 128, 128, 8, 3),
+    128: Parameters(
+        states=Blocks(64, 128, 128, 8, 3),
         output=Blocks(64, 128, 128, 8, 3),
-        query_gradient=Blocks(64, 32, 32, 4, 3),
-        source_gradient=Blocks(32, 128, 128, 8, 3),
+        queries=Blocks(64, 32, 32, 4, 3),
+        sources=Blocks(32, 128, 128, 8, 3),
         parts=8,
     ),
-    0: Shape(*(Blocks(64, 64, 64, 8, 3),) * 4, parts=4),
+    0: Parameters(*(Blocks(64, 64, 64, 8, 3),) * 4, parts=4),
 }
 _FLOAT16 = _BFLOAT16 | {  # scaling operands takes registers
-    64: _BFLOAT16[64]._replace(query_gradient=Blocks(32, 64, 64, 4, 3)),
-    128: _BFLOAT16[128]._replace(state=Blocks(32, 128, 128, 8, 3)),
+    64: _BFLOAT16[64]._replace(queries=Blocks(32, 64, 64, 4, 3)),
+    128: _BFLOAT16[128]._replace(states=Blocks(32, 128, 128, 8, 3)),
 }
 _FLOAT32 = {
-    16: Shape(*(Blocks(32, 16, 16, 4, 2),) * 4),
-    32: Shape(*(Blocks(32, 32, 32, 4, 2),) * 4),
-    64: Shape(
-        state=Blocks(16, 64, 64, 8, 2),
+    16: Parameters(*(Blocks(32, 16, 16, 4, 2),) * 4),
+    32: Parameters(*(Blocks(32, 32, 32, 4, 2),) * 4),
+    64: Parameters(
+        states=Blocks(16, 64, 64, 8, 2),
         output=Blocks(16, 64, 64, 8, 2),
-        query_gradient=Blocks(32, 64, 64, 8, 2),
-        source_gradient=Blocks(32, 64, 64, 8, 2),
+        queries=Blocks(32, 64, 64, 8, 2),
+        sources=Blocks(32, 64, 64, 8, 2),
     ),
-    0: Shape(
-        state=Blocks(16, 64, 64, 8, 2),
+    0: Parameters(
+        states=Blocks(16, 64, 64, 8, 2),
         output=Blocks(64, 32, 32, 8, 2),
-        query_gradient=Blocks(32, 32, 32, 8, 2),
-        source_gradient=Blocks(32, 32, 32, 8, 2),
+        queries=Blocks(32, 32, 32, 8, 2),
+        sources=Blocks(32, 32, 32, 8, 2),
         parts=4,
     ),
 }
-SHAPES: dict[torch.dtype, dict[int, Shape]] = {
+PARAMETERS: dict[torch.dtype, dict[int, Parameters]] = {
     torch.bfloat16: _BFLOAT16,
     torch.float16: _FLOAT16,
     torch.float32: _FLOAT32,
@@ -101,21 +110,21 @@ PROGRAMS = 768
 """Pieces that a list is cut into where there is enough of it: about six for each multiprocessor of an H200."""
 
 
-def _shape(d: int, e: int, dtype: torch.dtype) -> Shape:
-    shapes = SHAPES[dtype]
-    return shapes.get(max(16, triton.next_power_of_2(max(d, e + 1))), shapes[0])
+def _parameters(d: int, e: int, dtype: torch.dtype) -> Parameters:
+    by_size = PARAMETERS[dtype]
+    return by_size.get(max(16, triton.next_power_of_2(max(d, e + 1))), by_size[0])
 
 
 def _whole(blocks: Blocks, d: int, e: int) -> bool:
     return d <= blocks.d and e < blocks.e
 
 
-def _share(tensors: Sequence[Tensor], blocks: Blocks, parts: int) -> list[Work]:
-    return share([(t.shape[:-2].numel(), t.shape[-2]) for t in tensors], blocks.tokens, PROGRAMS, parts)
+def _split(tensors: Sequence[Tensor], blocks: Blocks, parts: int) -> list[Work]:
+    return split([(t.shape[:-2].numel(), t.shape[-2]) for t in tensors], blocks.tokens, PROGRAMS, parts)
 
 
 def _partials(states: Sequence[Tensor], work: Sequence[Work]) -> list[Tensor]:
-    """Room for the pieces of every state, (..., parts·(E + 1), D): the state itself where there is one piece."""
+    """Memory for the pieces of every state, (..., parts·(E + 1), D): the state itself where there is one piece."""
     return [
         state if parts == 1 else state.new_empty((*state.shape[:-2], parts * state.shape[-2], state.shape[-1]))
         for state, (parts, _) in zip(states, work, strict=True)
@@ -143,19 +152,8 @@ def _start(kernel: Any, batch: Batch, tiles: int, blocks: Blocks, like: tuple[Te
     launch(kernel, (batch.programs, tiles), keys.device, arguments, num_warps=blocks.warps)
 
 
-def _sum_states(
-    k: list[Tensor],
-    v: list[Tensor],
-    partials: list[Tensor],
-    work: list[Work],
-    blocks: Blocks,
-    weights: list[Tensor] | None = None,
-) -> None:
-    tiles = triton.cdiv(k[0].shape[-1], blocks.d) * triton.cdiv(v[0].shape[-1] + 1, blocks.e)
-    absent = {"weights": None} if weights is None else {}
-    present = {} if weights is None else {"weights": weights}
-    for batch in batches({"keys": k, "values": v}, {"partials": partials, **present}, work):
-        _start(state_kernel, batch, tiles, blocks, (k[0], v[0]), **absent)
+def _tiles_of_state(d: int, e: int, blocks: Blocks) -> int:
+    return triton.cdiv(d, blocks.d) * triton.cdiv(e + 1, blocks.e)
 
 
 def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tuple[list[Tensor], list[Tensor]]:
@@ -170,17 +168,20 @@ def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tu
         Outputs (..., N_q, E) in the inputs' dtype, and states (..., E + 1, D) in float32, S above z. Contiguous.
     """
     d, e = k[0].shape[-1], v[0].shape[-1]
-    shape = _shape(d, e, k[0].dtype)
+    parameters = _parameters(d, e, k[0].dtype)
     outputs = [t.new_empty((*t.shape[:-1], e)) for t in q]
     states = [t.new_empty((*t.shape[:-2], e + 1, d), dtype=torch.float32) for t in k]
-    work = _share(k, shape.state, shape.parts)
+    work = _split(k, parameters.states, parameters.parts)
     partials = _partials(states, work)
-    _sum_states(k, v, partials, work, shape.state)
-    kernel = output_kernel if _whole(shape.output, d, e) else tiled_output_kernel
-    tiles = triton.cdiv(e, shape.output.e)
+    tiles = _tiles_of_state(d, e, parameters.states)
+    for batch in batches({"keys": k, "values": v}, {"partials": partials}, work):
+        _start(linear_attention_forward_states, batch, tiles, parameters.states, (k[0], v[0]))
+    whole = _whole(parameters.output, d, e)
+    kernel = linear_attention_forward_output if whole else linear_attention_forward_output_tiled
+    tiles = triton.cdiv(e, parameters.output.e)
     buffers = {"partials": partials, "states": states, "outputs": outputs}
-    for batch in batches({"queries": q}, buffers, _share(q, shape.output, shape.parts)):
-        _start(kernel, batch, tiles, shape.output, (k[0], v[0]), eps=eps)
+    for batch in batches({"queries": q}, buffers, _split(q, parameters.output, parameters.parts)):
+        _start(kernel, batch, tiles, parameters.output, (k[0], v[0]), eps=eps)
     return outputs, states
 
 
@@ -196,29 +197,31 @@ def backward(
     """
     like = k[0], v[0]
     d, e = k[0].shape[-1], v[0].shape[-1]
-    shape = _shape(d, e, k[0].dtype)
+    parameters = _parameters(d, e, k[0].dtype)
     dq, dk, dv = ([t.new_empty(t.shape) for t in inputs] for inputs in (q, k, v))
     sums = [torch.empty_like(state) for state in states]
     views = {"gradients": grad, "queries": q}
     buffers = {"states": states, "query_gradients": dq}
-    blocks = shape.query_gradient
-    work = _share(q, blocks, shape.parts)
+    blocks = parameters.queries
+    work = _split(q, blocks, parameters.parts)
     if _whole(blocks, d, e):
         partials = _partials(sums, work)
         for batch in batches(views, {**buffers, "partials": partials}, work):
-            _start(query_gradient_kernel, batch, 1, blocks, like, eps=eps)
+            _start(linear_attention_backward_queries, batch, 1, blocks, like, eps=eps)
     else:
         weights = [t.new_empty((*t.shape[:-1], 2), dtype=torch.float32) for t in q]
         for batch in batches(views, {**buffers, "weights": weights}, work):
-            _start(tiled_query_gradient_kernel, batch, 1, blocks, like, eps=eps)
-        work = _share(q, shape.state, shape.parts)
+            _start(linear_attention_backward_queries_tiled, batch, 1, blocks, like, eps=eps)
+        work = _split(q, parameters.states, parameters.parts)
         partials = _partials(sums, work)
-        _sum_states(q, grad, partials, work, shape.state, weights)
-    blocks = shape.source_gradient
+        tiles = _tiles_of_state(d, e, parameters.states)
+        for batch in batches({"queries": q, "gradients": grad}, {"partials": partials, "weights": weights}, work):
+            _start(linear_attention_backward_states, batch, tiles, parameters.states, like)
+    blocks = parameters.sources
     whole = _whole(blocks, d, e)
-    kernel = source_gradient_kernel if whole else tiled_source_gradient_kernel
+    kernel = linear_attention_backward_sources if whole else linear_attention_backward_sources_tiled
     tiles = 1 if whole else triton.cdiv(d, blocks.d) + triton.cdiv(e, blocks.e)
     buffers = {"partials": partials, "key_gradients": dk, "value_gradients": dv}
-    for batch in batches({"keys": k, "values": v}, buffers, _share(k, blocks, shape.parts)):
+    for batch in batches({"keys": k, "values": v}, buffers, _split(k, blocks, parameters.parts)):
         _start(kernel, batch, tiles, blocks, like)
     return dq, dk, dv

@@ -1,9 +1,9 @@
-"""Triton kernel of the states of linear attention, Ŝ = Σ (v, 1) kᵀ, in pieces; reading pieces and adding them up."""
+"""Triton kernels of the states of linear attention, Ŝ = Σ (v, 1) kᵀ and dŜ, in pieces; pieces read and added up."""
 
 import triton
 import triton.language as tl
 
-from .tiles import load_tile, locate, pick, power_of_two, reciprocal, view
+from ..tiles import load_tile, locate, pick, power_of_two, reciprocal, view
 
 
 @triton.jit
@@ -80,12 +80,20 @@ def add_products(sums, values, last, factors, rows, E: tl.constexpr, DTYPE: tl.c
 
 
 @triton.jit
-def state_kernel(
+def _tile_of_state(D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr):
+    """Rows and columns of the tile of the state that this program sums, counted by the second dimension of the grid."""
+    d_tiles: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    columns = tl.program_id(1) % d_tiles * BLOCK_D + tl.arange(0, BLOCK_D)
+    rows = tl.program_id(1) // d_tiles * BLOCK_E + tl.arange(0, BLOCK_E)
+    return rows, columns
+
+
+@triton.jit
+def linear_attention_forward_states(
     sizes,
     keys,
     values,
     partials,
-    weights,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
     D: tl.constexpr,
@@ -96,24 +104,49 @@ def state_kernel(
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Partial Σ (v, 1) kᵀ; with `weights` (r, a) of the tokens, Σ (v, a) (r k)ᵀ."""
+    """Partial Ŝ = Σ (v, 1) kᵀ."""
     entry, lead, part, first, end, tokens, inner = locate(sizes)
-    d_tiles: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
-    columns = tl.program_id(1) % d_tiles * BLOCK_D + tl.arange(0, BLOCK_D)
-    rows = tl.program_id(1) // d_tiles * BLOCK_E + tl.arange(0, BLOCK_E)
+    rows, columns = _tile_of_state(D, BLOCK_D, BLOCK_E)
     key = view(entry, lead, inner, keys, KEYS)
     value = view(entry, lead, inner, values, VALUES)
     state = tl.zeros([BLOCK_E, BLOCK_D], tl.float32)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         k = load_tile(key, start, tokens, columns, D, BLOCK_N, KEYS)
         v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
-        if weights is None:
-            v = tl.where((rows == E)[None, :], 1.0, v).to(k.dtype)
-            state = tl.dot(tl.trans(v), k, state, input_precision=PRECISION)
-        else:
-            token = start + tl.arange(0, BLOCK_N)
-            weight = pick(entry, weights, 0) + 2 * (lead.to(tl.int64) * tokens + token)
-            r = tl.load(weight, mask=token < tokens, other=0.0)
-            a = tl.load(weight + 1, mask=token < tokens, other=0.0)
-            state = add_products(state, v, a, k.to(tl.float32) * r[:, None], rows, E, k.dtype, PRECISION)
+        v = tl.where((rows == E)[None, :], 1.0, v).to(k.dtype)
+        state = tl.dot(tl.trans(v), k, state, input_precision=PRECISION)
+    store_partial(entry, lead, part, sizes, partials, rows, columns, state, D, E)
+
+
+@triton.jit
+def linear_attention_backward_states(
+    sizes,
+    queries,
+    gradients,
+    partials,
+    weights,
+    QUERIES: tl.constexpr,
+    GRADIENTS: tl.constexpr,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Partial dŜ = Σ (g, a) (r q)ᵀ, with `weights` (r, a) = (1/d, -g·o) of the tokens."""
+    entry, lead, part, first, end, tokens, inner = locate(sizes)
+    rows, columns = _tile_of_state(D, BLOCK_D, BLOCK_E)
+    query = view(entry, lead, inner, queries, QUERIES)
+    gradient = view(entry, lead, inner, gradients, GRADIENTS)
+    state = tl.zeros([BLOCK_E, BLOCK_D], tl.float32)
+    for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
+        q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
+        g = load_tile(gradient, start, tokens, rows, E, BLOCK_N, GRADIENTS)
+        token = start + tl.arange(0, BLOCK_N)
+        weight = pick(entry, weights, 0) + 2 * (lead.to(tl.int64) * tokens + token)
+        r = tl.load(weight, mask=token < tokens, other=0.0)
+        a = tl.load(weight + 1, mask=token < tokens, other=0.0)
+        state = add_products(state, g, a, q.to(tl.float32) * r[:, None], rows, E, q.dtype, PRECISION)
     store_partial(entry, lead, part, sizes, partials, rows, columns, state, D, E)

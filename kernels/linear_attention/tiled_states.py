@@ -7,12 +7,12 @@ A tile is (BLOCK_E, BLOCK_D). The second dimension of the grid counts tiles of t
 import triton
 import triton.language as tl
 
+from ..tiles import at_least, load_tile, locate, pick, store_tile, view
 from .states import merge, multiply, state_tile, store_state
-from .tiles import at_least, load_tile, locate, pick, store_tile, view
 
 
 @triton.jit
-def tiled_output_kernel(
+def linear_attention_forward_output_tiled(
     sizes,
     queries,
     partials,
@@ -80,7 +80,7 @@ def _weighted_values(
 
 
 @triton.jit
-def tiled_query_gradient_kernel(
+def linear_attention_backward_queries_tiled(
     sizes,
     gradients,
     queries,
@@ -98,7 +98,7 @@ def tiled_query_gradient_kernel(
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dq, and what `state_kernel` needs to make the partial dŜ: `weights` of the tokens.
+    """dq, and what `linear_attention_backward_states` needs to make the partial dŜ: `weights` of the tokens.
 
     w·q needs all columns of w before any of dq can be written, so w is made twice.
     """
@@ -138,7 +138,7 @@ def tiled_query_gradient_kernel(
 
 
 @triton.jit
-def tiled_source_gradient_kernel(
+def linear_attention_backward_sources_tiled(
     sizes,
     keys,
     values,

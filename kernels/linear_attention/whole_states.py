@@ -7,12 +7,12 @@ Tiles are (BLOCK_N tokens, BLOCK_D or BLOCK_E channels), D <= BLOCK_D and E < BL
 import triton
 import triton.language as tl
 
+from ..tiles import at_least, load_tile, locate, pick, store_tile, view
 from .states import add_products, merge, multiply, state_tile, store_partial, store_state
-from .tiles import at_least, load_tile, locate, pick, store_tile, view
 
 
 @triton.jit
-def output_kernel(
+def linear_attention_forward_output(
     sizes,
     queries,
     partials,
@@ -49,7 +49,7 @@ def output_kernel(
 
 
 @triton.jit
-def query_gradient_kernel(
+def linear_attention_backward_queries(
     sizes,
     gradients,
     queries,
@@ -94,7 +94,7 @@ def query_gradient_kernel(
 
 
 @triton.jit
-def source_gradient_kernel(
+def linear_attention_backward_sources(
     sizes,
     keys,
     values,

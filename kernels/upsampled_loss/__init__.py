@@ -1,7 +1,7 @@
 """Upsampled losses on Triton: forward computes the loss and, where it will be needed, its gradient; backward scales it.
 
-Four kernels: labels are counted where the loss wants their share (`loss_sums`), tiles of cells sum loss and gradient
-(`loss_tiles`), the sums become the mean, and in backward the gradient is scaled (`loss_sums`).
+Four kernels: labels are counted where the loss is balanced by the counts (`sums`), tiles of cells sum loss and gradient
+(`tiles`), the sums become the mean, and in backward the gradient is scaled (`sums`).
 """
 
 from fractions import Fraction
@@ -13,13 +13,13 @@ import triton
 from torch import Tensor
 
 from ..launch import launch
-from .sums import finish_kernel, scale_kernel, tally_kernel
-from .tiles import BCE, CROSS_ENTROPY, L1, UNIT_L1, loss_kernel
+from .sums import upsampled_loss_backward_scale, upsampled_loss_forward_counts, upsampled_loss_forward_mean
+from .tiles import BCE, CROSS_ENTROPY, L1, UNIT_L1, upsampled_loss_forward_tiles
 
 _KINDS = {"cross_entropy": CROSS_ENTROPY, "unit_l1": UNIT_L1, "l1": L1, "balanced_bce": BCE, "two_class": BCE}
 
 
-class _Shape(NamedTuple):
+class _Parameters(NamedTuple):
     """Tile of logits and warps: pixels × columns / threads is what every thread holds of each of five such tiles."""
 
     pixels: int
@@ -27,12 +27,12 @@ class _Shape(NamedTuple):
 
 
 # By columns. Chosen by registers (docs/resources.md); not yet measured on a GPU.
-_SHAPES = {
-    16: _Shape(32, 2),
-    32: _Shape(64, 4),
-    64: _Shape(32, 8),
-    128: _Shape(16, 8),
-    256: _Shape(16, 8),
+_PARAMETERS = {
+    16: _Parameters(32, 2),
+    32: _Parameters(64, 4),
+    64: _Parameters(32, 8),
+    128: _Parameters(16, 8),
+    256: _Parameters(16, 8),
 }
 
 _CELLS = 16
@@ -85,9 +85,9 @@ def forward(
     pixels = labels.shape[-2:]
     coupled = kind in ("cross_entropy", "unit_l1")
     columns = max(16, triton.next_power_of_2(channels)) if coupled else 16
-    shape = _SHAPES[columns]
+    parameters = _PARAMETERS[columns]
     groups = batch if coupled else -(-batch * channels // columns)
-    tile = _tile(groups, tuple(cells), tuple(pixels), shape.pixels, needs_gradient)
+    tile = _tile(groups, tuple(cells), tuple(pixels), parameters.pixels, needs_gradient)
     tiles = [-(-cells[0] // tile.height), -(-cells[1] // tile.width)]
     programs = groups * tiles[0] * tiles[1]
     device = logits.device
@@ -102,7 +102,7 @@ def forward(
     # Weights are multiples of 1 / (2 ratio): exact in eight bits for the usual strides.
     exact = logits.dtype != torch.float32 and ratio * cells[1] == pixels[1] and ratio in (1, 2, 4, 8, 16, 32, 64)
     launch(
-        loss_kernel,
+        upsampled_loss_forward_tiles,
         (programs,),
         device,
         {
@@ -126,19 +126,19 @@ def forward(
             "HAS_IGNORE": ignore is not None,
             "NEEDS_GRADIENT": needs_gradient,
             "TALLIES": tallies.shape[-1] if counted else 0,
-            "PIXELS": shape.pixels,
+            "PIXELS": parameters.pixels,
             "CELLS": _CELLS,
             "COLUMNS": columns,
             "WIDE": max(cells[0] * pixels[0], max(cells[1], _CELLS) * pixels[1]) >= 2**29,
             "EXACT": exact,
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         },
-        num_warps=shape.warps,
+        num_warps=parameters.warps,
     )
     loss, divisor = torch.empty((), device=device), torch.empty((), device=device)
     terms = channels if kind == "unit_l1" else 1
     sums = {"losses": losses, "counts": counts, "loss": loss, "divisor": divisor, "programs": programs, "terms": terms}
-    launch(finish_kernel, (1,), device, {**sums, "BLOCK": 1024}, num_warps=4)
+    launch(upsampled_loss_forward_mean, (1,), device, {**sums, "BLOCK": 1024}, num_warps=4)
     if kind == "two_class" and needs_gradient:
         gradient = torch.cat([-gradient, gradient], 1)
     return loss, gradient, divisor
@@ -147,9 +147,11 @@ def forward(
 def backward(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor) -> Tensor:
     """Gradient of the prediction, in its dtype, from what `forward` has kept."""
     output = torch.empty(gradient.shape, dtype=prediction.dtype, device=gradient.device)
+    count = gradient.numel()
     tensors = {"grad": grad, "gradient": gradient, "divisor": divisor, "output": output}
-    grid = (triton.cdiv(gradient.numel(), 1024),)
-    launch(scale_kernel, grid, gradient.device, {**tensors, "count": gradient.numel(), "BLOCK": 1024}, num_warps=4)
+    arguments = {**tensors, "count": count, "BLOCK": 1024}
+    grid = (triton.cdiv(count, 1024),)
+    launch(upsampled_loss_backward_scale, grid, gradient.device, arguments, num_warps=4)
     return output
 
 
@@ -172,5 +174,5 @@ def _tally(labels: Tensor, ignore: float | None) -> Tensor:
         "PROGRAMS": programs,
         "BLOCK": 1024,
     }
-    launch(tally_kernel, (programs,), labels.device, arguments, num_warps=4)
+    launch(upsampled_loss_forward_counts, (programs,), labels.device, arguments, num_warps=4)
     return tallies

@@ -5,7 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def tally_kernel(
+def upsampled_loss_forward_counts(
     target, tallies, channels, height, width, rows, stride_b, stride_c, stride_y, stride_x,
     IGNORE: tl.constexpr, HAS_IGNORE: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -29,7 +29,7 @@ def tally_kernel(
 
 
 @triton.jit
-def finish_kernel(losses, counts, loss, divisor, programs, terms, BLOCK: tl.constexpr):
+def upsampled_loss_forward_mean(losses, counts, loss, divisor, programs, terms, BLOCK: tl.constexpr):
     """The mean, from the sums of all programs; `terms` are counted as one."""
     offsets = tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float64)
@@ -44,7 +44,7 @@ def finish_kernel(losses, counts, loss, divisor, programs, terms, BLOCK: tl.cons
 
 
 @triton.jit
-def scale_kernel(grad, gradient, divisor, output, count, BLOCK: tl.constexpr):
+def upsampled_loss_backward_scale(grad, gradient, divisor, output, count, BLOCK: tl.constexpr):
     """gradient / divisor · grad, in the dtype of the output; rounded one by one: no rounding is common to all."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < count

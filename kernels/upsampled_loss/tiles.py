@@ -5,7 +5,7 @@ sums its gradient from its pixels alone, in a fixed order. Pixels that touch cel
 their loss is counted by the one that owns the cell above and to the left of the pixel.
 
 Between two rows of cells (a band), upsampled logits are L₀ + λ (L₁ − L₀), where L₀ and L₁ (pixels, channels) are rows
-stretched to full width by a matrix product with the weights of interpolation. A band's share of the gradient is summed
+stretched to full width by a matrix product with the weights of interpolation. A band's part of the gradient is summed
 over its rows of pixels as Σ (1 − λ) G and Σ λ G, and shrunk by the transposed product. So products cost little, logits
 live in registers, and each is exponentiated once.
 
@@ -42,7 +42,7 @@ def _add(total, excess, x):
 
 
 @triton.jit
-def loss_kernel(
+def upsampled_loss_forward_tiles(
     prediction, target, tallies, gradient, losses, counts,
     of_positive, of_negative,
     channels, maps, cells_y, cells_x, pixels_y, pixels_x, tiles_y, tiles_x, tile_height, tile_width,
@@ -138,8 +138,8 @@ def loss_kernel(
             for y in tl.range(first_row, end_row):
                 y = tl.cast(y, INDEX)
                 at_y = tl.minimum(tl.maximum((2 * y + 1) * cells_y - pixels_y, 0), unit_y * (cells_y - 1))
-                share = (at_y - unit_y * row).to(tl.float32) / unit_y
-                z = stretched + share * change
+                fraction = (at_y - unit_y * row).to(tl.float32) / unit_y
+                z = stretched + fraction * change
                 at = pixel.to(tl.int64) * label_x + tl.cast(y, tl.int64) * label_y
                 if KIND == _ENTROPY:
                     label = tl.load(labels + at, mask=inside, other=0)
@@ -169,7 +169,7 @@ def loss_kernel(
                     count += tl.where(owned, tl.sum(live.to(tl.int32), 1), 0)
                 if NEEDS_GRADIENT:
                     sum_all += g
-                    sum_below += share * g
+                    sum_below += fraction * g
             if NEEDS_GRADIENT:
                 here += tl.dot(tl.trans(weights), sum_all - sum_below, input_precision=PRECISION)
                 below += tl.dot(tl.trans(weights), sum_below, input_precision=PRECISION)

@@ -6,14 +6,14 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from seqca import reference
+from seqca.reference.linear_attention import linear_attention as reference
 
 from .cuda.linear_attention import limit as cuda_limit
 from .samples.linear_attention import SAMPLES
 from .shared.autocast import to_autocast_dtype
+from .shared.checks import check_floating
 from .shared.dispatch import resolve
 from .shared.operator import (
-    Backend,
     Call,
     Operator,
     call_fused,
@@ -22,8 +22,6 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @overload
@@ -83,7 +81,7 @@ def linear_attention(
     backend = resolve(OPERATOR, _call(queries, keys, values))
     if backend == "reference":
         entries = zip(queries, keys, values, strict=True)
-        outputs = [reference.linear_attention(*entry, eps=eps) for entry in entries]
+        outputs = [reference(*entry, eps=eps) for entry in entries]
     else:
         refuse_forward_mode("linear_attention", *queries, *keys, *values)
         outputs, _ = call_fused("linear_attention", _forward, queries, keys, values, eps, backend)
@@ -168,8 +166,7 @@ def _check(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> Non
     if not eps > 0:
         raise ValueError(f"eps: got {eps}, expected a positive number")
     first, values = q[0], v[0]
-    if first.dtype not in _DTYPES:
-        raise TypeError(f"q: got {first.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    check_floating("q", first)
     for i, entry in enumerate(zip(q, k, v, strict=True)):
         for name, x in zip("qkv", entry, strict=True):
             if x.dtype != first.dtype:
@@ -202,13 +199,10 @@ OPERATOR = register(
     Operator(
         name="linear_attention",
         function=linear_attention,
-        reference=reference.linear_attention,
-        backends={
-            "aten": Backend("seqca.ops.aten.linear_attention"),
-            "triton": Backend("seqca.kernels.linear_attention"),
-            "cuda": Backend("seqca.ops.cuda.linear_attention", limit=cuda_limit),
-        },
+        reference=reference,
         samples=SAMPLES,
         describe=_call,
+        backends=("aten", "triton", "cuda"),
+        limits={"cuda": cuda_limit},
     )
 )

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqca import reference
+from seqca.reference.softplus import softplus as reference
 
 from .samples.softplus import SAMPLES
+from .shared.checks import check_floating
 from .shared.dispatch import resolve
 from .shared.operator import (
-    Backend,
     Call,
     Operator,
     call_fused,
@@ -19,8 +19,6 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -46,11 +44,10 @@ def softplus(x: Tensor) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: got {type(x).__name__}, expected a tensor")
-    if x.dtype not in _DTYPES:
-        raise TypeError(f"x: got {x.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    check_floating("x", x)
     backend = resolve(OPERATOR, _call(x))
     if backend == "reference":
-        return reference.softplus(x)
+        return reference(x)
     refuse_forward_mode("softplus", x)
     return call_fused("softplus", _forward, x, backend)
 
@@ -98,8 +95,7 @@ OPERATOR = register(
     Operator(
         name="softplus",
         function=softplus,
-        reference=reference.softplus,
-        backends={"aten": Backend("seqca.ops.aten.softplus"), "triton": Backend("seqca.kernels.softplus")},
+        reference=reference,
         samples=SAMPLES,
         describe=_call,
         casts=False,

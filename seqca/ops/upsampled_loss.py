@@ -9,9 +9,9 @@ from seqca.loss_type import Loss, check_arguments
 from seqca.reference.upsampled_loss import upsampled_loss as reference
 
 from .samples.upsampled_loss import SAMPLES
+from .shared.checks import check_floating
 from .shared.dispatch import resolve
 from .shared.operator import (
-    Backend,
     Call,
     Operator,
     call_fused,
@@ -21,8 +21,6 @@ from .shared.operator import (
     refuse_vmap,
     register,
 )
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 MAX_COUPLED_CHANNELS = 256
 """Channels of one pixel that Triton's kernel holds at once where the loss needs all of them together."""
@@ -56,8 +54,7 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
             `vmap`, …), except on the backend `reference`.
     """
     check_arguments(prediction, target, loss)
-    if prediction.dtype not in _DTYPES:
-        raise TypeError(f"prediction: got {prediction.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    check_floating("prediction", prediction)
     backend = resolve(OPERATOR, _call(prediction, target, loss))
     if backend == "reference":
         return reference(prediction, target, loss)
@@ -144,12 +141,9 @@ OPERATOR = register(
         name="upsampled_loss",
         function=upsampled_loss,
         reference=reference,
-        backends={
-            "aten": Backend("seqca.ops.aten.upsampled_loss"),
-            "triton": Backend("seqca.kernels.upsampled_loss", limit=_triton_limit),
-        },
         samples=SAMPLES,
         describe=_call,
+        limits={"triton": _triton_limit},
         casts=False,
         channel_axis=1,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from seqca.ops.verification.tolerance import Verdict, allowed, errors
-from seqca.reference import linear_attention
+from seqca.reference.linear_attention import linear_attention
 
 from .host import EmulatedKernels
 

@@ -1,9 +1,10 @@
-"""Lists of maps become launches: layouts, shares of the work, limits of a launch."""
+"""Lists of maps become launches: layouts, division of the work, limits of a launch."""
 
 import pytest
 import torch
 from seqca.kernels import linear_attention
-from seqca.kernels.launch import MAX_ENTRIES, Batch, Launch, Layout, Work, batches, record, share
+from seqca.kernels.batches import MAX_ENTRIES, Batch, Layout, Work, batches, split
+from seqca.kernels.launch import Launch, record
 from torch import Tensor
 
 
@@ -55,15 +56,15 @@ def test_grids_hold_many_leading_indices_on_their_first_axis() -> None:
 @pytest.mark.parametrize(
     "sizes", [[(96, 19200)], [(1, 1)], [(1, 19200)], [(8, 19200), (8, 300), (1, 17)], [(10**5, 3)]]
 )
-def test_work_is_shared_without_gaps(sizes: list[tuple[int, int]], block: int) -> None:
-    work = share(sizes, block, programs=768, most=32)
+def test_work_is_divided_without_gaps(sizes: list[tuple[int, int]], block: int) -> None:
+    work = split(sizes, block, programs=768, most=32)
     for (_, tokens), (parts, span) in zip(sizes, work, strict=True):
         assert span % block == 0 and parts <= 32
         assert (parts - 1) * span < tokens <= parts * span
 
 
 def test_large_maps_fill_the_gpu_and_no_more() -> None:
-    ((parts, _),) = share([(96, 19200)], 64, programs=768, most=32)
+    ((parts, _),) = split([(96, 19200)], 64, programs=768, most=32)
     assert parts == 8
 
 

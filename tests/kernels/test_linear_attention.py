@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from seqca.kernels import linear_attention
-from seqca.kernels.launch import MAX_ENTRIES, record
-from seqca.kernels.linear_attention import Blocks, Shape, backward, forward
+from seqca.kernels.batches import MAX_ENTRIES
+from seqca.kernels.launch import record
+from seqca.kernels.linear_attention import Blocks, Parameters, backward, forward
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from seqca import reference
 from seqca.ops.verification.tolerance import Verdict, allowed, errors
+from seqca.reference.linear_attention import linear_attention as reference
 from tests.ops.layouts import channels_alike
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,7 +51,7 @@ def draw(
 
 def by_reference(entry: Entry, dtype: torch.dtype, eps: float) -> list[Tensor]:
     *inputs, grad = (x.detach().to(dtype).requires_grad_() for x in entry)
-    output = reference.linear_attention(*inputs, eps=eps)
+    output = reference(*inputs, eps=eps)
     return [output.detach(), *torch.autograd.grad(output, inputs, grad)]
 
 
@@ -220,8 +221,8 @@ def test_gives_the_same_bits_every_time(d: int) -> None:
 
 def test_launches_take_the_parameters_of_their_class_of_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     for times, dtype in ((1, torch.float16), (2, torch.bfloat16)):
-        planted = Shape(*(Blocks(10 * times * i, 64, 64, i, 1) for i in (1, 2, 3, 4)), parts=3)
-        monkeypatch.setitem(linear_attention.SHAPES[dtype], 64, planted)
+        planted = Parameters(*(Blocks(10 * times * i, 64, 64, i, 1) for i in (1, 2, 3, 4)), parts=3)
+        monkeypatch.setitem(linear_attention.PARAMETERS[dtype], 64, planted)
 
     def launched(channels: int, dtype: torch.dtype) -> list[tuple[int, int]]:
         q, k, v, grad = ([x.to(dtype).to("meta")] for x in draw((2,), 480, 480, channels, channels))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from seqca.kernels.compilation import SHARED_LIMIT, Resources
 from seqca.kernels.launch import record
-from seqca.kernels.resources import SHARED_LIMIT, Resources, all_cases
+from seqca.kernels.resources import cases_text, modules
 
 from seqca import use_backend
 from seqca.ops.shared.operator import OPERATORS, Operator
@@ -48,19 +49,43 @@ def launched(operator: Operator) -> set[str]:
                 sample = rounded(sampler(16, channels, torch.Generator()), torch.float16, DEVICE)
                 outputs = leaves(operator.function(**sample.arguments))
                 sum(x.sum() for x in outputs).backward()
-    return {launch.kernel.fn.__name__.removesuffix("_kernel") for launch in launches}
+    return {launch.kernel.fn.__name__ for launch in launches}
 
 
-def test_every_kernel_that_an_operator_launches_is_compiled_and_no_other(compiled: list[Resources]) -> None:
-    kernels = [launched(operator) for operator in OPERATORS.values() if "triton" in operator.backends]
-    assert all(kernels)
-    assert {r.kernel.split(" ")[0] for r in compiled} == set().union(*kernels)
+@pytest.fixture(scope="module")
+def kernels() -> dict[str, set[str]]:
+    """Those of every operator."""
+    return {name: launched(operator) for name, operator in OPERATORS.items() if "triton" in operator.backends}
 
 
-def test_the_page_of_resources_holds_every_case_and_no_other() -> None:
-    rows = [line.split(" | ")[:3] for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
-    expected = {(case.shape, str(case.dtype).removeprefix("torch.")) for case, _ in all_cases()}
-    assert {(shape, dtype) for _, shape, dtype in rows} == expected
+def test_every_kernel_that_an_operator_launches_is_compiled_and_no_other(
+    compiled: list[Resources], kernels: dict[str, set[str]]
+) -> None:
+    assert all(kernels.values())
+    assert {r.kernel for r in compiled} == set().union(*kernels.values())
+
+
+def test_a_kernel_is_named_after_its_operator_and_the_pass(kernels: dict[str, set[str]]) -> None:
+    for operator, names in kernels.items():
+        assert all(name.startswith((f"{operator}_forward", f"{operator}_backward")) for name in names)
+
+
+def test_the_tests_compile_every_shape_or_kind_of_an_operator_somewhere() -> None:
+    for module in modules().values():
+        tested = [case for case in module.CASES if case.tested_on]
+        words = {word for case in module.CASES for word in case.shape.split(", ")}
+        assert words == {word for case in tested for word in case.shape.split(", ")}
+        assert {case.dtype for case in tested} >= {torch.bfloat16, torch.float32}
+
+
+def test_the_page_of_resources_has_every_kernel_and_tells_every_case(kernels: dict[str, set[str]]) -> None:
+    text = PAGE.read_text()
+    rows = [line.removeprefix("| ").split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert {kernel for kernel, _ in rows} == set().union(*kernels.values())
+    for kernel in {kernel for kernel, _ in rows}:
+        dtypes = [dtype for other, listed in rows for dtype in listed.split(", ") if other == kernel]
+        assert sorted(dtypes) == ["bfloat16", "float16", "float32"]
+    assert text.endswith(cases_text())
 
 
 def test_every_compute_capability_is_compiled_for(compiled: list[Resources]) -> None:

@@ -1,4 +1,4 @@
-"""Autocast at the door.
+"""Autocast, for the public functions.
 
 A rule registered with torch.library has one fixed dtype, while autocast has the user's, so the public
 functions cast before they call the custom operator.

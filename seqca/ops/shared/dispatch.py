@@ -109,7 +109,8 @@ def refusal(operator: Operator, backend: str, call: Call) -> str | None:
         reason = triton_refusal(call)
     elif backend == "cuda":
         reason = cuda_refusal(call)
-    return reason or operator.backends[backend].limit(call)
+    limit = operator.limits.get(backend)
+    return reason or (None if limit is None else limit(call))
 
 
 _recorded: list[tuple[str, Call]] | None = None

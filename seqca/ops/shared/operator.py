@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
@@ -36,24 +36,17 @@ class Call(NamedTuple):
         return f"{self.kind}, {self.tokens} tokens"
 
 
-def no_limit(call: Call) -> str | None:
-    """Refuses nothing."""
-    return None
+Limit = Callable[[Call], str | None]
+"""Why an implementation cannot run a call that its backend in general could, or None."""
 
-
-@dataclass(frozen=True)
-class Backend:
-    """One implementation of an operator."""
-
-    module: str
-    """Offers `forward` and `backward` in the operator's contract; imported when first needed."""
-    limit: Callable[[Call], str | None] = no_limit
-    """The reason why this implementation cannot run a call that its backend in general could, or None."""
+PACKAGES = {"aten": "seqca.ops.aten", "triton": "seqca.kernels", "cuda": "seqca.ops.cuda"}
+"""Where the fused implementations are, by backend: in the module with the operator's name, imported when first needed,
+as `forward` and `backward` in the operator's contract."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A fused operator: its name in every room, and who implements it."""
+    """A fused operator: its name, the same in every folder, and who implements it."""
 
     name: str
     """The name of the modules, of the public function and of the custom operators `seqca::<name>[_backward]`."""
@@ -61,20 +54,23 @@ class Operator:
     """The public function."""
     reference: Callable[..., Any]
     """The same call in plain torch, differentiable by autograd: the backend `reference`."""
-    backends: Mapping[str, Backend]
-    """The fused implementations by backend."""
     samples: Mapping[str, Sampler]
     """Generators of inputs, by what they show."""
     describe: Callable[..., Call]
-    """What the choice of a backend looks at, given the arguments of the public function as the door has cast them."""
+    """What the choice of a backend looks at, given the arguments of the public function after autocast."""
+    backends: tuple[str, ...] = ("aten", "triton")
+    """The fused implementations that exist."""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """What an implementation refuses, by backend; those without an entry refuse nothing."""
     casts: bool = True
-    """Whether the door casts under autocast. Losses and softplus, which torch keeps out of half precision, do not."""
+    """Whether the public function casts under autocast. Losses and softplus, which torch keeps out of half precision,
+    do not."""
     channel_axis: int = -1
     """Where outputs and gradients have their channels, for the mean error per channel."""
 
     def implementation(self, backend: str) -> ModuleType:
         """The module with `forward` and `backward` of a backend."""
-        return import_module(self.backends[backend].module)
+        return import_module(f"{PACKAGES[backend]}.{self.name}")
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -95,7 +91,7 @@ def register(operator: Operator) -> Operator:
 def kernel_scope(tensor: Tensor) -> Iterator[None]:
     """Where the body of a custom operator runs: on the device of `tensor`, autocast off.
 
-    The door has already cast the inputs; sums kept in float32 must not be cast again by products inside.
+    The public function has already cast the inputs; sums kept in float32 must not be cast again by products inside.
     """
     with torch.autocast(tensor.device.type, enabled=False), torch.cuda.device_of(tensor):
         yield

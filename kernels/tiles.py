@@ -1,4 +1,4 @@
-"""Device functions shared by the Triton kernels: which map a program works on, tiles of any strides, scaling."""
+"""Device functions that kernels share: which map of `batches` a program works on, tiles of any strides, scaling."""
 
 import triton
 import triton.language as tl
@@ -15,7 +15,7 @@ def pick(entry, table, FIELD: tl.constexpr):
 
 @triton.jit
 def locate(sizes):
-    """Work of this program, from rows (first program, tokens, inner, parts, span) of `launch.Batch.sizes`.
+    """Work of this program, from rows (first program, tokens, inner, parts, span) of `batches.Batch.sizes`.
 
     Returns (entry, leading index, part, first token, end token, tokens, inner): the programs of an entry are
     `parts` neighbours per leading index, each with `span` tokens.
@@ -35,9 +35,9 @@ def locate(sizes):
 
 @triton.jit
 def view(entry, lead, inner, table, LAYOUT: tl.constexpr):
-    """(pointer to token 0 and channel 0, token stride, channel stride) of one matrix of `launch.Batch.views`.
+    """(pointer to token 0 and channel 0, token stride, channel stride) of one matrix of `batches.Batch.views`.
 
-    LAYOUT is a `launch.Layout`: what the compiler needs to know for wide, coalesced accesses.
+    LAYOUT is a `batches.Layout`: what the compiler needs to know for wide, coalesced accesses.
     """
     AXIS: tl.constexpr = LAYOUT[0]
     UNIT: tl.constexpr = LAYOUT[1]

@@ -1,0 +1,77 @@
+"""Forward and backward on eight images, with the tokens of the network's scale that has so many channels.
+
+Layouts: channels-last and contiguous, twelve maps in one tensor; pairs, the list of them as the network passes it for
+four tasks, slices of the channels of contiguous maps; list, the same with maps of four sizes; across, a contiguous map
+that attends to one of a quarter of the tokens, as across the network's scales. float32 is multiplied on tensor cores
+only where torch's TF32 switch allows it, and here it does not.
+"""
+
+import torch
+from torch import Tensor
+
+from ..compilation import CompiledCase
+from . import backward, forward
+
+TOKENS = {18: 19200, 36: 19200, 60: 19200, 72: 4800, 144: 1200, 288: 300}
+"""Tokens of a 480×640 image at the scale that has so many channels."""
+
+_BF16, _FP16, _FP32 = torch.bfloat16, torch.float16, torch.float32
+
+_TESTED_ON = {
+    (36, _BF16, "channels-last"): (80, 90, 100),
+    (36, _BF16, "pairs"): (90,),
+    (36, _FP16, "pairs"): (90,),
+    (36, _FP32, "pairs"): (90,),
+    (36, _BF16, "list"): (100,),
+    (36, _BF16, "across"): (90,),
+    (288, _BF16, "pairs"): (80,),
+    (18, _FP16, "contiguous"): (90,),
+    (36, _FP32, "contiguous"): (90,),
+    (60, _FP16, "channels-last"): (80,),
+    (72, _BF16, "contiguous"): (80,),
+    (144, _FP16, "channels-last"): (100,),
+    (288, _BF16, "contiguous"): (90,),
+    (288, _FP32, "channels-last"): (80,),
+}
+"""Every number of channels, dtype, layout and compute capability occurs, the target shape on all."""
+
+
+def _case(channels: int, dtype: torch.dtype, layout: str) -> CompiledCase:
+    """One of the layouts above."""
+
+    def tokens(size: int, *leading: int) -> Tensor:
+        return torch.empty(8, *leading, size, channels, dtype=dtype, device="meta")
+
+    def maps(size: int, *leading: int) -> Tensor:
+        return torch.empty(8, *leading, channels, size, dtype=dtype, device="meta").mT
+
+    def slices(which: slice, of: int) -> list[Tensor]:
+        """Which of the maps that stand side by side in the channels of each task's."""
+        sizes = [TOKENS[channels] // (4**task if layout == "list" else 1) for task in range(4)]
+        joint = [torch.empty(8, of * channels, size, dtype=dtype, device="meta") for size in sizes]
+        return [x.mT for task in joint for x in task.split(channels, 1)[which]]
+
+    def run() -> None:
+        size = TOKENS[channels]
+        if layout in ("pairs", "list"):
+            q, k, v = slices(slice(3), 6), slices(slice(3, 6), 6), slices(slice(3), 3)
+            grad = slices(slice(1, 6, 2), 6)  # of the concatenation with the targets' own maps
+        elif layout == "across":
+            q, k, v, grad = ([maps(n)] for n in (size, size // 4, size // 4, size))
+        else:
+            make = tokens if layout == "channels-last" else maps
+            q, k, v, grad = ([make(size, 12)] for _ in range(4))
+        _, states = forward(q, k, v, 1e-12)
+        backward(grad, q, k, v, states, 1e-12)
+
+    return CompiledCase(f"C = {channels}, {layout}", dtype, run, _TESTED_ON.get((channels, dtype, layout), ()))
+
+
+_IN_ALL_DTYPES = [(c, dtype) for c in TOKENS for dtype in (_BF16, _FP16, _FP32)]
+
+CASES = (
+    *(_case(*case, layout) for case in _IN_ALL_DTYPES for layout in ("channels-last", "pairs")),
+    *(_case(c, _BF16, layout) for c in TOKENS for layout in ("contiguous", "across", "list")),
+    _case(18, _FP16, "contiguous"),
+    _case(36, _FP32, "contiguous"),
+)

@@ -1,0 +1,17 @@
+"""Checks of arguments that several operators need."""
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""What the operators compute in."""
+
+
+def check_floating(name: str, x: Tensor) -> None:
+    """Refuses a tensor in a dtype that is not one of `DTYPES`.
+
+    Raises:
+        TypeError: with the name of the argument.
+    """
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{name}: got {x.dtype}, expected one of {', '.join(map(str, DTYPES))}")
