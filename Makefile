@@ -7,12 +7,13 @@ TRAIN := .venv/.train
 TEST := .venv/.test
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help demo test test-compiled test-oldest lint clean
+.PHONY: help demo test test-compiled test-oldest lint format clean
 
 help:
 	@echo "make demo    train the network on rendered rooms and show what it predicts, 10 to 15 minutes"
 	@echo "make test    check the style and run all tests, about 15 minutes"
-	@echo "make lint    check the style"
+	@echo "make lint    check style and types"
+	@echo "make format  put the style right"
 	@echo "make test-oldest    run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
 	@echo "make test-compiled  build a wheel with nvcc, import it and examine its kernels: registers, spills, instructions"
 	@echo "make clean   remove what these commands made"
@@ -29,6 +30,12 @@ test-compiled: $(TEST)
 
 lint: $(TEST)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(TEST)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 test-oldest: $(OLDEST)
 	.venv-oldest/bin/python -m pytest -n 2 tests/reference tests/ops tests/kernels
@@ -62,4 +69,4 @@ $(OLDEST): pyproject.toml setup.py | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-oldest runs build .pytest_cache .ruff_cache seqca.egg-info
+	rm -rf .venv .venv-oldest runs build .pytest_cache .ruff_cache .mypy_cache seqca.egg-info

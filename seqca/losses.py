@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqca.loss_type import Loss
-from seqca.ops import upsampled_loss
+from seqca.ops.upsampled_loss import upsampled_loss
 from seqca.tasks import Task, get_task
 
 if TYPE_CHECKING:

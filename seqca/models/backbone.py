@@ -1,6 +1,7 @@
 """Backbones from timm, as this network uses them."""
 
 from pathlib import Path
+from typing import Any
 
 import timm
 from timm.models import load_state_dict as read_state_dict
@@ -28,7 +29,7 @@ def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Modu
     # timm takes addresses and folders too ("hf-hub:", "local-dir:"), and names may come out of anybody's checkpoint.
     if not isinstance(name, str) or ":" in name or "/" in name or not timm.is_model(name):
         raise ValueError(f"backbone: got {name!r}, expected a name in timm.list_models()")
-    options: dict[str, object] = {"features_only": True, "out_indices": (1, 2, 3, 4)}
+    options: dict[str, Any] = {"features_only": True, "out_indices": (1, 2, 3, 4)}
     if name.startswith("hrnet"):
         options["feature_location"] = ""
     try:

@@ -179,13 +179,12 @@ def find_tasks(
 
 def unwrap(state: State | Mapping[str, State] | str | Path) -> State:
     """The bare state dict behind a file, a {"model": …} and the prefixes that wrappers of modules leave."""
-    if isinstance(state, str | Path):
-        state = read_checkpoint(state)
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("state must be a state dict, {'model': state dict}, or a file with either")
-    return without_wrappers(state)
+    bare: object = read_checkpoint(state) if isinstance(state, str | Path) else state
+    if isinstance(bare, Mapping) and isinstance(bare.get("model"), Mapping):
+        bare = bare["model"]
+    if not isinstance(bare, Mapping) or not all(isinstance(value, Tensor) for value in bare.values()):
+        raise ValueError("state: got neither, expected a state dict, {'model': state dict}, or a file with either")
+    return without_wrappers(bare)
 
 
 def expected_state(tasks: Mapping[str, int], auxiliary: Mapping[str, int]) -> dict[str, Tensor]:

@@ -33,11 +33,8 @@ class CrossScaleAttention(nn.Module):
         """Maps (B, C_k, H_k, W_k), finest first → for each scale but the last, [A_kj for j = k+1 …] at its size."""
         check_scales("features", features, self.channels)
         return [
-            [
-                attention(features[k], project(source))
-                for project, source in zip(projections, features[k + 1 :], strict=True)
-            ]
-            for k, (attention, projections) in enumerate(zip(self.attention, self.projections, strict=True))
+            [attention(features[k], self.projections[k][j](source)) for j, source in enumerate(features[k + 1 :])]
+            for k, attention in enumerate(self.attention)
         ]
 
 

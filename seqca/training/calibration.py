@@ -1,9 +1,11 @@
 """Running statistics of batch norm for runs that are too short for them."""
 
 from itertools import islice
+from typing import cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
 
@@ -29,4 +31,4 @@ class CalibrateBatchNorm(Callback):
         loader = trainer.datamodule.calibration_dataloader()  # type: ignore[attr-defined]
         images = (batch["image"].to(pl_module.device) for batch in islice(loader, self.batches))
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            update_bn(images, pl_module.network)
+            update_bn(images, cast(nn.Module, pl_module.network))

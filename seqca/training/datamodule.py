@@ -17,7 +17,7 @@ from .loader import EvaluationSampler, ResumableLoader, Samples, TrainingSampler
 from .restoring import LoadsWeightsOnly
 
 
-class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):
+class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: ignore[misc]  # on purpose, see there
     """Batches of images and dense labels, the same ones whenever seed, epoch and number of processes are.
 
     A subclass says what the data are: `dataset(split)`. The data set says the rest: channels, names of classes, scores.

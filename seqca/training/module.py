@@ -29,7 +29,7 @@ def adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-4, weight_decay=1e-4)
 
 
-class MultiTaskModule(LoadsWeightsOnly, LightningModule):
+class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc]  # on purpose, see there
     """Trains and scores a `SequentialCrossAttentionNet`.
 
     Batches are flat dicts: "image" (B, 3, H, W), normalised, and a label for each task and auxiliary task.

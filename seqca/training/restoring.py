@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ class LoadsWeightsOnly:
     """A LightningModule or LightningDataModule whose `load_from_checkpoint` reads local files and runs no code."""
 
     # What a checkpoint cannot decide: it would lead to other files, other hosts or other code.
-    given: dict[str, Any] = {}  # noqa: RUF012  # replaced as a whole by subclasses
+    given: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def load_from_checkpoint(cls, path: Any, *args: Any, weights_only: bool | None = None, **kwargs: Any) -> Any:

@@ -69,7 +69,7 @@ class Rooms(Dataset[dict[str, torch.Tensor | str]]):
         self.length = length
         self.size = (size[0], size[1])
         self.seed = seed
-        self.tasks = {task: ROOMS_TASKS[task] for task in tasks}
+        self.tasks: Mapping[str, int] = {task: ROOMS_TASKS[task] for task in tasks}
 
     def __len__(self) -> int:
         return self.length
