@@ -1,6 +1,7 @@
 """Cross-scale attention inside one task, and the aggregation of all scales into its prediction."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,9 +34,14 @@ class CrossScaleAttention(nn.Module):
         """Maps (B, C_k, H_k, W_k), finest first → for each scale but the last, [A_kj for j = k+1 …] at its size."""
         check_scales("features", features, self.channels)
         return [
-            [attention(features[k], self.projections[k][j](source)) for j, source in enumerate(features[k + 1 :])]
+            [attention(features[k], self.project(k, j, features[j])) for j in range(k + 1, len(features))]
             for k, attention in enumerate(self.attention)
         ]
+
+    def project(self, k: int, j: int, source: Tensor) -> Tensor:
+        """The map of scale j (B, C_j, H_j, W_j) as a source of scale k → (B, C_k, H_j, W_j)."""
+        projections = cast(nn.ModuleList, self.projections[k])
+        return projections[j - k - 1](source)
 
 
 class FeatureAggregation(nn.Module):
