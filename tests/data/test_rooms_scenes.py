@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqca.data.rooms import ROOMS_CLASSES, SPLITS, make_scene, render
-from seqca.data.rooms.dice import Dice, gaussian_noise
+from seqca.data.rooms.random_stream import RandomStream, gaussian_noise
 from seqca.data.rooms.scene import Scene
 
 CODE = "from tests.data.test_rooms_scenes import fingerprint; print(fingerprint())"
@@ -135,11 +135,11 @@ def test_classes_share_their_materials():
 
 
 def test_dice_are_uniform_in_range_and_fixed_by_their_entropy():
-    values = np.array([Dice(1, 2, i).random() for i in range(2000)])
+    values = np.array([RandomStream(1, 2, i).random() for i in range(2000)])
     assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.03
-    assert {Dice(0, i).integer(1, 3) for i in range(100)} == {1, 2, 3}
-    assert Dice(0, 0).random() == 0.4226283964247812
-    cos, sin = Dice(4).rotation(0.5)
+    assert {RandomStream(0, i).integer(1, 3) for i in range(100)} == {1, 2, 3}
+    assert RandomStream(0, 0).random() == 0.4226283964247812
+    cos, sin = RandomStream(4).rotation(0.5)
     assert cos**2 + sin**2 == pytest.approx(1, abs=1e-15)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from seqca.data.rooms import fixtures, furniture, props
 from seqca.data.rooms.builder import Builder, Spot
-from seqca.data.rooms.dice import Dice
 from seqca.data.rooms.lighting import draw_lights
 from seqca.data.rooms.primitives import Vector
+from seqca.data.rooms.random_stream import RandomStream
 from seqca.data.rooms.scene import Scene, look
 from seqca.data.rooms.style import Style, draw_style
 
@@ -21,7 +21,7 @@ SPLITS: dict[str, int] = {"train": 0, "val": 1, "test": 2}
 
 Rectangle = tuple[float, float, float, float]  # low x, low y, high x, high y
 Range = tuple[float, float]
-Build = Callable[[Spot, float, float, float, Style, Dice], None]
+Build = Callable[[Spot, float, float, float, Style, RandomStream], None]
 
 PIECES: dict[str, tuple[Build, Range, Range, Range]] = {  # width, depth, height
     "sofa": (furniture.sofa, (1.5, 2.3), (0.8, 0.95), (0.75, 0.95)),
@@ -79,7 +79,7 @@ class Room:
     eye: Vector
     builder: Builder
     style: Style
-    dice: Dice
+    rng: RandomStream
     walls: list[Wall]
     footprints: list[Rectangle] = field(default_factory=list)
     lamps: list[Vector] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Room:
 
     def build(self, name: str, spot: Spot, w: float, d: float, h: float) -> None:
         """Build a piece of PIECES."""
-        PIECES[name][0](spot, w, d, h, self.style, self.dice)
+        PIECES[name][0](spot, w, d, h, self.style, self.rng)
 
 
 def make_scene(seed: int, split: str, index: int) -> Scene:
@@ -114,22 +114,22 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
     The arguments are three 32-bit words of entropy, so that different ones never share a stream.
     """
     entropy = (seed, SPLITS[split], index)
-    dice = Dice(*entropy)
+    rng = RandomStream(*entropy)
     builder = Builder()
-    style = draw_style(dice)
-    room = _empty_room(builder, style, dice)
-    kind = dice.pick(tuple(ALONG_WALLS))
+    style = draw_style(rng)
+    room = _empty_room(builder, style, rng)
+    kind = rng.pick(tuple(ALONG_WALLS))
     _openings(room)
     _centre(room, kind)
     _along_walls(room, kind)
     _pictures(room)
     _scatter(room)
-    lights, sun, ambient = draw_lights(room.lamps, [(wall.spot, rectangle) for wall, rectangle in room.windows], dice)
+    lights, sun, ambient = draw_lights(room.lamps, [(wall.spot, rectangle) for wall, rectangle in room.windows], rng)
     width, length, _ = room.size
     target = (
-        width * dice.uniform(0.3, 0.7) + 0.5 * (width / 2 - room.eye[0]),
-        length * dice.uniform(0.65, 0.9),
-        dice.uniform(0.65, 1.15),
+        width * rng.uniform(0.3, 0.7) + 0.5 * (width / 2 - room.eye[0]),
+        length * rng.uniform(0.65, 0.9),
+        rng.uniform(0.65, 1.15),
     )
     return Scene(
         size=room.size,
@@ -137,67 +137,67 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
         primitives=tuple(builder.primitives),
         materials=tuple(builder.materials),
         owners=tuple(builder.owners),
-        camera=look(room.eye, target, dice.uniform(0.52, 0.8), dice.rotation(0.025)),
+        camera=look(room.eye, target, rng.uniform(0.52, 0.8), rng.rotation(0.025)),
         lights=lights,
         sun=sun,
         ambient=ambient,
-        exposure=dice.uniform(0.75, 1.2),
+        exposure=rng.uniform(0.75, 1.2),
         noise=(*entropy, 1),
-        noise_level=dice.uniform(0.006, 0.025),
+        noise_level=rng.uniform(0.006, 0.025),
     )
 
 
-def _empty_room(builder: Builder, style: Style, dice: Dice) -> Room:
-    width, length, height = dice.uniform(3.3, 5.6), dice.uniform(3.8, 6.6), dice.uniform(2.4, 3.0)
+def _empty_room(builder: Builder, style: Style, rng: RandomStream) -> Room:
+    width, length, height = rng.uniform(3.3, 5.6), rng.uniform(3.8, 6.6), rng.uniform(2.4, 3.0)
     ground = Spot(builder, (0.0, 0.0, 0.0))
     walls = [
         Wall(ground.at(width / 2, length, 0.0, (-1.0, 0.0)), width),
         Wall(ground.at(0.0, length / 2, 0.0, (0.0, -1.0)), length),
         Wall(ground.at(width, length / 2, 0.0, (0.0, 1.0)), length),
     ]
-    eye = (width * dice.uniform(0.2, 0.8), dice.uniform(0.3, 0.8), dice.uniform(1.15, 1.7))
-    board = style.paint(dice) if dice.chance(0.5) else style.wood(dice)
-    if dice.chance(0.5):
+    eye = (width * rng.uniform(0.2, 0.8), rng.uniform(0.3, 0.8), rng.uniform(1.15, 1.7))
+    board = style.paint(rng) if rng.chance(0.5) else style.wood(rng)
+    if rng.chance(0.5):
         for wall in walls:
             fixtures.skirting(wall.spot, wall.length, board)
-    return Room((width, length, height), eye, builder, style, dice, walls)
+    return Room((width, length, height), eye, builder, style, rng, walls)
 
 
 def _openings(room: Room) -> None:
     """A door, and one or two windows, on the walls in sight."""
-    dice = room.dice
+    rng = room.rng
     for _ in range(4):
-        wall = room.walls[dice.weighted(((0, 0.4), (1, 0.3), (2, 0.3)))]
-        w, h = dice.uniform(0.85, 1.05), dice.uniform(2.0, 2.15)
-        x = dice.uniform(-0.5, 0.5) * (wall.length - w - 0.2)
+        wall = room.walls[rng.weighted(((0, 0.4), (1, 0.3), (2, 0.3)))]
+        w, h = rng.uniform(0.85, 1.05), rng.uniform(2.0, 2.15)
+        x = rng.uniform(-0.5, 0.5) * (wall.length - w - 0.2)
         front = wall.spot.at(x, 0.35)
         if room.claim(front, w, 0.68, 1.5) and wall.take((x - w / 2, 0.0, x + w / 2, h)):
-            fixtures.door(wall.spot.at(x, 0.0), w, h, room.style, dice)
+            fixtures.door(wall.spot.at(x, 0.0), w, h, room.style, rng)
             break
-    wanted = dice.weighted(((0, 0.15), (1, 0.55), (2, 0.3)))
+    wanted = rng.weighted(((0, 0.15), (1, 0.55), (2, 0.3)))
     for _ in range(2 * wanted):
-        wall = dice.pick(room.walls)
-        w, sill = dice.uniform(0.8, 1.9), dice.uniform(0.75, 1.05)
-        h = min(dice.uniform(1.0, 1.4), room.size[2] - sill - 0.3)
-        x = dice.uniform(-0.5, 0.5) * max(wall.length - w - 1.4, 0.0)  # what stands in the corners has room
+        wall = rng.pick(room.walls)
+        w, sill = rng.uniform(0.8, 1.9), rng.uniform(0.75, 1.05)
+        h = min(rng.uniform(1.0, 1.4), room.size[2] - sill - 0.3)
+        x = rng.uniform(-0.5, 0.5) * max(wall.length - w - 1.4, 0.0)  # what stands in the corners has room
         if len(room.windows) < wanted and wall.take((x - w / 2 - 0.3, sill - 0.15, x + w / 2 + 0.3, sill + h + 0.1)):
-            fixtures.window(wall.spot.at(x, 0.0), w, sill, h, room.style, dice)
+            fixtures.window(wall.spot.at(x, 0.0), w, sill, h, room.style, rng)
             room.windows.append((wall, (x - w / 2, sill, x + w / 2, sill + h)))
 
 
 def _along_walls(room: Room, kind: str) -> None:
     """Furniture with its back to the walls."""
-    dice = room.dice
+    rng = room.rng
     count: dict[str, int] = {}
     for attempt in range(40):
-        wall = dice.pick(room.walls)
+        wall = rng.pick(room.walls)
         main = ALONG_WALLS[kind][0][0]  # what the room is named for comes before the rest
-        name = main if attempt < 10 and main not in count else dice.weighted(ALONG_WALLS[kind])
+        name = main if attempt < 10 and main not in count else rng.weighted(ALONG_WALLS[kind])
         if count.get(name, 0) >= (1 if name in ("bed", "desk", "wardrobe") else 2):
             continue
-        w, d, h = (dice.uniform(*extent) for extent in PIECES[name][1:])
+        w, d, h = (rng.uniform(*extent) for extent in PIECES[name][1:])
         margin = 0.04 if name not in ("floor lamp", "plant", "chair") else 0.1
-        x = dice.uniform(-0.5, 0.5) * (wall.length - w - 0.1)
+        x = rng.uniform(-0.5, 0.5) * (wall.length - w - 0.1)
         spot = wall.spot.at(x, d / 2 + margin)
         rectangle = (x - w / 2, 0.0, x + w / 2, h)
         if any(_overlaps(rectangle, other, 0.03) for other in wall.taken) or not room.claim(spot, w, d, h):
@@ -208,71 +208,71 @@ def _along_walls(room: Room, kind: str) -> None:
 
 
 def _pictures(room: Room) -> None:
-    dice = room.dice
-    for _ in range(dice.integer(3, 9)):
-        wall = room.walls[dice.weighted(((0, 0.5), (1, 0.25), (2, 0.25)))]
-        w, h = dice.uniform(0.4, 1.2), dice.uniform(0.4, 0.85)
-        x, z = dice.uniform(-0.5, 0.5) * (wall.length - w - 0.3), dice.uniform(1.2, 1.6)
+    rng = room.rng
+    for _ in range(rng.integer(3, 9)):
+        wall = room.walls[rng.weighted(((0, 0.5), (1, 0.25), (2, 0.25)))]
+        w, h = rng.uniform(0.4, 1.2), rng.uniform(0.4, 0.85)
+        x, z = rng.uniform(-0.5, 0.5) * (wall.length - w - 0.3), rng.uniform(1.2, 1.6)
         z = min(z, room.size[2] - h - 0.2)
         if wall.take((x - w / 2, z, x + w / 2, z + h), 0.1):
-            fixtures.picture(wall.spot.at(x, 0.0), w, z, h, room.style, dice)
+            fixtures.picture(wall.spot.at(x, 0.0), w, z, h, room.style, rng)
 
 
 def _centre(room: Room, kind: str) -> None:
     """A rug, a table with what belongs to it, and a lamp above."""
-    dice = room.dice
+    rng = room.rng
     width, length, height = room.size
     ground = Spot(room.builder, (0.0, 0.0, 0.0))
-    x, y = width * dice.uniform(0.4, 0.6), length * dice.uniform(0.52, 0.62)
-    turn = dice.rotation(0.06) if dice.chance(0.5) else dice.pick(((1.0, 0.0), (0.0, 1.0)))
+    x, y = width * rng.uniform(0.4, 0.6), length * rng.uniform(0.52, 0.62)
+    turn = rng.rotation(0.06) if rng.chance(0.5) else rng.pick(((1.0, 0.0), (0.0, 1.0)))
     spot = ground.at(x, y, 0.0, turn)
     name = {"living": "coffee table", "dining": "table", "bedroom": "", "study": ""}[kind]
-    if dice.chance(0.7 if name != "table" else 0.5):
-        rug_w, rug_d = dice.uniform(1.6, 2.4), dice.uniform(1.2, 1.8)
-        fixtures.rug(spot, min(rug_w, width - 1.0), rug_d, room.style, dice)
-    if name and dice.chance(0.9):
-        w, d, h = (dice.uniform(*extent) for extent in PIECES[name][1:])
+    if rng.chance(0.7 if name != "table" else 0.5):
+        rug_w, rug_d = rng.uniform(1.6, 2.4), rng.uniform(1.2, 1.8)
+        fixtures.rug(spot, min(rug_w, width - 1.0), rug_d, room.style, rng)
+    if name and rng.chance(0.9):
+        w, d, h = (rng.uniform(*extent) for extent in PIECES[name][1:])
         reach = 0.75 if name == "table" else 0.0
         if room.claim(spot, w, d + 2 * reach, h):
             room.build(name, spot, w, d, h)
             if name == "table":
                 _chairs_around(room, spot, w, d)
-    if dice.chance(0.75):
-        radius = dice.uniform(0.17, 0.28)
-        drop = dice.uniform(2.0 * radius, max(2.0 * radius, height - 1.7))
-        props.pendant(ground.at(x, y, height), radius, drop, room.style, dice)
+    if rng.chance(0.75):
+        radius = rng.uniform(0.17, 0.28)
+        drop = rng.uniform(2.0 * radius, max(2.0 * radius, height - 1.7))
+        props.pendant(ground.at(x, y, height), radius, drop, room.style, rng)
         room.lamps.append((x, y, height - drop + radius))
     else:
         room.lamps.append((x, y, height - 0.15))
 
 
 def _chairs_around(room: Room, table: Spot, w: float, d: float) -> None:
-    dice = room.dice
+    rng = room.rng
     places = (-0.21 * w, 0.21 * w) if w > 1.45 else (0.0,)
-    cw, cd, ch = (dice.uniform(*extent) for extent in PIECES["chair"][1:])
+    cw, cd, ch = (rng.uniform(*extent) for extent in PIECES["chair"][1:])
     for side in (-1.0, 1.0):
         for x in places:
-            if dice.chance(0.8):
-                cos, sin = dice.rotation(0.08)
-                seat = table.at(x, side * (d / 2 + dice.uniform(0.12, 0.28)), 0.0, (-side * cos, -side * sin))
+            if rng.chance(0.8):
+                cos, sin = rng.rotation(0.08)
+                seat = table.at(x, side * (d / 2 + rng.uniform(0.12, 0.28)), 0.0, (-side * cos, -side * sin))
                 room.build("chair", seat, cw, cd, ch)
 
 
 def _scatter(room: Room) -> None:
     """Single things on the free floor."""
-    dice = room.dice
+    rng = room.rng
     ground = Spot(room.builder, (0.0, 0.0, 0.0))
     width, length, _ = room.size
-    for _ in range(dice.integer(1, 5)):
-        turn = dice.rotation(0.9)
-        spot = ground.at(dice.uniform(0.1, 0.9) * width, dice.uniform(0.3, 0.9) * length, 0.0, turn)
-        kind = dice.weighted((("armchair", 0.25), ("chair", 0.35), ("carton", 0.2), ("ball", 0.2)))
+    for _ in range(rng.integer(1, 5)):
+        turn = rng.rotation(0.9)
+        spot = ground.at(rng.uniform(0.1, 0.9) * width, rng.uniform(0.3, 0.9) * length, 0.0, turn)
+        kind = rng.weighted((("armchair", 0.25), ("chair", 0.35), ("carton", 0.2), ("ball", 0.2)))
         if kind in PIECES:
-            w, d, h = (dice.uniform(*extent) for extent in PIECES[kind][1:])
+            w, d, h = (rng.uniform(*extent) for extent in PIECES[kind][1:])
             if room.claim(spot, w, d, h):
                 room.build(kind, spot, w, d, h)
         elif room.claim(spot, 0.45, 0.45, 0.4):
             if kind == "carton":
-                props.carton(spot, dice.uniform(0.3, 0.42), room.style, dice)
+                props.carton(spot, rng.uniform(0.3, 0.42), room.style, rng)
             else:
-                props.ball(spot, dice.uniform(0.12, 0.2), room.style, dice)
+                props.ball(spot, rng.uniform(0.12, 0.2), room.style, rng)

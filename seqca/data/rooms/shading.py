@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqca.data.rooms.dice import gaussian_noise
+from seqca.data.rooms.random_stream import gaussian_noise
 from seqca.data.rooms.scene import Scene
 from seqca.data.rooms.shadows import find_casters, lamp_light, sun_light
 from seqca.data.rooms.textures import colour_at

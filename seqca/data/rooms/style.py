@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqca.data.rooms.dice import Dice
+from seqca.data.rooms.random_stream import RandomStream
 from seqca.data.rooms.textures import Colour, Material
 
 
@@ -62,75 +62,75 @@ class Style:
     floor: Material
     ceiling: Material
 
-    def wood(self, dice: Dice) -> Material:
+    def wood(self, rng: RandomStream) -> Material:
         """A wood with its grain along the longer side."""
-        light, dark = dice.pick(self.woods)
-        return Material("wood", light, dark, phase=dice.random(), grain=True)
+        light, dark = rng.pick(self.woods)
+        return Material("wood", light, dark, phase=rng.random(), grain=True)
 
-    def paint(self, dice: Dice) -> Material:
+    def paint(self, rng: RandomStream) -> Material:
         """A painted surface."""
-        colour = mix(dice.pick(self.colours), WHITE, dice.pick((0.0, 0.0, 0.3, 0.6)))
-        return Material("plain", colour, colour, phase=dice.random())
+        colour = mix(rng.pick(self.colours), WHITE, rng.pick((0.0, 0.0, 0.3, 0.6)))
+        return Material("plain", colour, colour, phase=rng.random())
 
-    def solid(self, dice: Dice) -> Material:
+    def solid(self, rng: RandomStream) -> Material:
         """What furniture is made of: mostly wood, otherwise paint, now and then marble."""
-        kind = dice.weighted((("wood", 0.57), ("paint", 0.36), ("marble", 0.07)))
+        kind = rng.weighted((("wood", 0.57), ("paint", 0.36), ("marble", 0.07)))
         if kind == "wood":
-            return self.wood(dice)
+            return self.wood(rng)
         if kind == "paint":
-            return self.paint(dice)
-        base, accent = dice.sample(self.colours, 2)
-        return Material("marble", base, accent, scale=0.25, phase=dice.random())
+            return self.paint(rng)
+        base, accent = rng.sample(self.colours, 2)
+        return Material("marble", base, accent, scale=0.25, phase=rng.random())
 
-    def cloth(self, dice: Dice) -> Material:
+    def cloth(self, rng: RandomStream) -> Material:
         """Upholstery, bedding, curtains, rugs."""
-        texture = dice.weighted((("weave", 0.5), ("stripes", 0.17), ("checker", 0.13), ("dots", 0.1), ("plain", 0.1)))
-        base, accent = dice.sample(self.colours, 2)
-        scale = dice.uniform(0.12, 0.3)
-        return Material(texture, base, accent, scale=scale, phase=dice.random())
+        texture = rng.weighted((("weave", 0.5), ("stripes", 0.17), ("checker", 0.13), ("dots", 0.1), ("plain", 0.1)))
+        base, accent = rng.sample(self.colours, 2)
+        scale = rng.uniform(0.12, 0.3)
+        return Material(texture, base, accent, scale=scale, phase=rng.random())
 
-    def shade(self, dice: Dice, emission: float) -> Material:
+    def shade(self, rng: RandomStream, emission: float) -> Material:
         """A lampshade."""
-        return replace(self.paint(dice), emission=emission)
+        return replace(self.paint(rng), emission=emission)
 
 
-def _wall(dice: Dice, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[Colour, ...]) -> Material:
-    texture = dice.weighted(
+def _wall(rng: RandomStream, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[Colour, ...]) -> Material:
+    texture = rng.weighted(
         (("plain", 0.46), ("stripes", 0.14), ("bricks", 0.12), ("dots", 0.08), ("planks", 0.1), ("tiles", 0.1))
     )
-    phase = dice.random()
-    base = mix(dice.pick(colours), WHITE, dice.pick((0.0, 0.3, 0.6, 0.6)))  # most walls are pale
+    phase = rng.random()
+    base = mix(rng.pick(colours), WHITE, rng.pick((0.0, 0.3, 0.6, 0.6)))  # most walls are pale
     if texture == "planks":
-        return Material("planks", *dice.pick(woods), scale=dice.uniform(0.12, 0.2), phase=phase)
+        return Material("planks", *rng.pick(woods), scale=rng.uniform(0.12, 0.2), phase=phase)
     if texture == "bricks":
-        return Material("bricks", dice.pick(BRICK_COLOURS), WHITE, scale=dice.uniform(0.24, 0.4), phase=phase)
-    accent = mix(base, dice.pick(colours), 0.25)  # wallpaper is printed tone on tone
-    return Material(texture, base, accent, scale=dice.uniform(0.15, 0.4), phase=phase)
+        return Material("bricks", rng.pick(BRICK_COLOURS), WHITE, scale=rng.uniform(0.24, 0.4), phase=phase)
+    accent = mix(base, rng.pick(colours), 0.25)  # wallpaper is printed tone on tone
+    return Material(texture, base, accent, scale=rng.uniform(0.15, 0.4), phase=phase)
 
 
-def _floor(dice: Dice, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[Colour, ...]) -> Material:
-    texture = dice.weighted((("planks", 0.45), ("tiles", 0.17), ("checker", 0.14), ("weave", 0.14), ("marble", 0.1)))
-    phase = dice.random()
+def _floor(rng: RandomStream, woods: tuple[tuple[Colour, Colour], ...], colours: tuple[Colour, ...]) -> Material:
+    texture = rng.weighted((("planks", 0.45), ("tiles", 0.17), ("checker", 0.14), ("weave", 0.14), ("marble", 0.1)))
+    phase = rng.random()
     if texture == "planks":
-        return Material("planks", *dice.pick(woods), scale=dice.uniform(0.09, 0.18), phase=phase)
-    base, accent = dice.sample(colours, 2)
-    scale = {"tiles": 0.35, "checker": 0.35, "weave": 0.2, "marble": 0.6}[texture] * dice.uniform(0.8, 1.4)
+        return Material("planks", *rng.pick(woods), scale=rng.uniform(0.09, 0.18), phase=phase)
+    base, accent = rng.sample(colours, 2)
+    scale = {"tiles": 0.35, "checker": 0.35, "weave": 0.2, "marble": 0.6}[texture] * rng.uniform(0.8, 1.4)
     return Material(texture, base, accent, scale=scale, phase=phase)
 
 
-def draw_style(dice: Dice) -> Style:
+def draw_style(rng: RandomStream) -> Style:
     """The style of one room."""
-    woods = tuple(dice.sample(WOODS, 2))
-    colours = tuple(dice.sample(COLOURS, 6))
-    ceiling = mix(dice.pick(colours), WHITE, dice.pick((0.5, 0.8, 0.9, 1.0)))
-    texture = "planks" if dice.chance(0.12) else "plain"
+    woods = tuple(rng.sample(WOODS, 2))
+    colours = tuple(rng.sample(COLOURS, 6))
+    ceiling = mix(rng.pick(colours), WHITE, rng.pick((0.5, 0.8, 0.9, 1.0)))
+    texture = "planks" if rng.chance(0.12) else "plain"
     return Style(
         woods=woods,
         colours=colours,
-        wall=_wall(dice, woods, colours),
-        floor=_floor(dice, woods, colours),
+        wall=_wall(rng, woods, colours),
+        floor=_floor(rng, woods, colours),
         ceiling=(
-            Material("planks", *dice.pick(woods), scale=0.16)
+            Material("planks", *rng.pick(woods), scale=0.16)
             if texture == "planks"
             else Material("plain", ceiling, ceiling)
         ),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqca.data.rooms.dice import bit_generator
+from seqca.data.rooms.random_stream import bit_generator
 
 Colour = tuple[float, float, float]
 

@@ -20,7 +20,7 @@ def bit_generator(*entropy: int) -> np.random.PCG64:
     return np.random.PCG64(np.random.SeedSequence(list(entropy)))
 
 
-class Dice:
+class RandomStream:
     """A stream of random decisions, fixed by `entropy`."""
 
     def __init__(self, *entropy: int) -> None:
