@@ -94,6 +94,6 @@ setup(
         "seqca.csrc",
     ],
     package_dir={"seqca.kernels": "kernels", "seqca.csrc": "csrc"},
-    package_data={"seqca": ["py.typed"], "seqca.csrc": ["*.cu", "*.cpp", "*.h"]},
+    package_data={"seqca": ["py.typed"], "seqca.csrc": [f"**/*{suffix}" for suffix in building.SUFFIXES]},
     **build,
 )

@@ -1,7 +1,7 @@
 // The module seqca._C, which says how it was built. Loading it registers the operators.
 //
 // pybind11 comes with torch, whose copy may refuse to be read where the stable ABI is asked for; this file needs no
-// torch, hence neither ABI.
+// torch, hence neither ABI, and is apart from registration.cpp, which does.
 #undef TORCH_TARGET_VERSION
 #include <pybind11/pybind11.h>
 

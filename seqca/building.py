@@ -23,7 +23,9 @@ FILE_NAME = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
 """The name says for which Python: another one does not find it and needs its own."""
 SIDECAR_NAME = "_C.json"
 """Beside it: with what it was built, or why it was not."""
-SOURCES = ("linear_attention.cu", "operators.cpp", "module.cpp")
+SOURCES = ("linear_attention/operators.cu", "registration.cpp", "module.cpp")
+SUFFIXES = (".cu", ".cpp", ".h")
+"""Of sources and headers."""
 ARCHITECTURES = ("80", "90", "100")
 TORCH_TARGET = (2, 11)
 """The stable ABI of this torch is used, so the binary serves it and newer ones."""
@@ -115,8 +117,8 @@ class Parameters(NamedTuple):
     def key(self) -> str:
         """A name for the binary: equal if and only if sources and information are."""
         digest = hashlib.sha256(json.dumps(self.information, sort_keys=True).encode())
-        for path in sorted(p for p in self.sources.iterdir() if p.is_file()):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        for path in sorted(p for p in self.sources.rglob("*") if p.suffix in SUFFIXES):
+            digest.update(str(path.relative_to(self.sources)).encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
-// csrc/primitives.h on the host: every function does the work of all 32 lanes of a warp.
+// csrc/shared/primitives.h on the host: every function does the work of all 32 lanes of a warp.
 //
-// Fragments are written down here from the PTX ISA, independently of the maps in csrc/fragments.h: a kernel that
+// Fragments are written down here from the PTX ISA, independently of the maps in csrc/shared/maps.h: a kernel that
 // mixes up rows and columns gives wrong sums. Asynchronous copies arrive only when waited for, so that reading
 // too early finds what the memory was poisoned with.
 #pragma once

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <memory>
 
-#include "plan.h"
+#include "linear_attention/plan.h"
 
 namespace {
 
@@ -36,11 +36,11 @@ void forward(std::vector<Maps>& call, double eps) {
   emulated_warps = S::warps;
   Launches source(sizeof(typename S::Number), S::tokens, eps), target = source;
   for (const Maps& maps : call) {
-    add_sum_source(source, maps);
-    add_map_target(target, maps);
+    add_forward_states(source, maps);
+    add_forward_output(target, maps);
   }
-  run(source, Memory<S>::sum_source, sum_source<S>);
-  run(target, Memory<S>::map_target, map_target<S>);
+  run(source, Memory<S>::forward_states, forward_states<S>);
+  run(target, Memory<S>::forward_output, forward_output<S>);
 }
 
 template <class S>
@@ -48,19 +48,19 @@ void backward(std::vector<Maps>& call, double eps) {
   emulated_warps = S::warps;
   Launches source(sizeof(typename S::Number), S::tokens, eps), target = source;
   for (const Maps& maps : call) {
-    add_differentiate_target(target, maps);
-    add_differentiate_source(source, maps);
+    add_backward_queries(target, maps);
+    add_backward_sources(source, maps);
   }
-  run(target, Memory<S>::differentiate_target, differentiate_target<S>);
-  run(source, Memory<S>::differentiate_source, differentiate_source<S>);
+  run(target, Memory<S>::backward_queries, backward_queries<S>);
+  run(source, Memory<S>::backward_sources, backward_sources<S>);
 }
 
 template <class T>
 void dispatch(bool is_forward, int channels, std::vector<Maps>& call, double eps) {
   switch (channels) {
-    case 18: return is_forward ? forward<Shape<T, 18>>(call, eps) : backward<Shape<T, 18>>(call, eps);
-    case 36: return is_forward ? forward<Shape<T, 36>>(call, eps) : backward<Shape<T, 36>>(call, eps);
-    default: return is_forward ? forward<Shape<T, 72>>(call, eps) : backward<Shape<T, 72>>(call, eps);
+    case 18: return is_forward ? forward<Tiling<T, 18>>(call, eps) : backward<Tiling<T, 18>>(call, eps);
+    case 36: return is_forward ? forward<Tiling<T, 36>>(call, eps) : backward<Tiling<T, 36>>(call, eps);
+    default: return is_forward ? forward<Tiling<T, 72>>(call, eps) : backward<Tiling<T, 72>>(call, eps);
   }
 }
 
@@ -118,16 +118,16 @@ int64_t linear_attention(int is_forward, int number, HostMaps* entries, int64_t 
 void shared_memory(int number, int size, int32_t* bytes) {
   const auto write = [&](auto shape) {
     using M = Memory<decltype(shape)>;
-    bytes[0] = M::sum_source;
-    bytes[1] = M::map_target;
-    bytes[2] = M::differentiate_target;
-    bytes[3] = M::differentiate_source;
+    bytes[0] = M::forward_states;
+    bytes[1] = M::forward_output;
+    bytes[2] = M::backward_queries;
+    bytes[3] = M::backward_sources;
   };
   const auto by_class = [&](auto x) {
     using T = decltype(x);
-    if (size == 18) return write(Shape<T, 18>{});
-    if (size == 36) return write(Shape<T, 36>{});
-    write(Shape<T, 72>{});
+    if (size == 18) return write(Tiling<T, 18>{});
+    if (size == 36) return write(Tiling<T, 36>{});
+    write(Tiling<T, 72>{});
   };
   if (number == 0) return by_class(0.0f);
   if (number == 1) return by_class(bf16{});

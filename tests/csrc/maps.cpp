@@ -1,7 +1,7 @@
-// Goes through all arguments of the maps in csrc/maps.h; prints what it checked, aborts at the first violation.
+// Goes through all arguments of the maps in csrc/shared/maps.h; prints what it checked, aborts at the first violation.
 //
 // The layouts that they are compared with are written down from the PTX ISA, "Warp-level matrix instructions".
-#include "maps.h"
+#include "shared/maps.h"
 
 #include <cstdint>
 #include <cstdio>

@@ -16,7 +16,8 @@ import torch
 from .host import EmulatedKernels, compile_on_host
 
 ARCHITECTURES = ("80", "90", "100")
-KERNELS = ("sum_source", "map_target", "differentiate_target", "differentiate_source")
+PASSES = ("forward_states", "forward_output", "backward_queries", "backward_sources")
+KERNELS = tuple(f"linear_attention_{name}" for name in PASSES)
 CLASSES = (18, 36, 72)
 DTYPES = {"f": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WARPS = {18: 4, 36: 4, 72: 3}
@@ -37,7 +38,7 @@ class Kernel(NamedTuple):
     @classmethod
     def of(cls, mangled: str) -> "Kernel":
         """The kernel with a linker's name."""
-        found = re.search(rf"({'|'.join(KERNELS)})I.*?ShapeI(f|NS\w*?_4(bf16|fp16)E)Li(\d+)E", mangled)
+        found = re.search(rf"({'|'.join(KERNELS)})I.*?TilingI(f|NS\w*?_4(bf16|fp16)E)Li(\d+)E", mangled)
         assert found is not None, f"no kernel of linear_attention: {mangled}"
         return cls(found[1], found[3] or found[2], int(found[4]))
 

@@ -14,7 +14,7 @@ from seqca import building
 from seqca.building import CannotBuild
 
 from . import pretence
-from .host import source_tree
+from .host import ROOT, source_tree
 
 HOST = {"PATH": os.environ["PATH"]}
 
@@ -124,9 +124,11 @@ def test_the_cache_knows_sources_and_parameters(
     assert first.parent == tmp_path / "cache" / "seqca"
     assert building.cache_folder(building.parameters(here), cache) == first
     assert building.cache_folder(building.parameters({**here, "SEQCA_CUDA_ARCHS": "90"}), cache) != first
-    with (tmp_path / "csrc" / building.SOURCES[0]).open("a") as source:
-        source.write("// another\n")
-    assert building.cache_folder(building.parameters(here), cache) != first
+    for name in (building.SOURCES[0], "shared/tiles.h"):
+        before = building.cache_folder(building.parameters(here), cache)
+        with (tmp_path / "csrc" / name).open("a") as source:
+            source.write("// another\n")
+        assert building.cache_folder(building.parameters(here), cache) != before
 
 
 @pytest.fixture
@@ -146,7 +148,9 @@ def _wheel(tmp_path: Path, **environment: str) -> tuple[subprocess.CompletedProc
 
 def _sidecar(wheel: Path, folder: Path) -> dict[str, str]:
     shutil.unpack_archive(wheel, folder, "zip")
-    assert (folder / "seqca" / "kernels").is_dir() and (folder / "seqca" / "csrc" / building.SOURCES[0]).is_file()
+    for name in ("kernels", "csrc"):
+        sources = {path.relative_to(ROOT / name) for path in (ROOT / name).rglob("*.*") if path.suffix != ".pyc"}
+        assert sources == {path.relative_to(folder / "seqca" / name) for path in (folder / "seqca" / name).rglob("*.*")}
     assert not (folder / "seqca" / building.FILE_NAME).exists()
     return json.loads((folder / "seqca" / building.SIDECAR_NAME).read_text())
 

@@ -71,10 +71,10 @@ def test_every_kernel_is_compiled_for_every_architecture_and_nothing_spills(whee
 
 def test_as_many_blocks_as_meant_fit_on_a_multiprocessor(wheel: Wheel, emulated_kernels: EmulatedKernels) -> None:
     by_registers = {
-        "sum_source": (5, 4, 4),
-        "map_target": (6, 4, 3),
-        "differentiate_target": (4, 2, 2),
-        "differentiate_source": (5, 4, 4),
+        "linear_attention_forward_states": (5, 4, 4),
+        "linear_attention_forward_output": (6, 4, 3),
+        "linear_attention_backward_queries": (4, 2, 2),
+        "linear_attention_backward_sources": (5, 4, 4),
     }
     for (architecture, kernel), row in resources(wheel.log).items():
         assert row.blocks(kernel) >= by_registers[kernel.name][CLASSES.index(kernel.channels)], (architecture, kernel)

@@ -1,6 +1,6 @@
 """Linear attention in CUDA C++: two launches forward, two backward, for lists of maps of any strides.
 
-The algorithm is told in csrc/linear_attention_kernels.h. Tensors are read where they are; sums are float32.
+The algorithm is told in csrc/linear_attention/kernels.h. Tensors are read where they are; sums are float32.
 """
 
 import torch

@@ -17,15 +17,15 @@ inline constexpr bool is_half = sizeof(T) == 2;
 
 // Sizes of a kernel for numbers T and up to C channels, all known to the compiler.
 template <class T, int C>
-struct Shape : TileShape<C> {
+struct Tiling : TileShape<C> {
   using Number = T;
   using Base = TileShape<C>;
   static constexpr int threads = 32 * Base::warps;
   static constexpr int token_pitch = pitch<sizeof(T)>(Base::padded);
   static constexpr int channel_pitch = pitch<sizeof(T)>(Base::tokens);
-  static constexpr int tile_numbers =
-      Base::tokens * token_pitch > Base::padded * channel_pitch ? Base::tokens * token_pitch
-                                                                : Base::padded * channel_pitch;
+  static constexpr int by_tokens = Base::tokens * token_pitch;
+  static constexpr int by_channels = Base::padded * channel_pitch;
+  static constexpr int tile_numbers = by_tokens > by_channels ? by_tokens : by_channels;
   static constexpr int tile_bytes = tile_numbers * static_cast<int>(sizeof(T));
   // While one buffer is computed on the next one fills; fp32 at 72 channels has no room for that.
   static constexpr int buffers = sizeof(T) == 4 && C == 72 ? 1 : 2;

@@ -1,17 +1,17 @@
 // The four kernels of linear attention. With S = Σ v kᵀ and z = Σ k over the tokens of a source, d = max(z·q, eps):
 //
-//   sum_source     partial (S; z) of a part of the source's tokens
-//   map_target     merges them; o = S q / d of a part of the target's tokens
-//   differentiate_target   u = Sᵀ g; dd = -(u·q) / d² where the clamp is not active, else 0;
+//   forward_states     partial (S; z) of a part of the source's tokens
+//   forward_output     merges them; o = S q / d of a part of the target's tokens
+//   backward_queries   u = Sᵀ g; dd = -(u·q) / d² where the clamp is not active, else 0;
 //                  dq = u / d + dd z; partial (dS; dz) = Σ (g / d; dd) qᵀ of a part of the target's tokens
-//   differentiate_source   merges them; dv = dS k; dk = dSᵀ v + dz of a part of the source's tokens
+//   backward_sources   merges them; dv = dS k; dk = dSᵀ v + dz of a part of the source's tokens
 //
 // The two merges are done by every block that needs the sums, part after part in one order: the sums are small, the
 // same bits in every block, and need no launch of their own, no atomics and no waiting of blocks for each other.
 // A block works on one leading index of one entry. The states are fp32 (leads, E + 1, D).
 #pragma once
 
-#include "products.h"
+#include "../shared/products.h"
 
 namespace seqca::linear_attention {
 
@@ -24,8 +24,8 @@ struct Entry {
   float* partial;         // (leads, parts, E + 1, D)
   const float* state_in;  // merged already
   float* state_out;
-  void* out_a;  // dense (leads, tokens, D), or the output of the target (leads, tokens, E)
-  void* out_b;  // dense (leads, tokens, E)
+  void* out_a;     // dense (leads, tokens, D), or the output of the target (leads, tokens, E)
+  void* out_b;     // dense (leads, tokens, E)
   int32_t splits;  // blocks for each leading index
   int32_t parts;   // partial sums for each leading index
   int32_t D, E;
@@ -60,23 +60,23 @@ template <class S>
 struct Memory {
   static constexpr int last_bytes = S::padded * 4;
   static constexpr int factor_bytes = S::tokens * 4;
-  static constexpr int sum_source = 2 * S::buffers * S::tile_bytes;
-  static constexpr int map_target = S::buffers * S::tile_bytes + S::state_bytes + last_bytes + S::stage_bytes;
-  static constexpr int differentiate_target =
+  static constexpr int forward_states = 2 * S::buffers * S::tile_bytes;
+  static constexpr int forward_output = S::buffers * S::tile_bytes + S::state_bytes + last_bytes + S::stage_bytes;
+  static constexpr int backward_queries =
       2 * S::buffers * S::tile_bytes + S::state_bytes + last_bytes + S::stage_bytes + 2 * factor_bytes;
-  static constexpr int differentiate_source =
+  static constexpr int backward_sources =
       2 * S::buffers * S::tile_bytes + S::state_bytes + last_bytes + 2 * S::stage_bytes;
 };
 
 // Blocks on a multiprocessor that the compiler leaves registers for: as many as it can on sm_80, sm_90 and sm_100
 // without spilling.
-enum class Kernel { sum_source, map_target, differentiate_target, differentiate_source };
+enum class Kernel { forward_states, forward_output, backward_queries, backward_sources };
 SEQCA_MAP int resident_blocks(Kernel kernel, int channel_class) {
   const bool small = channel_class == 18, middle = channel_class == 36;
   switch (kernel) {
-    case Kernel::sum_source: return small ? 5 : 4;
-    case Kernel::map_target: return small ? 6 : middle ? 4 : 3;
-    case Kernel::differentiate_target: return small ? 4 : 2;
+    case Kernel::forward_states: return small ? 5 : 4;
+    case Kernel::forward_output: return small ? 6 : middle ? 4 : 3;
+    case Kernel::backward_queries: return small ? 4 : 2;
     default: return small ? 5 : 4;
   }
 }
@@ -131,7 +131,7 @@ SEQCA_DEVICE void add_dots(Lanes<float> (&dots)[2], const Block<S>& block, const
 }
 
 template <class S>
-SEQCA_DEVICE void sum_source(const Entries& entries, int64_t block, char* shared) {
+SEQCA_DEVICE void forward_states(const Entries& entries, int64_t block, char* shared) {
   const Position at = position(entries, block);
   const Entry& entry = entries.entry[at.entry];
   const Range tiles = tiles_of_part(ceil_divide(entry.tokens, S::tokens), entry.splits, at.split);
@@ -163,7 +163,7 @@ SEQCA_DEVICE void sum_source(const Entries& entries, int64_t block, char* shared
 }
 
 template <class S>
-SEQCA_DEVICE void map_target(const Entries& entries, int64_t block, char* shared) {
+SEQCA_DEVICE void forward_output(const Entries& entries, int64_t block, char* shared) {
   const Position at = position(entries, block);
   const Entry& entry = entries.entry[at.entry];
   const Range tiles = tiles_of_part(ceil_divide(entry.tokens, S::tokens), entry.splits, at.split);
@@ -179,9 +179,7 @@ SEQCA_DEVICE void map_target(const Entries& entries, int64_t block, char* shared
 
   for_each_tile<S>(
       tiles.begin, tiles.end,
-      [&](int buffer, int64_t tile) {
-        load_tile(queries[buffer], entry.a, at.lead, tile * S::tokens, entry.tokens);
-      },
+      [&](int buffer, int64_t tile) { load_tile(queries[buffer], entry.a, at.lead, tile * S::tokens, entry.tokens); },
       [&](int buffer, int64_t tile) {
         SEQCA_EACH_WARP(warp) {
           Lanes<Sums> out[S::columns];
@@ -215,7 +213,7 @@ SEQCA_DEVICE void map_target(const Entries& entries, int64_t block, char* shared
 }
 
 template <class S>
-SEQCA_DEVICE void differentiate_target(const Entries& entries, int64_t block, char* shared) {
+SEQCA_DEVICE void backward_queries(const Entries& entries, int64_t block, char* shared) {
   const Position at = position(entries, block);
   const Entry& entry = entries.entry[at.entry];
   const Range tiles = tiles_of_part(ceil_divide(entry.tokens, S::tokens), entry.splits, at.split);
@@ -308,7 +306,7 @@ SEQCA_DEVICE void differentiate_target(const Entries& entries, int64_t block, ch
 }
 
 template <class S>
-SEQCA_DEVICE void differentiate_source(const Entries& entries, int64_t block, char* shared) {
+SEQCA_DEVICE void backward_sources(const Entries& entries, int64_t block, char* shared) {
   const Position at = position(entries, block);
   const Entry& entry = entries.entry[at.entry];
   const Range tiles = tiles_of_part(ceil_divide(entry.tokens, S::tokens), entry.splits, at.split);

@@ -86,7 +86,7 @@ SEQCA_DEVICE uint32_t shared_address(const void* pointer) {
 // 16 bytes. Lane l receives from matrix i into word i the elements (l / 4, 2 (l % 4)) and its right neighbour,
 // or, transposed, (2 (l % 4), l / 4) and the one below.
 SEQCA_DEVICE void load_matrices(Lanes<Words<4>>& to, const Lanes<const void*>& row, bool transposed) {
-  uint32_t(&w)[4] = to.value.word;
+  uint32_t (&w)[4] = to.value.word;
   if (transposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
@@ -101,7 +101,7 @@ SEQCA_DEVICE void load_matrices(Lanes<Words<4>>& to, const Lanes<const void*>& r
 }
 
 SEQCA_DEVICE void load_matrices(Lanes<Words<2>>& to, const Lanes<const void*>& row, bool transposed) {
-  uint32_t(&w)[2] = to.value.word;
+  uint32_t (&w)[2] = to.value.word;
   if (transposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
                  : "=r"(w[0]), "=r"(w[1])
@@ -118,21 +118,21 @@ SEQCA_DEVICE void load_matrices(Lanes<Words<2>>& to, const Lanes<const void*>& r
 // sums += a b, with a (16, 16) and b (16, 8) of bf16 or fp16, summed in fp32; b is in two words from `word` on.
 template <int N>
 SEQCA_DEVICE void multiply_add(bf16, Lanes<Sums>& sums, const Lanes<Words<4>>& a, const Lanes<Words<N>>& b, int word) {
-  float(&s)[4] = sums.value.value;
+  float (&s)[4] = sums.value.value;
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
-      : "r"(a.value.word[0]), "r"(a.value.word[1]), "r"(a.value.word[2]), "r"(a.value.word[3]), 
-        "r"(b.value.word[word]), "r"(b.value.word[word + 1]));
+      : "r"(a.value.word[0]), "r"(a.value.word[1]), "r"(a.value.word[2]), "r"(a.value.word[3]), "r"(b.value.word[word]),
+        "r"(b.value.word[word + 1]));
 }
 template <int N>
 SEQCA_DEVICE void multiply_add(fp16, Lanes<Sums>& sums, const Lanes<Words<4>>& a, const Lanes<Words<N>>& b, int word) {
-  float(&s)[4] = sums.value.value;
+  float (&s)[4] = sums.value.value;
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
-      : "r"(a.value.word[0]), "r"(a.value.word[1]), "r"(a.value.word[2]), "r"(a.value.word[3]), 
-        "r"(b.value.word[word]), "r"(b.value.word[word + 1]));
+      : "r"(a.value.word[0]), "r"(a.value.word[1]), "r"(a.value.word[2]), "r"(a.value.word[3]), "r"(b.value.word[word]),
+        "r"(b.value.word[word + 1]));
 }
 
 // Adds over the four lanes that share a row of accumulators; all of them receive the same bits.

@@ -137,7 +137,7 @@ SEQCA_DEVICE void multiply(Lanes<Sums> (&sums)[S::columns], const Block<S>& bloc
           const int n = 8 * j + column;
           const float y0 = rows_are_n ? state.at(n, channel) : state.at(channel, n);
           const float y1 = rows_are_n ? state.at(n + 1, channel) : state.at(channel, n + 1);
-          float(&s)[4] = sums[j][lane].value;
+          float (&s)[4] = sums[j][lane].value;
           s[0] = fused_multiply_add(x0, y0, s[0]);
           s[1] = fused_multiply_add(x0, y1, s[1]);
           s[2] = fused_multiply_add(x1, y0, s[2]);
@@ -251,7 +251,7 @@ struct TokenSums {
             }
             SEQCA_UNROLL
             for (int j = 0; j < S::group_columns; ++j) {
-              float(&s)[4] = sums[m][j][lane].value;
+              float (&s)[4] = sums[m][j][lane].value;
               SEQCA_UNROLL
               for (int i = 0; i < 4; ++i) s[i] = fused_multiply_add(x[i / 2], y[j][i % 2], s[i]);
             }

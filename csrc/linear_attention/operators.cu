@@ -6,10 +6,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include "linear_attention.h"
-#include "plan.h"
-
 #include <algorithm>
+
+#include "operators.h"
+#include "plan.h"
 
 namespace seqca {
 
@@ -24,41 +24,41 @@ using linear_attention::resident_blocks;
 using torch::headeronly::ScalarType;
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::sum_source, S::channels))
-    sum_source(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::forward_states, S::channels))
+    linear_attention_forward_states(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
-  linear_attention::sum_source<S>(entries, blockIdx.x, shared);
+  linear_attention::forward_states<S>(entries, blockIdx.x, shared);
 }
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::map_target, S::channels))
-    map_target(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::forward_output, S::channels))
+    linear_attention_forward_output(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
-  linear_attention::map_target<S>(entries, blockIdx.x, shared);
+  linear_attention::forward_output<S>(entries, blockIdx.x, shared);
 }
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::differentiate_target, S::channels))
-    differentiate_target(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::backward_queries, S::channels))
+    linear_attention_backward_queries(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
-  linear_attention::differentiate_target<S>(entries, blockIdx.x, shared);
+  linear_attention::backward_queries<S>(entries, blockIdx.x, shared);
 }
 
 template <class S>
-__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::differentiate_source, S::channels))
-    differentiate_source(const __grid_constant__ Entries entries) {
+__global__ void __launch_bounds__(S::threads, resident_blocks(Kernel::backward_sources, S::channels))
+    linear_attention_backward_sources(const __grid_constant__ Entries entries) {
   extern __shared__ __align__(16) char shared[];
-  linear_attention::differentiate_source<S>(entries, blockIdx.x, shared);
+  linear_attention::backward_sources<S>(entries, blockIdx.x, shared);
 }
 
 template <class S>
 auto kernel_and_memory(Kernel kernel) {
   using Result = std::pair<void (*)(Entries), int>;
   switch (kernel) {
-    case Kernel::sum_source: return Result{sum_source<S>, Memory<S>::sum_source};
-    case Kernel::map_target: return Result{map_target<S>, Memory<S>::map_target};
-    case Kernel::differentiate_target: return Result{differentiate_target<S>, Memory<S>::differentiate_target};
-    default: return Result{differentiate_source<S>, Memory<S>::differentiate_source};
+    case Kernel::forward_states: return Result{linear_attention_forward_states<S>, Memory<S>::forward_states};
+    case Kernel::forward_output: return Result{linear_attention_forward_output<S>, Memory<S>::forward_output};
+    case Kernel::backward_queries: return Result{linear_attention_backward_queries<S>, Memory<S>::backward_queries};
+    default: return Result{linear_attention_backward_sources<S>, Memory<S>::backward_sources};
   }
 }
 
@@ -77,9 +77,9 @@ void launch(Kernel kernel, const Launches& launches, cudaStream_t stream) {
 template <class T>
 void launch(Kernel kernel, int channel_class, const Launches& launches, cudaStream_t stream) {
   switch (channel_class) {
-    case 18: return launch<Shape<T, 18>>(kernel, launches, stream);
-    case 36: return launch<Shape<T, 36>>(kernel, launches, stream);
-    default: return launch<Shape<T, 72>>(kernel, launches, stream);
+    case 18: return launch<Tiling<T, 18>>(kernel, launches, stream);
+    case 36: return launch<Tiling<T, 36>>(kernel, launches, stream);
+    default: return launch<Tiling<T, 72>>(kernel, launches, stream);
   }
 }
 
@@ -106,12 +106,12 @@ Tensor empty(const Tensor& like, int64_t rows, int64_t columns, ScalarType type)
 }
 
 // What the entries of a call have in common; refuses what kernels could not read safely.
-struct Call {
+struct Common {
   ScalarType type;
   int channel_class, tile, device;
   cudaStream_t stream;
 
-  Call(const Tensors& q, const Tensors& k, const Tensors& v) {
+  Common(const Tensors& q, const Tensors& k, const Tensors& v) {
     STD_TORCH_CHECK(!q.empty() && q.size() == k.size() && q.size() == v.size(),
                     "linear_attention: q, k and v are lists of one length, at least 1, got ", q.size(), ", ", k.size(),
                     " and ", v.size());
@@ -160,67 +160,67 @@ float* floats(const Tensor& tensor) { return static_cast<float*>(tensor.mutable_
 }  // namespace
 
 std::tuple<Tensors, Tensors> linear_attention_forward(Tensors q, Tensors k, Tensors v, double eps) {
-  const Call call(q, k, v);
-  const torch::stable::accelerator::DeviceGuard guard(call.device);
+  const Common common(q, k, v);
+  const torch::stable::accelerator::DeviceGuard guard(common.device);
   std::vector<Maps> all;
   for (size_t i = 0; i < q.size(); ++i) all.push_back({describe(q[i]), describe(k[i]), describe(v[i])});
-  set_splits(all, call.tile);
+  set_splits(all, common.tile);
 
   Tensors outputs, states, scratch;
-  Launches source = call.launches(eps), target = call.launches(eps);
+  Launches source = common.launches(eps), target = common.launches(eps);
   for (size_t i = 0; i < q.size(); ++i) {
     Maps& maps = all[i];
-    outputs.push_back(empty(q[i], q[i].size(-2), maps.E(), call.type));
+    outputs.push_back(empty(q[i], q[i].size(-2), maps.E(), common.type));
     states.push_back(empty(q[i], maps.E() + 1, maps.D(), ScalarType::Float));
-    scratch.push_back(call.partial(q[i], v[i], maps.source_splits));
+    scratch.push_back(common.partial(q[i], v[i], maps.source_splits));
     maps.output = outputs[i].mutable_data_ptr();
     maps.state = floats(states[i]);
     maps.partial = floats(scratch[i]);
-    add_sum_source(source, maps);
-    add_map_target(target, maps);
+    add_forward_states(source, maps);
+    add_forward_output(target, maps);
   }
-  call.run(Kernel::sum_source, source);
-  call.run(Kernel::map_target, target);
+  common.run(Kernel::forward_states, source);
+  common.run(Kernel::forward_output, target);
   return {outputs, states};
 }
 
 std::tuple<Tensors, Tensors, Tensors> linear_attention_backward(Tensors grad, Tensors q, Tensors k, Tensors v,
                                                                 Tensors states, double eps) {
-  const Call call(q, k, v);
+  const Common common(q, k, v);
   STD_TORCH_CHECK(grad.size() == q.size() && states.size() == q.size(),
                   "linear_attention: grad and states have the length of q");
-  const torch::stable::accelerator::DeviceGuard guard(call.device);
+  const torch::stable::accelerator::DeviceGuard guard(common.device);
   std::vector<Maps> all;
   for (size_t i = 0; i < q.size(); ++i) {
     all.push_back({describe(q[i]), describe(k[i]), describe(v[i]), describe(grad[i])});
     const Maps& maps = all[i];
-    call.check(grad[i], q[i], maps.E(), "grad");
+    common.check(grad[i], q[i], maps.E(), "grad");
     STD_TORCH_CHECK(maps.grad.tokens() == maps.q.tokens(), "linear_attention: grad and q differ in tokens");
-    STD_TORCH_CHECK(states[i].is_cuda() && states[i].get_device_index() == call.device &&
-                        states[i].is_contiguous() && states[i].scalar_type() == ScalarType::Float &&
+    STD_TORCH_CHECK(states[i].is_cuda() && states[i].get_device_index() == common.device && states[i].is_contiguous() &&
+                        states[i].scalar_type() == ScalarType::Float &&
                         states[i].numel() == maps.q.leads() * (maps.E() + 1) * maps.D(),
                     "linear_attention: states are contiguous float32 (..., E + 1, D)");
   }
-  set_splits(all, call.tile);
+  set_splits(all, common.tile);
 
   Tensors dq, dk, dv, scratch;
-  Launches source = call.launches(eps), target = call.launches(eps);
+  Launches source = common.launches(eps), target = common.launches(eps);
   for (size_t i = 0; i < q.size(); ++i) {
     Maps& maps = all[i];
-    dq.push_back(empty(q[i], maps.q.tokens(), maps.D(), call.type));
-    dk.push_back(empty(k[i], maps.k.tokens(), maps.D(), call.type));
-    dv.push_back(empty(v[i], maps.k.tokens(), maps.E(), call.type));
-    scratch.push_back(call.partial(q[i], v[i], maps.target_splits));
+    dq.push_back(empty(q[i], maps.q.tokens(), maps.D(), common.type));
+    dk.push_back(empty(k[i], maps.k.tokens(), maps.D(), common.type));
+    dv.push_back(empty(v[i], maps.k.tokens(), maps.E(), common.type));
+    scratch.push_back(common.partial(q[i], v[i], maps.target_splits));
     maps.state = floats(states[i]);
     maps.dq = dq[i].mutable_data_ptr();
     maps.dk = dk[i].mutable_data_ptr();
     maps.dv = dv[i].mutable_data_ptr();
     maps.partial = floats(scratch[i]);
-    add_differentiate_target(target, maps);
-    add_differentiate_source(source, maps);
+    add_backward_queries(target, maps);
+    add_backward_sources(source, maps);
   }
-  call.run(Kernel::differentiate_target, target);
-  call.run(Kernel::differentiate_source, source);
+  common.run(Kernel::backward_queries, target);
+  common.run(Kernel::backward_sources, source);
   return {dq, dk, dv};
 }
 

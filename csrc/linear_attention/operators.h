@@ -1,4 +1,4 @@
-// The operators of linear_attention.cu; shapes, dtypes and strides as in seqca/extension.py.
+// The operators of operators.cu; shapes, dtypes and strides as in seqca/ops/cuda/linear_attention.py.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

@@ -1,7 +1,7 @@
 // Registers the operators with torch, through its stable ABI.
 #include <torch/csrc/stable/library.h>
 
-#include "linear_attention.h"
+#include "linear_attention/operators.h"
 
 STABLE_TORCH_LIBRARY(seqca_cuda, library) {
   library.def("linear_attention_forward(Tensor[] q, Tensor[] k, Tensor[] v, float eps) -> (Tensor[], Tensor[])");
