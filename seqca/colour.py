@@ -60,9 +60,9 @@ def _to_lab(rgb: np.ndarray) -> np.ndarray:
 def colour_classes(classes: np.ndarray) -> np.ndarray:
     """Class indices (H, W), 0 to 254, 255 for ignored pixels, in the colours of `palette`."""
     if classes.ndim != 2 or classes.dtype.kind not in "iu":
-        raise ValueError(f"classes must be an integer array (H, W), got {classes.dtype} {classes.shape}")
+        raise ValueError(f"classes: got {classes.dtype} {classes.shape}, expected an integer array (H, W)")
     if classes.size and (classes.min() < 0 or classes.max() > 255):
-        raise ValueError(f"classes must lie in [0, 255], got {classes.min()} to {classes.max()}")
+        raise ValueError(f"classes: got {classes.min()} to {classes.max()}, expected values in [0, 255]")
     return palette()[classes]
 
 
@@ -106,5 +106,7 @@ def colour_probability(probability: np.ndarray) -> np.ndarray:
 
 def _channels(argument: str, array: np.ndarray, channels: int) -> np.ndarray:
     if array.ndim != 3 or array.shape[0] != channels or array.dtype.kind != "f":
-        raise ValueError(f"{argument} must be a floating array ({channels}, H, W), got {array.dtype} {array.shape}")
+        raise ValueError(
+            f"{argument}: got {array.dtype} {array.shape}, expected a floating-point array ({channels}, H, W)"
+        )
     return array.astype(np.float32)

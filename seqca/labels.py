@@ -63,7 +63,7 @@ def check_label(
     """
     values = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else np.asarray(label)
     if values.dtype.kind not in "biuf":
-        raise TypeError(f"{source}: the {task} label must hold numbers, got dtype {values.dtype}")
+        raise TypeError(f"{source}: {task}: got dtype {values.dtype}, expected numbers")
     if classes is not None:
         valid = LabelRange(0, classes - 1, valid.ignore, True, valid.unit_norm)
     if valid.unit_norm:
@@ -81,14 +81,13 @@ def check_label(
     if wrong.any():
         at = _first(wrong)
         raise ValueError(
-            f"{source}: the {task} label has the value {values[at]} at {_place(at)} and {int(wrong.sum())} such "
-            f"value(s) in all; expected {_expected(valid)}"
+            f"{source}: {task}: got {values[at]} at {_place(at)}{_others(wrong)}, expected {_expected(valid)}"
         )
 
 
 def _check_unit(values: np.ndarray, source: str, task: str, valid: LabelRange) -> None:
     if values.ndim != 3:
-        raise ValueError(f"{source}: the {task} label must have shape (C, H, W), got {values.shape}")
+        raise ValueError(f"{source}: {task}: got shape {values.shape}, expected (C, H, W)")
     length = np.sqrt(np.square(values.astype(np.float64)).sum(axis=0))
     wrong = ~(np.abs(length - 1) <= UNIT_TOLERANCE)  # NaN compares false
     if valid.ignore is not None:
@@ -97,13 +96,18 @@ def _check_unit(values: np.ndarray, source: str, task: str, valid: LabelRange) -
         at = _first(wrong)
         vector = ", ".join(str(v) for v in values[:, at[0], at[1]])
         raise ValueError(
-            f"{source}: the {task} label has the vector ({vector}) of length {length[at]:.4g} at {_place(at)} and "
-            f"{int(wrong.sum())} such vector(s) in all; expected {_expected(valid)}"
+            f"{source}: {task}: got the vector ({vector}) of length {length[at]:.4g} at {_place(at)}{_others(wrong)}, "
+            f"expected {_expected(valid)}"
         )
 
 
 def _first(wrong: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
+
+
+def _others(wrong: np.ndarray) -> str:
+    count = int(wrong.sum()) - 1
+    return f" and {count} more" if count else ""
 
 
 def _place(at: tuple[int, ...]) -> str:

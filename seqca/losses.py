@@ -56,16 +56,16 @@ class MultiTaskLoss(nn.Module):
         self.auxiliary = _names("auxiliary", auxiliary)
         everything = (*self.tasks, *self.auxiliary)
         if not self.tasks:
-            raise ValueError("tasks is empty; expected at least one task")
+            raise ValueError("tasks: got none, expected at least one")
         if repeated := sorted({name for name in everything if everything.count(name) > 1}):
-            raise ValueError(f"tasks named more than once: {', '.join(repeated)}")
+            raise ValueError(f"tasks, auxiliary: got {', '.join(repeated)} twice, expected each task once")
         self._definitions: dict[str, Task] = {name: get_task(name) for name in everything}
         self.weights: dict[str, float] = {name: task.weight for name, task in self._definitions.items()}
         for name, weight in (weights or {}).items():
             if name not in self.weights:
-                raise ValueError(f"weights names {name!r}; the tasks are {', '.join(everything)}")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"the weight of {name!r} must be finite and not negative, got {weight}")
+                raise ValueError(f"weights: got one for {name!r}, expected tasks among {', '.join(everything)}")
+            if not isinstance(weight, (int, float)) or not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"weights[{name!r}]: got {weight!r}, expected a finite number, not negative")
             self.weights[name] = float(weight)
 
     def forward(self, output: "NetworkOutput", targets: Mapping[str, Tensor]) -> LossOutput:
@@ -83,7 +83,7 @@ class MultiTaskLoss(nn.Module):
         """
         everything = (*self.tasks, *self.auxiliary)
         if missing := [name for name in everything if name not in targets]:
-            raise ValueError(f"targets has no label for {', '.join(missing)}; it holds {', '.join(targets)}")
+            raise ValueError(f"targets: got {', '.join(targets) or 'nothing'}, expected {', '.join(missing)} as well")
         _check_tasks("output.final", output.final, self.tasks)
         for level, predictions in enumerate(output.deep):
             _check_tasks(f"output.deep[{level}]", predictions, everything)
@@ -109,10 +109,10 @@ def _task_loss(prediction: Tensor, target: Tensor, loss: Loss | Callable[[Tensor
 
 def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
-        raise TypeError(f"{argument} must be a collection of task names, got the string {names!r}")
+        raise TypeError(f"{argument}: got the string {names!r}, expected a collection of task names")
     return tuple(names)
 
 
 def _check_tasks(argument: str, predictions: Mapping[str, Tensor], tasks: tuple[str, ...]) -> None:
     if set(predictions) != set(tasks):
-        raise ValueError(f"{argument} must predict {', '.join(tasks)}, got {', '.join(predictions) or 'nothing'}")
+        raise ValueError(f"{argument}: got {', '.join(predictions) or 'nothing'}, expected {', '.join(tasks)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqca.colour import colour_classes, colour_depth, colour_normals, colour_probability
 from seqca.labels import IGNORE, LabelKind, LabelRange
@@ -53,7 +53,8 @@ class Task:
     """Everything the package knows about a task.
 
     Args:
-        name: its name in data sets, outputs, scores and on the command line.
+        name: its name in data sets, outputs, scores and on the command line: an identifier, and none that
+            `torch.nn.ModuleDict`, in which networks keep the parts of their tasks, uses itself (such as "train").
         kind: what the values of its label are, which decides how augmentation treats them and how they are drawn.
         channels: of the raw network output; None where the data set decides (the number of classes).
         weight: default weight in the multi-task objective.
@@ -77,8 +78,7 @@ class Task:
     colour: Callable[..., np.ndarray]
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or "." in self.name:
-            raise ValueError(f"name: got {self.name!r}, expected a name without '/' and '.'")
+        check_task_name("name", self.name)
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels of task {self.name!r}: got {self.channels}, expected at least 1")
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -102,13 +102,28 @@ class Task:
         return score.metric_class()(**score.options)
 
 
+_OF_MODULE_DICT = frozenset(dir(nn.ModuleDict()))
+
+
+def check_task_name(argument: str, name: str) -> None:
+    """Refuses a name that no part of a network could have.
+
+    Raises:
+        ValueError: no identifier, or one that `torch.nn.ModuleDict` uses itself.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"{argument}: got {name!r}, expected the name of a task, an identifier")
+    if name in _OF_MODULE_DICT:
+        raise ValueError(f"{argument}: got {name!r}, expected a name that torch.nn.ModuleDict does not use itself")
+
+
 _TASKS: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> Task:
     """Add a task to the registry; a name that is taken raises ValueError."""
     if task.name in _TASKS:
-        raise ValueError(f"a task named {task.name!r} is registered already")
+        raise ValueError(f"task: got the name {task.name!r}, expected one that is not registered yet")
     _TASKS[task.name] = task
     return task
 
@@ -116,7 +131,7 @@ def register_task(task: Task) -> Task:
 def get_task(name: str) -> Task:
     """The task of that name; ValueError with the names there are if there is none."""
     if name not in _TASKS:
-        raise ValueError(f"task {name!r} is unknown; registered are {', '.join(_TASKS)}")
+        raise ValueError(f"task: got {name!r}, expected one of {', '.join(_TASKS)}")
     return _TASKS[name]
 
 

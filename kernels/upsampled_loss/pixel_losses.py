@@ -51,6 +51,7 @@ def balanced_bce(z, y, live, of_positive, of_negative):
     """Loss and gradient of weighted binary cross-entropy, elementwise."""
     positive = y >= 0.5
     weight = tl.where(live, tl.where(positive, of_positive, of_negative), 0.0)
+    weight = tl.where(live & (y != y), float("nan"), weight)  # a label that is NaN is neither
     s = tl.where(positive, -z, z)
     # softplus(s) and its derivative σ(s), from e = exp(−|s|) ≤ 1; log(1 + e) with the digits that 1 + e drops.
     e = tl.exp(-tl.abs(s))

@@ -26,7 +26,8 @@ class MultiTaskMetric(nn.Module):
         looked at."""
         for argument, mapping in (("predictions", predictions), ("targets", targets)):
             if missing := [name for name in self.metrics if name not in mapping]:
-                raise ValueError(f"{argument} lacks {', '.join(missing)}; it holds {', '.join(mapping)}")
+                got = ", ".join(mapping) or "nothing"
+                raise ValueError(f"{argument}: got {got}, expected {', '.join(missing)} as well")
         for name, metric in self.metrics.items():
             try:
                 metric.update(predictions[name], targets[name])

@@ -27,10 +27,12 @@ def best_constant(
         {score: value}, from the task's own metric.
     """
     if iter(labels) is labels:
-        raise TypeError("labels must be something to go through twice, not an iterator")
+        raise TypeError(f"labels: got {type(labels).__name__}, expected what can be gone through twice, no iterator")
     metric = get_task(task).build_metric(channels, score)
     if not isinstance(metric, TaskMetric):
-        raise TypeError(f"the metric of task {task!r} knows no best constant: it is no TaskMetric")
+        raise TypeError(
+            f"score: got the metric {type(metric).__name__}, expected a TaskMetric, which knows its best constant"
+        )
 
     def batches() -> Iterable[Tensor]:
         return (batch[task] if isinstance(batch, Mapping) else batch for batch in labels)

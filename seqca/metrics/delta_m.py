@@ -26,22 +26,24 @@ def delta_m(
     """
     tasks = list(dict.fromkeys(key.partition("/")[0] for key in scores))
     if not tasks:
-        raise ValueError("scores is empty; expected {'task/score': value}")
+        raise ValueError("scores: got nothing, expected {'task/score': value}")
     total = 0.0
     for name, score in primary_scores(tasks, primary).items():
         key = f"{name}/{score.name}"
         value = _finite("scores", scores, key)
         baseline = _finite("single_task_scores", single_task_scores, key)
         if baseline == 0:
-            raise ValueError(f"single_task_scores[{key!r}] is 0: there is no relative difference to it")
+            raise ValueError(
+                f"single_task_scores[{key!r}]: got 0, expected a score that differences can be relative to"
+            )
         total += (1 if score.higher_is_better else -1) * (value - baseline) / baseline
     return 100 * total / len(tasks)
 
 
 def _finite(argument: str, scores: Mapping[str, float], key: str) -> float:
     if key not in scores:
-        raise ValueError(f"{argument} lacks {key!r}; it holds {', '.join(scores) or 'nothing'}")
+        raise ValueError(f"{argument}: got {', '.join(scores) or 'nothing'}, expected {key!r} as well")
     value = float(scores[key])
     if not math.isfinite(value):
-        raise ValueError(f"{argument}[{key!r}] must be finite, got {value}")
+        raise ValueError(f"{argument}[{key!r}]: got {value}, expected a finite number")
     return value

@@ -34,7 +34,7 @@ class DepthError(TaskMetric):
         check_maps(prediction, target, 1)
         valid = target != self.ignore
         if (target <= 0).any():
-            raise ValueError(f"target must be positive, got {target.min()}")
+            raise ValueError(f"target: got {target.min()}, expected metres above 0")
         prediction, target = prediction[valid].double().clamp(min=SMALLEST_DEPTH), target[valid].double()
         self.squares += (prediction - target).square().sum()
         self.log_squares += (prediction.log() - target.log()).square().sum()
@@ -55,5 +55,5 @@ class DepthError(TaskMetric):
             total += valid.double().sum().item()
             pixels += valid.numel()
         if not pixels:
-            raise ValueError("labels hold no valid depth")
+            raise ValueError("labels: got no valid pixel, expected one at least")
         return torch.tensor([total / pixels], dtype=torch.float64)

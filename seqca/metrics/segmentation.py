@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqca.metrics.base import TaskMetric, check_same_shape
+from seqca.metrics.base import TaskMetric, check_same_shape, check_tensors
+
+CLASS_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class MeanIoU(TaskMetric):
@@ -26,21 +28,28 @@ class MeanIoU(TaskMetric):
 
     def __init__(self, classes: int, ignore: int = 255, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+            raise ValueError(f"classes: got {classes!r}, expected a positive integer")
         self.classes, self.ignore = classes, ignore
         for state in ("hits", "predicted", "labelled"):
             self.add_sum(state, classes, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count: prediction (B, H, W) class indices in [0, C), target the same or `ignore`."""
-        check_same_shape(prediction, target)
+        check_tensors(prediction, target)
         for argument, tensor in (("prediction", prediction), ("target", target)):
-            if tensor.is_floating_point() or tensor.ndim != 3:
-                raise ValueError(f"{argument} must be integer (B, H, W), got {tensor.dtype} {tuple(tensor.shape)}")
+            if tensor.dtype not in CLASS_DTYPES:
+                raise ValueError(f"{argument}: got {tensor.dtype}, expected integers")
+            if tensor.ndim != 3:
+                raise ValueError(f"{argument}: got shape {tuple(tensor.shape)}, expected (B, H, W)")
+        check_same_shape(prediction, target)
         valid = self.evaluated(target)
         prediction, target = prediction[valid], target[valid]
+        # All three are counted before the first is added: a batch that is refused leaves no trace.
+        predicted, labelled = self._count("prediction", prediction), self._count("target", target)
         self.hits += self._count("prediction", prediction[prediction == target])
-        self.predicted += self._count("prediction", prediction)
-        self.labelled += self._count("target", target)
+        self.predicted += predicted
+        self.labelled += labelled
 
     def evaluated(self, target: Tensor) -> Tensor:
         """The pixels that count, a mask of the target's shape."""
@@ -49,7 +58,7 @@ class MeanIoU(TaskMetric):
     def _count(self, argument: str, classes: Tensor) -> Tensor:
         if classes.numel() and not 0 <= classes.min() <= classes.max() < self.classes:
             raise ValueError(
-                f"{argument} must hold classes 0 to {self.classes - 1}, got {classes.min()} … {classes.max()}"
+                f"{argument}: got {classes.min()} to {classes.max()}, expected classes 0 to {self.classes - 1}"
             )
         return classes.bincount(minlength=self.classes)
 

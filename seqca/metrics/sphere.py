@@ -35,7 +35,7 @@ class DirectionHistogram:
         the mean angle has a kink), and refined by a pattern search, which needs no derivative.
         """
         if not len(self.keys):
-            raise ValueError("there are no directions to take the median of")
+            raise ValueError("labels: got no valid pixel, expected one at least")
         counts = self.sums[:, 3]
         means = F.normalize(self.sums[:, :3], dim=1)
 

@@ -58,11 +58,13 @@ def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Modu
 def load_backbone_weights(backbone: nn.Module, name: str, path: Path) -> None:
     """Fill `backbone` from a file of timm's weights, whose classification layers are left aside."""
     if not path.is_file():
-        raise ValueError(f"pretrained must be True, False or a file of weights of {name}; there is no file {path}")
+        raise ValueError(
+            f"pretrained: got {str(path)!r}, where there is no file, expected True, False or a file of {name}'s weights"
+        )
     missing = backbone.load_state_dict(read_weights(path), strict=False).missing_keys
     if missing:
         raise ValueError(
-            f"{path} does not hold the weights of {name}: {len(missing)} keys are missing, {', '.join(missing[:5])} …"
+            f"pretrained: got {path} without {len(missing)} keys, {', '.join(missing[:5])} …, expected all of {name}"
         )
 
 

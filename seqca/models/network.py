@@ -16,7 +16,7 @@ from seqca.nn import (
     FeaturePropagation,
     WindowSelfAttention,
 )
-from seqca.tasks import get_task
+from seqca.tasks import check_task_name, get_task
 
 from .backbone import create_backbone
 from .configuration import NETWORK
@@ -97,7 +97,7 @@ class SequentialCrossAttentionNet(nn.Module):
             scales alone. The two switches are the rows of an ablation; only the whole network has a published format.
 
     Raises:
-        ValueError: no task, a name twice, a name that is no identifier, or channels below 1.
+        ValueError: no task, a name twice, a name that no task can have, or channels below 1.
     """
 
     def __init__(
@@ -142,13 +142,13 @@ class SequentialCrossAttentionNet(nn.Module):
             images: (B, 3, H, W), normalised by the mean and deviation of ImageNet; H and W are multiples of 32.
 
         Raises:
-            ValueError: images of another shape.
+            TypeError, ValueError: images of another dtype or shape.
         """
         check_images(images)
         if any(side % NETWORK.strides[-1] for side in images.shape[2:]):
             raise ValueError(
-                f"the sides of images must be multiples of {NETWORK.strides[-1]}, got {tuple(images.shape[2:])}; "
-                "predict takes any size"
+                f"images: got {images.shape[2]}×{images.shape[3]} pixels, expected multiples of {NETWORK.strides[-1]} "
+                "(predict takes any size)"
             )
         maps = [
             torch.cat([attention(x), x], 1)
@@ -202,17 +202,21 @@ def upsample(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    if images.dim() != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
-        raise ValueError(f"images must be floating-point (B, 3, H, W), got {tuple(images.shape)} of {images.dtype}")
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: got {type(images).__name__}, expected a tensor")
+    if not images.is_floating_point():
+        raise ValueError(f"images: got {images.dtype}, expected a floating-point dtype")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ValueError(f"images: got shape {tuple(images.shape)}, expected (B, 3, H, W), not empty")
 
 
 def check_tasks(tasks: Mapping[str, int], auxiliary: Mapping[str, int]) -> None:
     if not tasks:
-        raise ValueError("tasks must name at least one task")
+        raise ValueError("tasks: got none, expected at least one")
     if twice := tasks.keys() & auxiliary.keys():
-        raise ValueError(f"a task is either in tasks or in auxiliary, these are in both: {sorted(twice)}")
-    for task, channels in {**tasks, **auxiliary}.items():
-        if not task.isidentifier():
-            raise ValueError(f"the name of a task must be an identifier, got {task!r}")
-        if not isinstance(channels, int) or channels < 1:
-            raise ValueError(f"the channels of task {task} must be a positive integer, got {channels!r}")
+        raise ValueError(f"auxiliary: got {', '.join(sorted(twice))}, expected none of tasks")
+    for argument, entries in (("tasks", tasks), ("auxiliary", auxiliary)):
+        for task, channels in entries.items():
+            check_task_name(argument, task)
+            if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+                raise ValueError(f"{argument}[{task!r}]: got {channels!r} channels, expected a positive integer")

@@ -139,7 +139,9 @@ def from_published_state(
         pieces = [state[name] for name in published_names(key, every)]
         if like.dim() == 0:
             if any(piece != pieces[0] for piece in pieces):
-                raise ValueError(f"the pairs behind {key} must agree, got {[int(p) for p in pieces]}")
+                raise ValueError(
+                    f"{key}: got {[int(p) for p in pieces]} in the pairs behind it, expected one and the same"
+                )
             result[key] = pieces[0].clone()
         else:
             result[key] = torch.cat(pieces)
@@ -163,16 +165,16 @@ def find_tasks(
     channels = {m[1]: value.shape[0] for key, value in state.items() if (m := re.fullmatch(prediction, key))}
     with_head = {m[1] for key in state if (m := re.match(head, key))}
     if not with_head & channels.keys():
-        raise ValueError(f"no task found: the state dict has no keys like {prediction} with {head}")
+        raise ValueError(f"state: got no task, expected keys like {prediction} and {head}")
     if order is not None:
         if sorted(order) != sorted(channels):
-            raise ValueError(f"tasks must be an order of {sorted(channels)}, got {list(order)}")
+            raise ValueError(f"tasks: got {list(order)}, expected an order of {sorted(channels)}")
         channels = {task: channels[task] for task in order}
     tasks = {task: n for task, n in channels.items() if task in with_head}
     auxiliary = {task: n for task, n in channels.items() if task not in with_head}
     if [*tasks, *auxiliary] != list(channels):
         raise ValueError(
-            f"auxiliary tasks {list(auxiliary)} must come after the others, got the order {list(channels)}"
+            f"tasks: got the order {list(channels)}, expected the auxiliary ones, {list(auxiliary)}, after the others"
         )
     return tasks, auxiliary
 

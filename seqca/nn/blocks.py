@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_map, check_positive
+from .checks import check_fraction, check_map, check_positive
 
 
 class BasicBlock(nn.Module):
@@ -13,13 +13,14 @@ class BasicBlock(nn.Module):
 
     Args:
         in_channels, out_channels: channels before and after.
-        momentum: of the two 3×3 batch norms.
+        momentum: of the two 3×3 batch norms, in [0, 1].
         project: whether the shortcut is a convolution; by default where the channels change.
     """
 
     def __init__(self, in_channels: int, out_channels: int, momentum: float = 0.1, project: bool | None = None) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, out_channels=out_channels)
+        check_fraction(momentum=momentum)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels, momentum=momentum)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)

@@ -1,10 +1,12 @@
-"""What blocks demand of their numbers and of the maps they are given, asked at their doors."""
+"""What blocks demand of their numbers and of the maps they are given."""
 
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import SupportsIndex
 
 from torch import Tensor
+
+from seqca.tasks import check_task_name
 
 
 def check_map(name: str, x: Tensor, channels: int) -> None:
@@ -55,6 +57,19 @@ def check_positive(**numbers: SupportsIndex) -> None:
             raise ValueError(f"{name}: got {number!r}, expected a positive integer")
 
 
+def check_fraction(**numbers: float) -> None:
+    """Refuses what is no number in [0, 1].
+
+    Raises:
+        TypeError, ValueError: names it.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(f"{name}: got {number!r}, expected a number")
+        if not 0 <= number <= 1:
+            raise ValueError(f"{name}: got {number}, expected a number in [0, 1]")
+
+
 def check_features(features: Mapping[str, Tensor], tasks: Sequence[str], channels: int) -> None:
     """Refuses what are no maps (B, channels, H, W) of one shape, one for each task.
 
@@ -77,11 +92,13 @@ def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """The names of tasks, at least one and none twice.
 
     Raises:
-        ValueError: no name, or one twice.
+        ValueError: no name, one twice, or one that no task can have.
     """
     names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
     if isinstance(tasks, str) or not names or len(set(names)) < len(names):
         raise ValueError(f"tasks: got {names}, expected a list of at least one name and none twice")
+    for i, name in enumerate(names):
+        check_task_name(f"tasks[{i}]", name)
     return names
 
 

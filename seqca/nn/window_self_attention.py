@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from seqca.ops import window_attention
 
-from .checks import check_map, check_positive
+from .checks import check_fraction, check_map, check_positive
 
 WINDOW = 7
 """Side of a window, in tokens (Liu et al. 2021)."""
@@ -60,17 +60,19 @@ class WindowSelfAttention(nn.Module):
         depth: number of blocks; every second one is shifted by half a window.
         heads: attention heads.
         window: side of a window in tokens.
-        drop_path: rate of the last block; the rates rise linearly from 0.
+        drop_path: rate of the last block, in [0, 1]; the rates rise linearly from 0.
 
     Raises:
-        ValueError: a number that is not positive, or `channels` that are no multiple of `heads`.
+        TypeError, ValueError: a number that is not positive, `channels` that are no multiple of `heads`, or a rate
+            that is none.
     """
 
     def __init__(self, channels: int, depth: int, heads: int, window: int = WINDOW, drop_path: float = 0.0) -> None:
         super().__init__()
         check_positive(channels=channels, depth=depth, heads=heads, window=window)
+        check_fraction(drop_path=drop_path)
         if channels % heads:
-            raise ValueError(f"channels must be a multiple of heads ({heads}), got {channels}")
+            raise ValueError(f"channels: got {channels}, expected a multiple of heads ({heads})")
         self.embedding = nn.Conv2d(channels, channels, 1)
         self.embedding_norm = nn.LayerNorm(channels)
         self.blocks = nn.Sequential(

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import debug_unwrap
 
-from seqca.loss_type import Loss, check_arguments
+from seqca.loss_type import Loss, check_arguments, check_label_values
 from seqca.reference.upsampled_loss import upsampled_loss as reference
 
 from .samples.upsampled_loss import SAMPLES
@@ -45,10 +46,11 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
         Scalar; float32, or float64 for a float64 prediction.
 
     Raises:
-        TypeError: dtypes that do not fit.
-        ValueError: shapes or devices that do not fit; on the CPU, a class label outside [0, C) that is not the ignore
-            value, with its position. On a GPU such a label makes the loss and the gradients of the cells around it NaN:
-            nothing is read out of bounds, and the host does not wait. (The backend `reference` stops the process.)
+        TypeError: arguments that are no tensors and no loss, or dtypes that do not fit.
+        ValueError: shapes or devices that do not fit, or nothing in the batch; on the CPU, a class label outside
+            [0, C) that is not the ignore value, or another label that is NaN or infinite, with its position. On a GPU
+            such a label makes the loss and the gradients of the cells around it NaN: nothing is read out of bounds, and
+            the host does not wait. (For class labels the backend `reference` stops the process.)
         BackendUnavailable: if a forced backend cannot run the call.
         NotImplementedError: from a second derivative, a forward-mode one, or a transform of `torch.func` (`grad`,
             `vmap`, …), except on the backend `reference`.
@@ -57,6 +59,8 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
     check_floating("prediction", prediction)
     backend = resolve(OPERATOR, _call(prediction, target, loss))
     if backend == "reference":
+        if _readable(target):
+            check_label_values(target, prediction.shape[1], loss.kind, loss.ignore)
         return reference(prediction, target, loss)
     refuse_forward_mode("upsampled_loss", prediction)
     needs_gradient = torch.is_grad_enabled() and prediction.requires_grad
@@ -121,6 +125,12 @@ def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, .
 _forward.register_autograd(_differentiate, setup_context=_keep)
 refuse_second_derivative(_backward, "upsampled_loss")
 refuse_vmap(_forward, "upsampled_loss")  # whose slices hide whether a gradient will be needed
+
+
+def _readable(target: Tensor) -> bool:
+    """Whether looking at the values costs little and is possible: on a CPU, outside compilation and transforms."""
+    plain = not torch.compiler.is_compiling() and type(target) is Tensor and debug_unwrap(target) is target
+    return plain and target.device.type == "cpu"
 
 
 def _call(prediction: Tensor, target: Tensor, loss: Loss) -> Call:

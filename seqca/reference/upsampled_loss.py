@@ -65,7 +65,7 @@ def _masked_l1(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def _balanced_bce(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    positive = (target >= 0.5).to(logits.dtype)
+    positive = (target >= 0.5).to(logits.dtype).masked_fill(target.isnan(), torch.nan)
     valid = valid_pixels(target, loss.ignore)
     pixels = valid.sum().clamp(min=1)
     weight: float | Tensor | None = loss.positive_weight

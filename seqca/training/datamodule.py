@@ -61,6 +61,12 @@ class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: igno
         return None
 
     def train_dataloader(self) -> ResumableLoader:
+        if self.trainer is not None and self.trainer.overfit_batches:
+            # Lightning would put a sampler of its own in place of the one that makes runs reproducible.
+            raise ValueError(
+                f"overfit_batches: got {self.trainer.overfit_batches}, expected 0; a data set of few samples "
+                "(train_length of the rooms) can be overfitted"
+            )
         samples = self._samples("train", self.transform)
         sampler = TrainingSampler(samples, *self._share(), shuffle=True, seed=self.seed, drop_last=True)
         self._train_loader = ResumableLoader(samples, sampler=sampler, drop_last=True, **self._loader_settings())

@@ -1,14 +1,17 @@
 """Data loading whose every draw is a function of (seed, epoch, position), so that a broken run continues exactly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from seqca.data.dataset import DenseDataset
 from seqca.data.transforms import Transform, augment
 from seqca.labels import check_label
+from seqca.loss_type import LABEL_DTYPES, Loss
 from seqca.tasks import get_task
 
 
@@ -57,13 +60,37 @@ class Samples(Dataset[dict[str, Any]]):
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         sample = self.dataset[index]
+        source = sample.get("name", f"sample {index}")
         for task, channels in self.tasks.items():
+            check_fit(sample, task, source)
             valid = get_task(task).labels
-            source = sample.get("name", f"sample {index}")
             check_label(sample[task], valid, source=source, task=task, classes=channels if valid.integer else None)
         if self._kept is not None:
             self._kept[index] = sample
         return sample
+
+
+def check_fit(sample: Mapping[str, Any], task: str, source: str) -> None:
+    """Refuses a label that is not there, not as large as its image, or of a dtype that the task's loss does not take.
+
+    Raises:
+        TypeError, ValueError: with the sample and the task.
+    """
+    if missing := [key for key in ("image", task) if key not in sample]:
+        raise ValueError(f"{source}: got {', '.join(sample)}, expected {', '.join(missing)} as well")
+    label, size = sample[task], tuple(sample["image"].shape[-2:])
+    if not isinstance(label, Tensor):
+        raise TypeError(f"{source}: {task}: got {type(label).__name__}, expected a tensor")
+    loss = get_task(task).loss
+    if isinstance(loss, Loss):
+        dtypes = (torch.int64,) if loss.kind == "cross_entropy" else LABEL_DTYPES
+        if label.dtype not in dtypes:
+            wanted = " or ".join(map(str, dtypes))
+            raise TypeError(f"{source}: {task}: got a label in {label.dtype}, expected {wanted}")
+    if tuple(label.shape[-2:]) != size:
+        raise ValueError(
+            f"{source}: {task}: got a label of {tuple(label.shape)}, expected {size} pixels as of the image"
+        )
 
 
 class TrainingSampler(DistributedSampler[Draw]):

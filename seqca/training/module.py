@@ -44,7 +44,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         cross_task: whether tasks exchange features.
         cross_scale: whether the scales of a task exchange features.
         optimizer: makes the optimiser from the parameters; Adam with learning rate and weight decay 1e-4 by default.
-        decay_power: the learning rate of step t of T is lr · (1 − t/T)^decay_power.
+        decay_power: the learning rate of step t of T is lr · (1 − t/T)^decay_power; not negative.
         channels_last: keep images and weights in memory pixel by pixel instead of channel by channel.
         single_task_scores: JSON files with the scores of single-task runs, {"task/score": value} in each, as `seqca
             validate` writes them. With them the run is judged by Δm.
@@ -72,6 +72,12 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         scores: dict[str, Score] | None = None,
     ) -> None:
         super().__init__()
+        if (
+            isinstance(decay_power, bool)
+            or not isinstance(decay_power, (int, float))
+            or not 0 <= decay_power < math.inf
+        ):
+            raise ValueError(f"decay_power: got {decay_power!r}, expected a finite number, not negative")
         # What is left out is no plain data or, once the weights are in the checkpoint, of no use to its reader.
         self.save_hyperparameters(ignore=[*self.given])
         self.network = SequentialCrossAttentionNet(

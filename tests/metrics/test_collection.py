@@ -44,11 +44,11 @@ def test_reset_forgets_everything() -> None:
 def test_missing_maps_and_faults_are_reported_with_the_task() -> None:
     labels, predictions = labels_and_predictions(2)
     metric = MultiTaskMetric({"depth": 1, "edge": 1})
-    with pytest.raises(ValueError, match="predictions lacks edge; it holds depth"):
+    with pytest.raises(ValueError, match="predictions: got depth, expected edge as well"):
         metric.update({"depth": predictions["depth"]}, labels)
-    with pytest.raises(ValueError, match="targets lacks depth"):
+    with pytest.raises(ValueError, match="targets: got edge, expected depth as well"):
         metric.update(predictions, {"edge": labels["edge"]})
-    with pytest.raises(ValueError, match=r"^edge: prediction must hold probabilities"):
+    with pytest.raises(ValueError, match=r"^edge: prediction: got .*, expected probabilities"):
         metric.update(predictions | {"edge": predictions["edge"] * 2}, labels)
 
 

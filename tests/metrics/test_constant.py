@@ -67,13 +67,13 @@ def test_batches_of_a_data_loader_will_do() -> None:
 
 
 def test_labels_that_can_be_read_only_once_are_refused() -> None:
-    with pytest.raises(TypeError, match="not an iterator"):
+    with pytest.raises(TypeError, match="labels: got list_iterator, expected what can be gone through twice"):
         best_constant("depth", iter([torch.ones(1, 1, 2, 2)]))
 
 
 @pytest.mark.parametrize("name", ["depth", "normals"])
 def test_labels_without_a_valid_pixel_have_no_best_constant(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no valid depth|no directions"):
+    with pytest.raises(ValueError, match="labels: got no valid pixel, expected one at least"):
         best_constant(name, [torch.full((1, CHANNELS[name], 2, 2), 255.0)])
 
 

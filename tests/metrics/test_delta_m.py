@@ -20,12 +20,12 @@ def test_equal_scores_make_no_difference() -> None:
 @pytest.mark.parametrize(
     "scores, baseline, message",
     [
-        ({"semseg/mIoU": 0.4}, {}, "single_task_scores lacks 'semseg/mIoU'"),
-        ({"semseg/mIoU": 0.4}, {"semseg/mIoU": 0}, r"'semseg/mIoU'\] is 0"),
-        ({"semseg/mIoU": float("nan")}, BASELINE, "must be finite"),
-        ({"depth/log_rmse": 0.4}, BASELINE, "scores lacks 'depth/rmse'"),
-        ({"smell/nose": 0.4}, BASELINE, "'smell' is unknown"),
-        ({}, BASELINE, "scores is empty"),
+        ({"semseg/mIoU": 0.4}, {}, "single_task_scores: got nothing, expected 'semseg/mIoU' as well"),
+        ({"semseg/mIoU": 0.4}, {"semseg/mIoU": 0}, r"single_task_scores\['semseg/mIoU'\]: got 0, expected"),
+        ({"semseg/mIoU": float("nan")}, BASELINE, r"scores\['semseg/mIoU'\]: got nan, expected a finite number"),
+        ({"depth/log_rmse": 0.4}, BASELINE, "scores: got depth/log_rmse, expected 'depth/rmse' as well"),
+        ({"smell/nose": 0.4}, BASELINE, "task: got 'smell', expected one of semseg"),
+        ({}, BASELINE, "scores: got nothing"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(scores: dict, baseline: dict, message: str) -> None:

@@ -46,10 +46,18 @@ def test_without_valid_pixels_there_is_no_score() -> None:
 @pytest.mark.parametrize(
     "prediction, target, message",
     [
-        (torch.ones(1, 1, 2, 2) * torch.nan, torch.ones(1, 1, 2, 2), "NaN"),
+        (
+            torch.ones(1, 1, 2, 2) * torch.nan,
+            torch.ones(1, 1, 2, 2),
+            "prediction: got NaN or infinity, expected finite numbers",
+        ),
         (torch.ones(1, 2, 2), torch.ones(1, 2, 2), r"\(B, 1, H, W\)"),
-        (torch.ones(1, 1, 1, 2), torch.ones(1, 1, 2, 2), "target's shape"),
-        (torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), "target must be positive, got 0"),
+        (
+            torch.ones(1, 1, 1, 2),
+            torch.ones(1, 1, 2, 2),
+            r"prediction: got shape .*, expected \(1, 1, 2, 2\) as of the target",
+        ),
+        (torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), "target: got 0.0, expected metres above 0"),
     ],
 )
 def test_what_are_no_depth_maps_is_refused(prediction: torch.Tensor, target: torch.Tensor, message: str) -> None:

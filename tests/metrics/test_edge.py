@@ -52,5 +52,5 @@ def test_without_edges_f_is_zero() -> None:
 
 
 def test_logits_are_not_taken_for_probabilities() -> None:
-    with pytest.raises(ValueError, match=r"probabilities in \[0, 1\].*7"):
+    with pytest.raises(ValueError, match=r"prediction: got 7.0 to 7.0, expected probabilities in \[0, 1\]"):
         PixelEdgeF().update(torch.full((1, 1, 2, 2), 7.0), torch.zeros(1, 1, 2, 2))

@@ -55,5 +55,5 @@ def test_nothing_salient_and_nothing_found_is_a_perfect_image() -> None:
 
 
 def test_logits_are_not_taken_for_probabilities() -> None:
-    with pytest.raises(ValueError, match=r"probabilities in \[0, 1\], got -3"):
+    with pytest.raises(ValueError, match=r"prediction: got -3.0 to -3.0, expected probabilities in \[0, 1\]"):
         SaliencyScores().update(torch.full((1, 1, 2, 2), -3.0), torch.zeros(1, 1, 2, 2))

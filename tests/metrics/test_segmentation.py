@@ -51,12 +51,46 @@ def test_human_parts_leaves_out_images_without_a_person() -> None:
 @pytest.mark.parametrize(
     "prediction, target, message",
     [
-        (torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64), "prediction must be integer"),
-        (torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.int64), "target's shape"),
-        (torch.full((1, 2, 2), 3), torch.zeros(1, 2, 2, dtype=torch.int64), "prediction must hold classes 0 to 2"),
-        (torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), -1), "target must hold classes 0 to 2"),
+        (
+            torch.zeros(1, 2, 2),
+            torch.zeros(1, 2, 2, dtype=torch.int64),
+            "prediction: got torch.float32, expected integers",
+        ),
+        (
+            torch.zeros(1, 2, 3, dtype=torch.int64),
+            torch.zeros(1, 2, 2, dtype=torch.int64),
+            r"prediction: got shape \(1, 2, 3\), expected \(1, 2, 2\) as of the target",
+        ),
+        (
+            torch.full((1, 2, 2), 3),
+            torch.zeros(1, 2, 2, dtype=torch.int64),
+            "prediction: got 3 to 3, expected classes 0 to 2",
+        ),
+        (
+            torch.zeros(1, 2, 2, dtype=torch.int64),
+            torch.full((1, 2, 2), -1),
+            "target: got -1 to -1, expected classes 0 to 2",
+        ),
     ],
 )
 def test_what_are_no_class_maps_is_refused(prediction: torch.Tensor, target: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MeanIoU(3).update(prediction, target)
+
+
+@pytest.mark.parametrize("classes", [0, 2.5, True, "3"])
+def test_a_number_of_classes_that_is_none_is_refused(classes: object) -> None:
+    with pytest.raises(ValueError, match=r"classes: got .*, expected a positive integer"):
+        MeanIoU(classes)
+
+
+@pytest.mark.parametrize("wrong", ["prediction", "target"])
+def test_a_batch_that_is_refused_leaves_no_trace(wrong: str) -> None:
+    metric = MeanIoU(3)
+    right = torch.tensor([[[0, 1, 2]]])
+    metric.update(right, right)
+    maps = {"prediction": right, "target": right} | {wrong: torch.tensor([[[0, 1, 7]]])}
+    with pytest.raises(ValueError, match=f"{wrong}: got 0 to 7"):
+        metric.update(**maps)
+    assert metric.compute()["mIoU"] == 1
+    assert [state.sum() for state in (metric.hits, metric.predicted, metric.labelled)] == [3, 3, 3]

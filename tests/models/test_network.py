@@ -122,11 +122,11 @@ def test_network_runs_in_double_precision():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.zeros(3, 64, 64), r"images must be floating-point \(B, 3, H, W\), got \(3, 64, 64\)"),
-        (torch.zeros(1, 4, 64, 64), r"got \(1, 4, 64, 64\)"),
-        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "uint8"),
-        (torch.zeros(1, 3, 64, 65), r"multiples of 32, got \(64, 65\); predict takes any size"),
-        (torch.zeros(1, 3, 0, 64), r"got \(1, 3, 0, 64\)"),
+        (torch.zeros(3, 64, 64), r"images: got shape \(3, 64, 64\), expected \(B, 3, H, W\)"),
+        (torch.zeros(1, 4, 64, 64), r"images: got shape \(1, 4, 64, 64\)"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "images: got torch.uint8, expected a floating-point dtype"),
+        (torch.zeros(1, 3, 64, 65), r"images: got 64×65 pixels, expected multiples of 32 \(predict takes any size\)"),
+        (torch.zeros(1, 3, 0, 64), r"images: got shape \(1, 3, 0, 64\)"),
     ],
 )
 def test_forward_refuses_other_images(images, message):
@@ -138,17 +138,18 @@ def test_forward_refuses_other_images(images, message):
     "images", [torch.zeros(3, 8, 8), torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)]
 )
 def test_predict_refuses_what_are_no_images(images):
-    with pytest.raises(ValueError, match="images must be floating-point"):
+    with pytest.raises(ValueError, match=r"^images: got .*, expected"):
         small_net().predict(images)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (({},), "at least one task"),
-        (({"depth": 1}, {"depth": 1}), r"in both: \['depth'\]"),
-        (({"a.b": 1},), "identifier, got 'a.b'"),
-        (({"depth": 0},), "channels of task depth must be a positive integer, got 0"),
+        (({},), "tasks: got none, expected at least one"),
+        (({"depth": 1}, {"depth": 1}), "auxiliary: got depth, expected none of tasks"),
+        (({"a.b": 1},), "tasks: got 'a.b', expected the name of a task, an identifier"),
+        (({"depth": 1}, {"train": 1}), "auxiliary: got 'train', expected a name that torch.nn.ModuleDict does not use"),
+        (({"depth": 0},), r"tasks\['depth'\]: got 0 channels, expected a positive integer"),
     ],
 )
 def test_constructor_refuses_other_tasks(arguments, message):

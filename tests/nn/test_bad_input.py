@@ -1,5 +1,6 @@
-"""What does not fit is refused at the door of a block, in words that name it."""
+"""What does not fit is refused by a block, in words that name it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -108,12 +109,29 @@ def test_maps_that_do_not_fit_are_named(
         (lambda: WindowSelfAttention(36, 2, 6, window=0), "window: got 0, expected a positive integer"),
         (lambda: FeaturePropagation(TASKS, 37), r"channels: got 37 for 2 tasks, expected a multiple of 4 in all"),
         (lambda: FeaturePropagation(TASKS, 8), r"channels: got 8, expected at least 16"),
-        (lambda: WindowSelfAttention(16, 1, 6), r"channels must be a multiple of heads \(6\), got 16"),
+        (lambda: WindowSelfAttention(16, 1, 6), r"channels: got 16, expected a multiple of heads \(6\)"),
+        (lambda: WindowSelfAttention(16, 2, 4, drop_path=2), r"drop_path: got 2, expected a number in \[0, 1\]"),
+        (
+            lambda: WindowSelfAttention(16, 2, 4, drop_path=math.nan),
+            r"drop_path: got nan, expected a number in \[0, 1\]",
+        ),
+        (lambda: BasicBlock(8, 8, momentum=-0.1), r"momentum: got -0.1, expected a number in \[0, 1\]"),
+        (
+            lambda: FeaturePropagation(("train",), 16),
+            r"tasks\[0\]: got 'train', expected a name that .* not use itself",
+        ),
+        (lambda: CrossTaskAttention(("depth", "keys"), 16), r"tasks\[1\]: got 'keys', expected a name that"),
     ],
 )
 def test_a_block_that_cannot_be_is_refused(block: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         block()
+
+
+@pytest.mark.parametrize("momentum", ["0.1", None, True])
+def test_a_momentum_that_is_no_number_is_refused(momentum: Any) -> None:
+    with pytest.raises(TypeError, match=r"momentum: got .*, expected a number"):
+        BasicBlock(8, 8, momentum=momentum)
 
 
 def test_maps_that_fit_pass() -> None:

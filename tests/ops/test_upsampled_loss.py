@@ -144,7 +144,7 @@ def test_agrees_for_any_number_of_classes(classes: int, backend: str) -> None:
 def test_a_label_that_is_no_class_is_named_with_its_position_on_a_cpu(label: int) -> None:
     target = torch.zeros(2, 8, 8, dtype=torch.int64)
     target[1, 3, 6] = label
-    with pytest.raises(ValueError, match=f"target holds {label} at image 1, row 3, column 6"):
+    with pytest.raises(ValueError, match=f"target: got {label} at image 1, row 3, column 6"):
         gradient_of(torch.zeros(2, 5, 2, 2), target, LOSSES["classes"], "aten")
 
 
@@ -152,7 +152,7 @@ def test_a_label_that_is_no_class_is_named_with_its_position_on_a_cpu(label: int
 def test_without_an_ignored_value_the_one_of_torch_is_no_class_either(backend: str) -> None:
     target = torch.zeros(1, 8, 8, dtype=torch.int64)
     target[0, 3, 6] = -100
-    with pytest.raises(ValueError, match="target holds -100 at image 0, row 3, column 6"):
+    with pytest.raises(ValueError, match="target: got -100 at image 0, row 3, column 6"):
         gradient_of(torch.zeros(1, 5, 2, 2), target, Loss("cross_entropy"), backend)
 
 

@@ -168,7 +168,9 @@ def test_a_class_out_of_range_is_refused_with_its_position() -> None:
     for label in (5, -1, 254):
         bad = target.clone()
         bad[1, 6, 2] = label
-        with pytest.raises(ValueError, match=f"holds {label} at image 1, row 6, column 2.*classes 0 to 4, or 255"):
+        with pytest.raises(
+            ValueError, match=f"target: got {label} at image 1, row 6, column 2.*classes 0 to 4, or 255"
+        ):
             upsampled_loss(prediction, bad, LOSSES["cross_entropy"])
 
 
@@ -187,13 +189,25 @@ def test_without_an_ignore_value_no_label_is_ignored() -> None:
     [
         ("cross_entropy", torch.zeros(2, 5, 4, 4), torch.zeros(1, 8, 8, dtype=torch.int64), ValueError, r"\(2, H ≥ 4"),
         ("cross_entropy", torch.zeros(2, 5, 4, 4), torch.zeros(2, 1, 8, 8, dtype=torch.int64), ValueError, "target"),
-        ("cross_entropy", torch.zeros(2, 5, 4, 4), torch.zeros(2, 8, 8), TypeError, "int64, got torch.float32"),
+        (
+            "cross_entropy",
+            torch.zeros(2, 5, 4, 4),
+            torch.zeros(2, 8, 8),
+            TypeError,
+            "target: got torch.float32, expected torch.int64",
+        ),
         ("cross_entropy", torch.zeros(5, 4, 4), torch.zeros(8, 8, dtype=torch.int64), ValueError, "prediction"),
         ("l1", torch.zeros(2, 1, 4, 4, dtype=torch.int64), torch.zeros(2, 1, 8, 8), TypeError, "prediction"),
         ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 8, dtype=torch.int64), TypeError, "target"),
         ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 8, 8), ValueError, r"\(2, 1, H ≥ 4, W ≥ 4\)"),
         ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 3), ValueError, r"got \(2, 1, 8, 3\)"),
-        ("two_class", torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 8), ValueError, "2 channels, got 1"),
+        (
+            "two_class",
+            torch.zeros(2, 1, 4, 4),
+            torch.zeros(2, 1, 8, 8),
+            ValueError,
+            "prediction: got 1 channels, expected 2",
+        ),
         ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 8, device="meta"), ValueError, "meta"),
     ],
 )
@@ -208,7 +222,7 @@ def test_inputs_that_do_not_fit_are_refused(
     "arguments", [{"kind": "l2"}, {"kind": "l1", "positive_weight": 0.5}, {"kind": "two_class", "positive_weight": 2}]
 )
 def test_a_loss_that_makes_no_sense_cannot_be_named(arguments: dict) -> None:
-    with pytest.raises(ValueError, match=r"unknown|positive_weight"):
+    with pytest.raises(ValueError, match=r"^(kind|positive_weight): got"):
         Loss(**arguments)
 
 

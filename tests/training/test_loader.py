@@ -103,3 +103,30 @@ def test_a_cache_asks_for_every_sample_once_and_changes_nothing():
     for epoch, index in itertools.product(range(4), range(3)):
         assert torch.equal(cached[Draw(index, epoch)]["depth"], plain[Draw(index, epoch)]["depth"])
     assert data.asked == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "message"),
+    [
+        (
+            torch.ones(1, 4, 4),
+            ValueError,
+            r"depth: got a label of \(1, 4, 4\), expected \(2, 4\) pixels as of the image",
+        ),
+        (torch.ones(1, 2, 4).long(), TypeError, "depth: got a label in torch.int64, expected torch.float32 or"),
+        (torch.ones(1, 2, 4).bfloat16(), TypeError, "depth: got a label in torch.bfloat16, expected torch.float32 or"),
+        (torch.ones(1, 2, 4).numpy(), TypeError, "depth: got ndarray, expected a tensor"),
+    ],
+)
+def test_a_label_that_does_not_fit_its_image_or_its_loss_is_named_with_its_sample(label, error, message):
+    sample = {"image": torch.zeros(3, 2, 4), "depth": label, "name": "b.png"}
+    with pytest.raises(error, match=f"^b.png: {message}"):
+        Samples([sample], {"depth": 1})[Draw(0)]
+
+
+def test_a_mask_of_bytes_and_a_missing_label_are_named():
+    sample = {"image": torch.zeros(3, 2, 4), "semseg": torch.zeros(2, 4, dtype=torch.uint8), "name": "b.png"}
+    with pytest.raises(TypeError, match=r"b.png: semseg: got a label in torch.uint8, expected torch.int64"):
+        Samples([sample], {"semseg": 5})[Draw(0)]
+    with pytest.raises(ValueError, match=r"b.png: got image, semseg, name, expected depth as well"):
+        Samples([sample], {"depth": 1})[Draw(0)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from seqca.tasks import primary_scores
+from seqca.training.datamodule import RoomsDataModule
 from seqca.training.module import MultiTaskModule, read_scores, summed_log_scores
 
 
@@ -125,3 +126,16 @@ def test_single_task_scores_that_are_missing_or_there_twice_are_named(tmp_path):
         read_scores([path], primary_scores(["depth", "edge"]))
     with pytest.raises(ValueError, match="depth/rmse, which another file has too"):
         read_scores([path, path], primary_scores(["depth"]))
+
+
+@pytest.mark.parametrize("power", [-0.5, math.nan, math.inf, "2"])
+def test_a_power_of_decay_that_would_raise_the_learning_rate_is_refused(power):
+    with pytest.raises(ValueError, match=r"decay_power: got .*, expected a finite number, not negative"):
+        MultiTaskModule({"depth": 1}, decay_power=power)
+
+
+def test_overfitting_batches_is_refused_where_it_would_replace_the_sampler():
+    data = RoomsDataModule(tasks=["depth"], size=(32, 32), train_length=2, val_length=1, test_length=1)
+    data.trainer = SimpleNamespace(overfit_batches=1)
+    with pytest.raises(ValueError, match="overfit_batches: got 1, expected 0"):
+        data.train_dataloader()

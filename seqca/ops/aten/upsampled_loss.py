@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqca.loss_type import check_classes
+from seqca.loss_type import check_label_values
 
 # The fewer slices, the fewer operators; on a CPU larger ones were no faster.
 _ROWS = 256
@@ -34,8 +34,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, gradient of loss × divisor by the prediction (empty unless it is needed), and the divisor."""
     wide = torch.float64 if prediction.dtype == torch.float64 else torch.float32
-    if kind == "cross_entropy" and prediction.device.type == "cpu":
-        check_classes(target, prediction.shape[1], ignore)
+    if prediction.device.type == "cpu":
+        check_label_values(target, prediction.shape[1], kind, ignore)
     # The softmax of two logits is the sigmoid of their difference.
     logits = prediction[:, 1:].to(wide) - prediction[:, :1].to(wide) if kind == "two_class" else prediction
     gradient = logits.new_zeros(logits.shape if needs_gradient else 0, dtype=wide)
@@ -196,6 +196,8 @@ def _balanced_bce(ignore: float | None, weights: _Weights, z: Tensor, y: Tensor,
     y = y.transpose(0, 1)
     positive = (y >= 0.5).to(z.dtype)
     weight = positive * weights.positive + (1 - positive) * weights.negative
+    # A label that is NaN, on a device that cannot raise, makes its pixel NaN.
+    weight.masked_fill_(y.isnan(), torch.nan)
     _hide(weight, y, ignore)
     # −log σ(z) and −log(1 − σ(z)) are softplus(∓z), with the derivatives ∓σ(∓z).
     sign = positive.mul_(-2).add_(1)
