@@ -200,7 +200,7 @@ def test_without_an_ignore_value_no_label_is_ignored() -> None:
         ("l1", torch.zeros(2, 1, 4, 4, dtype=torch.int64), torch.zeros(2, 1, 8, 8), TypeError, "prediction"),
         ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 8, dtype=torch.int64), TypeError, "target"),
         ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 8, 8), ValueError, r"\(2, 1, H ≥ 4, W ≥ 4\)"),
-        ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 3), ValueError, r"got \(2, 1, 8, 3\)"),
+        ("l1", torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 3), ValueError, r"got shape \(2, 1, 8, 3\)"),
         (
             "two_class",
             torch.zeros(2, 1, 4, 4),
