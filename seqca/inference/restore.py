@@ -55,6 +55,9 @@ def restore(checkpoint: Mapping[str, Any]) -> tuple[SequentialCrossAttentionNet,
         class_names = checked_class_names(settings["class_names"])
         arguments = {name: settings[name] for name in ("tasks", "auxiliary", "backbone", "drop_path")}
         arguments |= {name: settings[name] for name in VARIANT if name in settings}
+        for name in VARIANT:
+            if not isinstance(arguments.get(name, True), bool):
+                raise CheckpointError(f"{name}: got {arguments[name]!r:.80}, expected true or false")
         for task in [*arguments["tasks"], *(arguments["auxiliary"] or ())]:
             # So that what is built is no larger than what is in the file.
             if f"features.3.prediction.{task}.weight" not in state:
