@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
-from seqca.models import SequentialCrossAttentionNet
+from seqca.models import SequentialCrossAttentionNet, to_published_state
 from seqca.models.configuration import NETWORK
 from seqca.network_calls import network_calls
 from seqca.nn.feature_propagation import HEADS
@@ -23,6 +23,7 @@ from ..harness.case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider
 from ..harness.execution import Execution
 from ..harness.judging import Check, judge
 from ..harness.operator_case import backend_refusal
+from .published import PublishedNetwork, in_merged_form, published_objective
 from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
 from .upsampled_loss import label
 
@@ -54,6 +55,11 @@ class NetworkCase(Case):
     data: Dataset
     modes: tuple[str, ...]
 
+    @property
+    def baseline(self) -> str:
+        """The published sequence of operators: unlike the package's own reference it merges nothing, now or later."""
+        return "published"
+
     @classmethod
     def of(cls, data: Dataset, dtype: str, direction: str, plan: Plan) -> "NetworkCase":
         """The case for images of a data set."""
@@ -68,12 +74,13 @@ class NetworkCase(Case):
 
     def parameters(self) -> list[Tensor]:
         """Parameters and buffers."""
-        net = self._net()
-        return [*net.parameters(), *net.buffers()]
+        return [x for net in (self._net(), self._published()) for x in (*net.parameters(), *net.buffers())]
 
     def providers(self) -> Providers:
-        """The reference, the default backends (`auto`), and every backend that can be forced on all operators."""
+        """The baseline, the reference, the default backends (`auto`), and all that can be forced on every operator."""
         providers = Providers([], {})
+        for mode in MODES:
+            providers.add(self._baseline(mode), self.device, self.direction, self.modes)
         function = self._function(self._net())
         for backend in ("reference", "auto", *BACKENDS[1:]):
             if backend in BACKENDS[1:] and (reason := self._refusal(backend)) is not None:
@@ -119,6 +126,21 @@ class NetworkCase(Case):
         results = self._grouped(execution.evaluate(expected.inputs))
         return judge(results, expected.rough, expected.exact, DTYPES[self.dtype], None)
 
+    def _baseline(self, mode: str) -> Provider:
+        """The published network on copies of the network's parameters, which it differentiates in their place."""
+        net = self._published()
+        name, function = in_mode("published", mode), self._function(net, objective=published_objective)
+        if self.direction == "forward":
+            return Provider(name, function, "reference", mode)
+        leaves = {key: parameter for key, parameter in net.named_parameters() if parameter.requires_grad}
+
+        def arranged(results: list[Tensor]) -> list[Tensor]:
+            gradients = dict(zip(leaves, results[1:], strict=True))
+            keys = (key for key, _ in self._net().named_parameters())
+            return [results[0], *in_merged_form(gradients, keys, list(self.data.tasks))]
+
+        return Provider(name, function, "reference", mode, leaves=list(leaves.values()), arranged=arranged)
+
     def _refusal(self, backend: str) -> str | None:
         """Why a backend takes no part, or None."""
         chosen = set()
@@ -134,9 +156,18 @@ class NetworkCase(Case):
     def _net(self) -> SequentialCrossAttentionNet:
         return network(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
 
-    def _function(self, net: nn.Module, dtype: str | None = None) -> Callable[..., Any]:
+    def _published(self) -> PublishedNetwork:
+        net = self._net()
+        twin = published(tuple(self.data.tasks.items()), self.device).train(net.training)
+        twin.load_state_dict(to_published_state(net.state_dict()))
+        return twin
+
+    def _function(
+        self, net: nn.Module, dtype: str | None = None, objective: Callable[..., Tensor] | None = None
+    ) -> Callable[..., Any]:
         dtype = dtype or self.dtype
         criterion = MultiTaskLoss(self.data.tasks)
+        objective = objective or (lambda output, targets: criterion(output, targets).total)
         half = dtype != "fp32"
 
         def infer(images: Tensor) -> Any:
@@ -145,7 +176,7 @@ class NetworkCase(Case):
 
         def step(images: Tensor, targets: dict[str, Tensor]) -> Tensor:
             with torch.autocast(self.device, DTYPES[dtype] if half else None, enabled=half):
-                return criterion(net(images), targets).total
+                return objective(net(images), targets)
 
         return infer if self.direction == "forward" else step
 
@@ -185,6 +216,12 @@ def cost(data: Dataset, direction: str) -> Cost:
         passes * (operations - saved_operations(data)),
         exponentials(data),
     )
+
+
+@cache
+def published(tasks: tuple[tuple[str, int], ...], device: str) -> PublishedNetwork:
+    """The published network; whoever uses it loads its weights."""
+    return PublishedNetwork(dict(tasks)).to(device)
 
 
 @cache
