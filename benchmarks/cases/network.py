@@ -74,11 +74,12 @@ class NetworkCase(Case):
 
     def parameters(self) -> list[Tensor]:
         """Parameters and buffers."""
-        return [x for net in (self._net(), self._published()) for x in (*net.parameters(), *net.buffers())]
+        return [x for net in (self._net(), self._twin()) for x in (*net.parameters(), *net.buffers())]
 
     def providers(self) -> Providers:
         """The baseline, the reference, the default backends (`auto`), and all that can be forced on every operator."""
         providers = Providers([], {})
+        self._twin().load_state_dict(to_published_state(self._net().state_dict()))
         for mode in MODES:
             providers.add(self._baseline(mode), self.device, self.direction, self.modes)
         function = self._function(self._net())
@@ -128,7 +129,7 @@ class NetworkCase(Case):
 
     def _baseline(self, mode: str) -> Provider:
         """The published network on copies of the network's parameters, which it differentiates in their place."""
-        net = self._published()
+        net = self._twin()
         name, function = in_mode("published", mode), self._function(net, objective=published_objective)
         if self.direction == "forward":
             return Provider(name, function, "reference", mode)
@@ -156,11 +157,8 @@ class NetworkCase(Case):
     def _net(self) -> SequentialCrossAttentionNet:
         return network(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
 
-    def _published(self) -> PublishedNetwork:
-        net = self._net()
-        twin = published(tuple(self.data.tasks.items()), self.device).train(net.training)
-        twin.load_state_dict(to_published_state(net.state_dict()))
-        return twin
+    def _twin(self) -> PublishedNetwork:
+        return published(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
 
     def _function(
         self, net: nn.Module, dtype: str | None = None, objective: Callable[..., Tensor] | None = None

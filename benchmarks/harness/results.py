@@ -32,7 +32,7 @@ def load(path: Path) -> dict[str, Any]:
         raise ResultsError(f"{path}: no readable result file: {error}") from error
     keys = {"environment", "settings", "limits", "cases"}
     if not isinstance(results, dict) or results.get("format") not in (1, FORMAT) or not keys <= results.keys():
-        raise ResultsError(f"{path}: got no result file of format 1 or {FORMAT}")
+        raise ResultsError(f"{path}: got another kind of file, expected format 1 or {FORMAT} of result files")
     return results if results["format"] == FORMAT else _from_format_1(results)
 
 

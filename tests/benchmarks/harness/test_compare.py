@@ -73,6 +73,15 @@ def test_on_a_cpu_a_slower_machine_is_no_regression_and_a_slower_ratio_is(
     assert "time relative to the reference 1.200 times" in text
 
 
+def test_times_are_related_to_the_older_results_baseline_where_the_newer_one_has_another(
+    compare: Callable[..., tuple[int, str]],
+) -> None:
+    before, after = measured("cpu", reference=1.0, fast=0.5), measured("cpu", published=5.0, reference=1.0, fast=0.6)
+    after["cases"]["doubling/one/fp32/both"]["baseline"] = "published"
+    assert "fast: time relative to the reference 1.200 times" in compare(before, after)[1]
+    assert "time" not in compare(after, {**before})[1].partition("compared")[0]
+
+
 @pytest.mark.parametrize("quantity", ["kept_bytes", "operators"])
 def test_exact_quantities_have_no_noise(compare: Callable[..., tuple[int, str]], quantity: str) -> None:
     before = measured(reference=1.0)

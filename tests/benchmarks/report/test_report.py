@@ -105,6 +105,22 @@ def test_on_a_cpu_no_time_stands_without_its_baseline() -> None:
     assert "ms" not in text
 
 
+def test_the_training_step_is_related_to_the_published_sequence_where_a_result_has_it() -> None:
+    old, new = example(), example()
+    case = new["cases"]["network/training-nyud-tasks4/fp32/both"]
+    published = copy.deepcopy(case["providers"]["reference"]) | {"kept_bytes": 80, "operators": 6}
+    published["time"]["median"] = 2.0
+    case["baseline"], case["providers"] = "published", {"published": published, **case["providers"]}
+    text = BLOCKS["cpu"]({"old": old, "new": new})
+    assert "| eager reference | 40 B | 3 | 1 |\n| `seqca` | 40 B | 3 | 0.50 ± 1% |" in text
+    assert "| published sequence | 80 B | 6 | 1 |\n| eager reference | 40 B (0.50×) | 3 (0.50×) | 0.50 ± 1% |" in text
+    assert "| `seqca` | 40 B (0.50×) | 3 (0.50×) | 0.25 ± 1% |" in text
+    assert "time relative to the published sequence in the same process" in text
+    text = BLOCKS["network"]({"new": new})
+    assert "| time / published |" in text
+    assert "| auto | 0.25 ± 1% |" in text
+
+
 def test_percentiles_are_milliseconds_on_a_gpu_and_multiples_of_the_reference_on_a_cpu() -> None:
     results = example()
     time = results["cases"]["network/training-nyud-tasks4/fp32/both"]["providers"]["auto"]["time"]
