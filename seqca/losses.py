@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seqca.loss_type import Loss
 from seqca.ops.upsampled_loss import upsampled_loss
-from seqca.tasks import Task, get_task
+from seqca.protocols import DEFAULT, get_protocol
+from seqca.tasks import Task
 
 if TYPE_CHECKING:
     from seqca.models import NetworkOutput
@@ -39,6 +40,7 @@ class MultiTaskLoss(nn.Module):
         tasks: names of registered tasks (a mapping from names to channels will do).
         weights: weights by task that replace the registry's defaults; finite, not negative.
         auxiliary: names of the tasks that have deep predictions but no final one.
+        protocol: "mtinet" or "invpt", whose losses are minimised (`seqca.protocols`).
 
     Raises:
         ValueError: a task that is not registered or occurs twice, no task at all, a weight for a task that is
@@ -50,6 +52,7 @@ class MultiTaskLoss(nn.Module):
         tasks: Iterable[str],
         weights: Mapping[str, float] | None = None,
         auxiliary: Iterable[str] = (),
+        protocol: str = DEFAULT,
     ) -> None:
         super().__init__()
         self.tasks = _names("tasks", tasks)
@@ -59,7 +62,9 @@ class MultiTaskLoss(nn.Module):
             raise ValueError("tasks: got none, expected at least one")
         if repeated := sorted({name for name in everything if everything.count(name) > 1}):
             raise ValueError(f"tasks, auxiliary: got {', '.join(repeated)} twice, expected each task once")
-        self._definitions: dict[str, Task] = {name: get_task(name) for name in everything}
+        rules = get_protocol(protocol)
+        self._definitions: dict[str, Task] = {name: rules.task(name) for name in everything}
+        self._factors = {name: rules.loss_factors.get(name, 1.0) for name in everything}
         self.weights: dict[str, float] = {name: task.weight for name, task in self._definitions.items()}
         for name, weight in (weights or {}).items():
             if name not in self.weights:
@@ -94,9 +99,10 @@ class MultiTaskLoss(nn.Module):
             predictions |= {f"{name}/deep{level}": deep[name] for level, deep in enumerate(output.deep)}
             for key, prediction in predictions.items():
                 try:
-                    parts[key] = _task_loss(prediction, targets[name], self._definitions[name].loss)
+                    part = _task_loss(prediction, targets[name], self._definitions[name].loss)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"{key}: {error}") from error
+                parts[key] = part if self._factors[name] == 1 else self._factors[name] * part
                 terms.append(self.weights[name] * parts[key])
         return LossOutput(torch.stack(terms).sum(), parts)
 

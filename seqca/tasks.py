@@ -162,8 +162,8 @@ def decode_normals(raw: Tensor) -> Tensor:
 
 
 def decode_probability(logits: Tensor) -> Tensor:
-    """Logits (B, 1, H, W) -> probabilities."""
-    return logits.sigmoid()
+    """Logits (B, 1, H, W), or those of the two classes "no" and "yes" (B, 2, H, W) -> probabilities (B, 1, H, W)."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)[:, 1:]
 
 
 # The six tasks of NYUD-v2 and PASCAL-Context, with the losses, weights and scores of Vandenhende et al.,

@@ -150,3 +150,26 @@ def test_a_label_that_does_not_fit_is_refused_with_the_name_of_its_task() -> Non
     targets["semseg"][1, 2, 3] = 77
     with pytest.raises(ValueError, match=r"^semseg: target: got 77 at image 1, row 2, column 3"):
         criterion(output, targets)
+
+
+def test_the_losses_of_invpt_ignore_padding_sum_over_channels_and_take_two_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw = {"edge": 1, "sal": 2, "normals": 3}
+    raw = {name: torch.randn(2, channels, 4, 4, generator=generator) for name, channels in raw.items()}
+    labels = {name: (torch.rand(2, 1, 16, 16, generator=generator) > 0.7).float() for name in ("edge", "sal")}
+    labels["normals"] = F.normalize(torch.randn(2, 3, 16, 16, generator=generator), dim=1)
+    for label in labels.values():
+        label[:, :, :4] = 255
+    parts = MultiTaskLoss(tuple(raw), protocol="invpt")(Output(raw, ()), labels).parts
+
+    upsampled = {name: F.interpolate(x, (16, 16), mode="bilinear")[:, :, 4:] for name, x in raw.items()}
+    seen = {name: label[:, :, 4:] for name, label in labels.items()}
+    error = (F.normalize(upsampled["normals"], dim=1) - seen["normals"]).abs().sum(1).mean()
+    assert parts["normals"].item() == pytest.approx(error.item(), rel=1e-5)
+    z, y = upsampled["edge"], seen["edge"]
+    edge = -(0.95 * y * F.logsigmoid(z) + 0.05 * (1 - y) * F.logsigmoid(-z)).mean()
+    assert parts["edge"].item() == pytest.approx(edge.item(), rel=1e-5)
+    share = 1 - seen["sal"].mean()
+    logs, y = upsampled["sal"].log_softmax(1), seen["sal"][:, 0]
+    sal = -(share * y * logs[:, 1] + (1 - share) * (1 - y) * logs[:, 0]).mean()
+    assert parts["sal"].item() == pytest.approx(sal.item(), rel=1e-5)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from seqca.labels import IGNORE
+from seqca.thinning import thin
 
 from .files import FileDataset, checked, classes_up_to, decode_vectors, read_mat, read_picture
 from .human_parts import PARTS, paint_parts
@@ -94,6 +95,5 @@ class PASCALContext(FileDataset):
 def outlines(regions: np.ndarray) -> np.ndarray:
     """Thin edges, float32 0 or 1 (H, W), between the regions (H, W): where the Laplacian is not 0, thinned."""
     from scipy.ndimage import laplace
-    from skimage.morphology import thin
 
     return thin(laplace(regions.astype(np.float64), mode="mirror") != 0).astype(np.float32)

@@ -1,9 +1,8 @@
-"""Scores of every task, under protocol `mtinet`, on torchmetrics.
+"""Scores of every task, on torchmetrics.
 
-The protocol is that of Vandenhende et al., "MTI-Net: Multi-Scale Task Interaction Networks for Multi-Task
-Learning", ECCV 2020, and its public code, which Kim et al. 2022 follow; where that code's choices decide
-numbers, the class says so. Predictions are compared as they are: the original writes them as 8-bit images
-first, which moves probabilities by up to 1/255.
+Where nothing else is said they follow protocol `mtinet`, that of Vandenhende et al., "MTI-Net: Multi-Scale Task
+Interaction Networks for Multi-Task Learning", ECCV 2020, and its public code, which Kim et al. 2022 follow; where that
+code's choices decide numbers, the class says so.
 """
 
 from .base import TaskMetric
@@ -13,7 +12,8 @@ from .delta_m import delta_m
 from .depth import DepthError
 from .edge import PixelEdgeF
 from .normals import NormalError
-from .saliency import SaliencyScores
+from .ods_f import OdsF
+from .saliency import PooledSaliency, SaliencyScores
 from .segmentation import HumanPartsIoU, MeanIoU
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "MeanIoU",
     "MultiTaskMetric",
     "NormalError",
+    "OdsF",
     "PixelEdgeF",
+    "PooledSaliency",
     "SaliencyScores",
     "TaskMetric",
     "best_constant",

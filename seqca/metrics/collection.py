@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from seqca.tasks import Score, get_task
+from seqca.protocols import DEFAULT, get_protocol
+from seqca.tasks import Score
 
 
 class MultiTaskMetric(nn.Module):
@@ -13,12 +14,19 @@ class MultiTaskMetric(nn.Module):
     Args:
         tasks: {name: channels of its raw output}, as the network takes them.
         scores: {name: how it is scored on this data set}, where it is not the task's own way.
+        protocol: "mtinet" or "invpt", which define some tasks differently.
     """
 
-    def __init__(self, tasks: Mapping[str, int], scores: Mapping[str, Score] | None = None) -> None:
+    def __init__(
+        self, tasks: Mapping[str, int], scores: Mapping[str, Score] | None = None, protocol: str = DEFAULT
+    ) -> None:
         super().__init__()
+        rules = get_protocol(protocol)
         self.metrics = nn.ModuleDict(
-            {name: get_task(name).build_metric(channels, (scores or {}).get(name)) for name, channels in tasks.items()}
+            {
+                name: rules.task(name).build_metric(channels, (scores or {}).get(name))
+                for name, channels in tasks.items()
+            }
         )
 
     def update(self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,11 @@ from seqca.thinning import thin
 
 
 def edge_counts(
-    probability: np.ndarray, edges: np.ndarray, max_distance: float, reading: EdgeMatching, thresholds: tuple[float, ...]
+    probability: np.ndarray,
+    edges: np.ndarray,
+    max_distance: float,
+    reading: EdgeMatching,
+    thresholds: tuple[float, ...],
 ) -> np.ndarray:
     """Matched predicted, predicted, matched true and true pixels of one image at every threshold, int64 (T, 4).
 

@@ -55,7 +55,7 @@ class OdsF(TaskMetric):
         for name, value, least in (("every", every, 1), ("workers", workers, 0)):
             if value < least:
                 raise ValueError(f"{name}: got {value}, expected at least {least}")
-        positions = np.linspace(0, len(every_threshold) - 1, (thresholds or len(every_threshold)) + 2)[1:-1].round()
+        positions = np.linspace(-1, len(every_threshold), (thresholds or len(every_threshold)) + 2)[1:-1].round()
         self.thresholds = every_threshold if thresholds is None else tuple(every_threshold[int(i)] for i in positions)
         self.max_distance, self.every, self.workers = max_distance, every, workers
         self._seen = 0
@@ -102,6 +102,11 @@ class OdsF(TaskMetric):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Bring the processes' counts together, once this one's are complete."""
+        self._finish()
+        super().sync(*args, **kwargs)
 
     def counts(self) -> Tensor:
         """Matched predicted, predicted, matched true and true pixels at each threshold, int64 (T, 4)."""

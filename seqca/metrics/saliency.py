@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqca.labels import IGNORE
 from seqca.metrics.base import TaskMetric, check_probability
 
 THRESHOLDS = tuple(percent / 100 for percent in range(20, 95, 5))
+POOLED_THRESHOLDS = tuple(percent / 100 for percent in range(5, 100, 5))
+SQUARED_BETA = 0.3  # precision counts more than recall
 
 
 class SaliencyScores(TaskMetric):
@@ -57,4 +60,40 @@ class SaliencyScores(TaskMetric):
 
     def best_constant(self, labels: Iterable[Tensor]) -> Tensor:
         """0.5: everything is foreground below that threshold and nothing from it on, all a constant can do."""
+        return torch.tensor([0.5], dtype=torch.float64)
+
+
+class PooledSaliency(TaskMetric):
+    """F of thresholded saliency from counts over the whole data set, at the best threshold.
+
+    Protocol `invpt`: a pixel is foreground where the probability is at least t, for t = 0.05, 0.10, …, 0.95. "maxF" is
+    the largest 1.3 PR/(0.3 P + R), P and R from hits, predicted and true pixels of all images together. (InvPT's and
+    TaskPrompter's own code applies the sigmoid twice, so that only four of these thresholds differ; ATRC's, from which
+    it comes, does not, nor does this.)
+    """
+
+    counts: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_sum("counts", len(POOLED_THRESHOLDS), 3, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count: prediction (B, 1, H, W) probabilities, target the same, foreground from 0.5 up, 255 left out."""
+        check_probability(prediction, target)
+        labelled = target != IGNORE
+        probability, salient = prediction[labelled].float(), target[labelled] >= 0.5
+        for index, threshold in enumerate(POOLED_THRESHOLDS):
+            found = probability >= threshold
+            self.counts[index] += torch.stack([(found & salient).sum(), found.sum(), salient.sum()])
+
+    def compute(self) -> dict[str, Tensor]:
+        """{"maxF": in [0, 1]}; 0 where nothing is hit."""
+        hits, predicted, actual = self.counts.double().unbind(1)
+        precision, recall = hits / predicted.clamp(min=1), hits / actual.clamp(min=1)
+        f = (1 + SQUARED_BETA) * precision * recall / (SQUARED_BETA * precision + recall).clamp(min=1e-12)
+        return {"maxF": f.max()}
+
+    def best_constant(self, labels: Iterable[Tensor]) -> Tensor:
+        """0.5: everything is foreground up to that threshold and nothing above it, all a constant can do."""
         return torch.tensor([0.5], dtype=torch.float64)

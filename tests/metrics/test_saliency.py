@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqca.metrics import SaliencyScores
+from seqca.metrics import PooledSaliency, SaliencyScores
 
 
 def by_hand(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
@@ -57,3 +57,20 @@ def test_nothing_salient_and_nothing_found_is_a_perfect_image() -> None:
 def test_logits_are_not_taken_for_probabilities() -> None:
     with pytest.raises(ValueError, match=r"prediction: got -3.0 to -3.0, expected probabilities in \[0, 1\]"):
         SaliencyScores().update(torch.full((1, 1, 2, 2), -3.0), torch.zeros(1, 1, 2, 2))
+
+
+def test_under_invpt_counts_of_all_images_are_pooled_and_precision_weighs_more() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(3, 1, 12, 9, generator=generator) < 0.3).float()
+    prediction = (0.4 * target + 0.6 * torch.rand(3, 1, 12, 9, generator=generator)).clamp(0, 1)
+    target[:, :, :3] = 255
+    metric = PooledSaliency()
+    metric.update(prediction[:1], target[:1])
+    metric.update(prediction[1:], target[1:])
+    p, y = prediction[:, :, 3:].numpy(), target[:, :, 3:].numpy() == 1
+    best = 0.0
+    for t in np.arange(1, 20) / 20:
+        found = p >= np.float32(t)
+        precision, recall = (found & y).sum() / max(found.sum(), 1), (found & y).sum() / y.sum()
+        best = max(best, 1.3 * precision * recall / (0.3 * precision + recall) if precision + recall else 0)
+    assert metric.compute()["maxF"].item() == pytest.approx(best, rel=1e-9)
