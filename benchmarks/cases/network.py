@@ -17,11 +17,12 @@ from seqca.network_calls import network_calls
 from seqca.nn.feature_propagation import HEADS
 from seqca.ops.shared.dispatch import BACKENDS, resolve, use_backend
 from seqca.ops.shared.operator import OPERATORS
+from seqca.ops.verification.draws import moved, plain_torch
 from seqca.tasks import get_task
 
 from ..harness.case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
 from ..harness.execution import Execution
-from ..harness.judging import Check, judge
+from ..harness.judging import Check, judge, measured, relative_error
 from ..harness.operator_case import backend_refusal
 from .published import PublishedNetwork, in_merged_form, published_objective
 from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
@@ -107,25 +108,36 @@ class NetworkCase(Case):
         return Inputs(arguments, list(net.parameters()), None)
 
     def expected(self, provider: Provider, generator: Generator) -> Expected:
-        """The reference in the case's dtype, and in a higher precision: float64, or float32 for half precision."""
-        net = self._net()
+        """The reference in a higher precision, float64 or for half precision float32, and draws of its errors.
+
+        Images are moved by units in the last place of the case's dtype, which they are rounded to.
+        """
+        net, dtype, steps = self._net(), DTYPES[self.dtype], Generator().manual_seed(0)
         higher = torch.float64 if self.dtype == "fp32" else torch.float32
         inputs = self.inputs(generator)
+        images = inputs.arguments["images"].to(dtype)
         twin = SequentialCrossAttentionNet(self.data.tasks, drop_path=0.0).to(self.device, higher).train(net.training)
         twin.load_state_dict(net.state_dict())
-        arguments = {**inputs.arguments, "images": inputs.arguments["images"].to(higher)}
-        twins = Inputs(arguments, list(twin.parameters()) if inputs.leaves else [], None)
-        with use_backend("reference"):
-            plain = Provider("reference", self._function(net), "reference")
-            precise = Provider("exact", self._function(twin, "fp32"), "reference")
-            rough = Execution(plain, self.direction).evaluate(inputs)
-            exact = Execution(precise, self.direction).evaluate(twins)
-        return Expected(inputs, self._grouped(rough), self._grouped(exact))
+        plain = Execution(Provider("reference", self._function(net), "reference"), self.direction)
+        precise = Execution(Provider("exact", self._function(twin, "fp32"), "reference"), self.direction)
+
+        def evaluated(execution: Execution, parameters: list[nn.Parameter], images: Tensor) -> list[Tensor]:
+            leaves = list(parameters) if inputs.leaves else []
+            return self._grouped(execution.evaluate(Inputs({**inputs.arguments, "images": images}, leaves, None)))
+
+        def draw() -> tuple[list[Tensor], list[Tensor]]:
+            near = moved(images, steps)
+            rough = evaluated(plain, list(net.parameters()), near.float())
+            return rough, evaluated(precise, list(twin.parameters()), near.to(higher))
+
+        with use_backend("reference"), plain_torch():
+            exact = evaluated(precise, list(twin.parameters()), images.to(higher))
+            allowance = measured(draw, relative_error)
+        return Expected(inputs._replace(arguments={**inputs.arguments, "images": images.float()}), exact, allowance)
 
     def check(self, execution: Execution, expected: Expected) -> Check:
         """Each prediction, or the loss and the gradient of each part of the network, as one vector."""
-        results = self._grouped(execution.evaluate(expected.inputs))
-        return judge(results, expected.rough, expected.exact, DTYPES[self.dtype], None)
+        return judge(self._grouped(execution.evaluate(expected.inputs)), *expected[1:], relative_error)
 
     def _baseline(self, mode: str) -> Provider:
         """The published network on copies of the network's parameters, which it differentiates in their place."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seqca.ops.verification.draws import Allowance
+
 from .judging import Check
 
 if TYPE_CHECKING:
@@ -50,10 +52,10 @@ class Expected(NamedTuple):
     """What a provider must compute on some fresh random inputs."""
 
     inputs: Inputs
-    rough: list[Tensor]
-    """The results of the reference in the dtype of the case."""
     exact: list[Tensor]
-    """Its results in higher precision."""
+    """The results of the reference in higher precision."""
+    allowance: Mapping[str, Allowance]
+    """What its errors in the dtype of the case allow."""
 
 
 @dataclass(frozen=True)

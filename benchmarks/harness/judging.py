@@ -1,13 +1,15 @@
 """Whether results are right: the one function through which every case is judged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from seqca.ops.verification.tolerance import Verdict, allowed, errors
+from seqca.ops.verification.draws import Allowance, Draw, Norms, allowances, verdict
+
+DRAWS = (8, 16)
+"""Of the reference, see `seqca.ops.verification.tolerance`: fewer than in tests, since here each may take seconds."""
 
 
 class Check(NamedTuple):
@@ -20,47 +22,51 @@ class Check(NamedTuple):
     """The result that has it."""
 
 
+class RelativeError(NamedTuple):
+    """The error of a tensor as one vector, such as the gradient of a part of the network."""
+
+    relative: float
+    """In the Euclidean norm, divided by that of the exact result."""
+
+
+def relative_error(actual: Tensor, exact: Tensor) -> RelativeError:
+    """The error of a result as one vector."""
+    return RelativeError(float((actual.double() - exact.double()).norm() / exact.double().norm()))
+
+
+def named(results: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Results by their number."""
+    return {f"result {i}": result for i, result in enumerate(results)}
+
+
+def measured(draw: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]], norms: Norms) -> dict[str, Allowance]:
+    """What the errors of the reference allow, from draws of its results and of the exact ones."""
+
+    def by_name() -> Draw:
+        rough, exact = draw()
+        return Draw(named(rough), named(exact))
+
+    return allowances(by_name, norms, DRAWS)
+
+
 def judge(
-    results: Sequence[Tensor],
-    rough: Sequence[Tensor],
-    exact: Sequence[Tensor],
-    dtype: torch.dtype,
-    channel_axis: int | None,
+    results: Sequence[Tensor], exact: Sequence[Tensor], allowance: Mapping[str, Allowance], norms: Norms
 ) -> Check:
-    """Results one by one; the worst counts.
+    """Results one by one, by the tolerance rule of the tests; the worst counts.
 
     Args:
         results: of a provider.
-        rough: of the reference in the same dtype.
-        exact: of the reference in higher precision.
-        dtype: of the results.
-        channel_axis: where the results have their channels, for the tolerance rule of the tests
-            (`seqca.ops.verification.tolerance`). None: each result is one vector, such as the gradient of a part of the
-            network, and the relative error in the Euclidean norm may be twice the reference's and that of rounding.
+        exact: of the reference in higher precision, on the same inputs.
+        allowance: what `measured` found, in the same norms.
+        norms: that errors are measured in.
     """
     checks = []
-    for i, (result, of_dtype, of_exact) in enumerate(zip(results, rough, exact, strict=True)):
-        if channel_axis is None:
-            # A rounding has a random sign, and a single number's may be zero: eps/2 is its bound.
-            bound = 2 * _relative(of_dtype, of_exact) + torch.finfo(dtype).eps / 2
-            found = _relative(result, of_exact)
-            worst, ok = fraction(found, bound), found <= bound
-            what = f"result {i}: relative error {found:.3g} (allowed {bound:.3g})"
-        else:
-            verdict = Verdict(
-                f"result {i}",
-                errors(result, of_exact, channel_axis),
-                allowed(of_dtype, of_exact, dtype, channel_axis),
-            )
-            worst, ok, what = max(map(fraction, verdict.found, verdict.bound)), verdict.ok, str(verdict)
-        checks.append(Check(ok, worst, what))
+    for (what, result), of_exact in zip(named(results).items(), exact, strict=True):
+        judged = verdict(what, result, of_exact, allowance[what], norms)
+        checks.append(Check(judged.ok, max(map(fraction, judged.found, judged.bound)), str(judged)))
     return max([check for check in checks if not check.ok] or checks, key=lambda check: check.worst)
 
 
 def fraction(found: float, bound: float) -> float:
     """An error as a fraction of what it may be; a billion where there is no such number, NaN for one."""
     return found / bound if isfinite(found) and bound > 0 else (0.0 if found == 0 else 1e9)
-
-
-def _relative(result: Tensor, exact: Tensor) -> float:
-    return float((result.double() - exact.double()).norm() / exact.double().norm())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,11 +10,13 @@ from torch import Generator, Tensor
 
 from seqca.ops.shared.dispatch import BACKENDS, refusal, use_backend
 from seqca.ops.shared.operator import OPERATORS, Call
+from seqca.ops.verification.draws import Norms, moved, plain_torch
 from seqca.ops.verification.judge import leaves, mapped
+from seqca.ops.verification.tolerance import errors
 
 from .case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
 from .execution import Execution
-from .judging import Check, judge
+from .judging import Check, judge, measured
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,21 @@ class Arguments:
     gradients: list[Tensor] | None
     """Of the outputs; None where the output is one scalar."""
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Arguments":
+        """The arguments with what is differentiable, and the gradients, passed through a function."""
+        values = {
+            name: mapped(change, value) if name in self.differentiable else value for name, value in self.values.items()
+        }
+        gradients = None if self.gradients is None else [change(gradient) for gradient in self.gradients]
+        return Arguments(values, self.differentiable, gradients)
+
     def inputs(self, dtype: torch.dtype) -> Inputs:
         """The arguments in a dtype, as leaves with the strides they were drawn with."""
-        values = {
-            name: mapped(lambda x: x.to(dtype).detach().requires_grad_(), value)
-            if name in self.differentiable
-            else value
-            for name, value in self.values.items()
-        }
-        gradients = None if self.gradients is None else [gradient.to(dtype) for gradient in self.gradients]
-        return Inputs(values, leaves([values[name] for name in self.differentiable]), gradients)
+        values, _, gradients = vars(self.changed(lambda x: x.to(dtype).detach())).values()
+        inputs = leaves([values[name] for name in self.differentiable])
+        for x in inputs:
+            x.requires_grad_()
+        return Inputs(values, inputs, gradients)
 
 
 @dataclass(frozen=True)
@@ -76,21 +84,30 @@ class OperatorCase(Case):
         return self.draw(generator).inputs(DTYPES[self.dtype])
 
     def expected(self, provider: Provider, generator: Generator) -> Expected:
-        """The reference in the case's dtype and in float64."""
-        arguments = self.draw(generator)
-        inputs = arguments.inputs(DTYPES[self.dtype])
+        """The reference in float64, and draws of its errors in the case's dtype."""
+        arguments, steps = self.draw(generator), Generator().manual_seed(0)
         plain = Execution(Provider("reference", self.reference_of(provider), "reference"), self.direction)
-        with use_backend("reference"):
-            return Expected(inputs, plain.evaluate(inputs), plain.evaluate(arguments.inputs(torch.float64)))
+
+        def draw() -> tuple[list[Tensor], list[Tensor]]:
+            near = arguments.changed(lambda x: moved(x, steps))
+            return plain.evaluate(near.inputs(DTYPES[self.dtype])), plain.evaluate(near.inputs(torch.float64))
+
+        with use_backend("reference"), plain_torch():
+            exact = plain.evaluate(arguments.inputs(torch.float64))
+            return Expected(arguments.inputs(DTYPES[self.dtype]), exact, measured(draw, self._norms()))
 
     def check(self, execution: Execution, expected: Expected) -> Check:
         """By the tolerance rule of the tests."""
-        axis = OPERATORS[self.operator].channel_axis if self.operator in OPERATORS else -1
-        return judge(execution.evaluate(expected.inputs), *expected[1:], DTYPES[self.dtype], axis)
+        return judge(execution.evaluate(expected.inputs), *expected[1:], self._norms())
 
     def reference_of(self, provider: Provider) -> Callable[..., Any]:
         """The plain mathematics that a provider must compute."""
         return self.reference or OPERATORS[self.operator].reference
+
+    def _norms(self) -> Norms:
+        """The largest error, and the mean error of the worst channel."""
+        axis = OPERATORS[self.operator].channel_axis if self.operator in OPERATORS else -1
+        return partial(errors, channel_axis=axis)
 
 
 def backend_refusal(operator: str, backend: str, call: Call) -> str | None:

@@ -4,19 +4,21 @@ The code under test is what nvcc compiles; only the instructions are emulated. S
 NaN before a kernel runs, so what is read unwritten or left unwritten shows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from seqca.ops.verification.tolerance import Verdict, allowed, errors
+from seqca.ops.verification.draws import Results, judged
 from seqca.reference.linear_attention import linear_attention
 
 from .host import EmulatedKernels
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+RESULTS = ("output", "dq", "dk", "dv")
 Entry = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -34,10 +36,10 @@ def _entry(
     return tuple(x.to(dtype) for x in (q, k, v, grad))  # type: ignore[return-value]
 
 
-def _exact(entry: Entry, eps: float, dtype: torch.dtype) -> list[Tensor]:
-    q, k, v = (x.to(dtype, copy=True).requires_grad_() for x in entry[:3])
+def _reference(entry: Sequence[Tensor], eps: float) -> Results:
+    q, k, v, grad = (x.detach().requires_grad_() for x in entry)
     output = linear_attention(q, k, v, eps=eps)
-    return [output.detach(), *torch.autograd.grad(output, (q, k, v), entry[3].to(dtype))]
+    return dict(zip(RESULTS, (output.detach(), *torch.autograd.grad(output, (q, k, v), grad)), strict=True))
 
 
 def _results(kernels: EmulatedKernels, entries: list[Entry], eps: float, blocks: int) -> list[list[Tensor]]:
@@ -50,10 +52,7 @@ def _results(kernels: EmulatedKernels, entries: list[Entry], eps: float, blocks:
 
 def _check(kernels: EmulatedKernels, entries: list[Entry], eps: float = 1e-12, blocks: int = 528) -> None:
     for entry, results in zip(entries, _results(kernels, entries, eps, blocks), strict=True):
-        dtype = entry[0].dtype
-        rough, exact = _exact(entry, eps, dtype), _exact(entry, eps, torch.float64)
-        for name, found, about, true in zip(("output", "dq", "dk", "dv"), results, rough, exact, strict=True):
-            verdict = Verdict(name, errors(found, true), allowed(about, true, dtype))
+        for verdict in judged(partial(_reference, eps=eps), entry, dict(zip(RESULTS, results, strict=True))):
             assert verdict.ok, verdict
 
 
@@ -162,8 +161,8 @@ def test_sums_beyond_the_range_of_float16_are_exact(emulated_kernels: EmulatedKe
     k, v = k * 30, (v.abs() + 1) * 30
     assert (v.double().mT @ k.double()).max() > 10 * torch.finfo(torch.float16).max
     found = _results(emulated_kernels, [(q, k, v, grad)], 1e-12, 528)[0]
-    exact = _exact((q, k, v, grad), 1e-12, torch.float64)
-    for a, b in zip(found, exact, strict=True):
+    exact = _reference([x.double() for x in (q, k, v, grad)], 1e-12)
+    for a, b in zip(found, exact.values(), strict=True):
         assert (a.double() - b).abs().max() <= 2 * torch.finfo(torch.float16).eps * b.abs().max()
 
 

@@ -1,6 +1,7 @@
 """The Triton kernels of linear attention called directly: natively on a GPU, else in Triton's interpreter (no bf16)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -11,15 +12,17 @@ from seqca.kernels.linear_attention import Blocks, Parameters, backward, forward
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from seqca.ops.verification.tolerance import Verdict, allowed, errors
+from seqca.ops.verification.draws import Results, judged
+from seqca.ops.verification.tolerance import errors
 from seqca.reference.linear_attention import linear_attention as reference
-from tests.ops.layouts import channels_alike
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16) if DEVICE == "cuda" else (torch.float32, torch.float16)
 
 Entry = tuple[Tensor, Tensor, Tensor, Tensor]
 """q, k, v and the gradient of the output."""
+
+RESULTS = ("output", "dq", "dk", "dv")
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +52,10 @@ def draw(
     return tuple(x.to(DEVICE, dtype) for x in entry)
 
 
-def by_reference(entry: Entry, dtype: torch.dtype, eps: float) -> list[Tensor]:
-    *inputs, grad = (x.detach().to(dtype).requires_grad_() for x in entry)
+def by_reference(entry: Sequence[Tensor], eps: float) -> Results:
+    *inputs, grad = (x.detach().requires_grad_() for x in entry)
     output = reference(*inputs, eps=eps)
-    return [output.detach(), *torch.autograd.grad(output, inputs, grad)]
+    return dict(zip(RESULTS, (output.detach(), *torch.autograd.grad(output, inputs, grad)), strict=True))
 
 
 def by_kernels(entries: list[Entry], eps: float) -> list[tuple[Tensor, ...]]:
@@ -63,17 +66,11 @@ def by_kernels(entries: list[Entry], eps: float) -> list[tuple[Tensor, ...]]:
 
 
 def check(entries: list[Entry], eps: float = 1e-12) -> None:
-    """Outputs and gradients by the rule of `seqca.ops.verification.tolerance`, and the layout that is promised."""
+    """Outputs and gradients by the tolerance rule, and the layout that is promised."""
     for entry, results in zip(entries, by_kernels(entries, eps), strict=True):
-        exact = by_reference(entry, torch.float64, eps)
-        rough = by_reference(entry, entry[0].dtype, eps)
-        for what, found, e, r in zip(("output", "dq", "dk", "dv"), results, exact, rough, strict=True):
-            assert found.is_contiguous() and found.dtype == entry[0].dtype
-            verdict = Verdict(what, errors(found, e), allowed(r, e, found.dtype))
-            if channels_alike(e):
-                assert verdict.found.largest <= verdict.bound.largest, str(verdict)
-            else:
-                assert verdict.ok, str(verdict)
+        assert all(found.is_contiguous() and found.dtype == entry[0].dtype for found in results)
+        for verdict in judged(partial(by_reference, eps=eps), entry, dict(zip(RESULTS, results, strict=True))):
+            assert verdict.ok, str(verdict)
 
 
 @pytest.mark.parametrize(
@@ -174,9 +171,9 @@ def test_sums_beyond_half_precision_do_not_overflow(d: int) -> None:
     entry = q, k * 300, v.abs() * 20, grad * 64
     _, states = forward(*([x] for x in entry[:3]), 1e-12)
     assert states[0].abs().max() > 2 * torch.finfo(torch.float16).max
-    exact = by_reference(entry, torch.float64, 1e-12)
+    exact = by_reference([x.double() for x in entry], 1e-12)
     (results,) = by_kernels([entry], 1e-12)
-    for found, e in zip(results, exact, strict=True):  # the reference in half precision is not finite here
+    for found, e in zip(results, exact.values(), strict=True):  # the reference in half precision is not finite here
         assert errors(found, e).largest <= 8 * torch.finfo(torch.float16).eps * e.abs().max()
 
 

@@ -65,16 +65,6 @@ INPUT_LAYOUTS = {**LAYOUTS, "one for all": _one_for_all}
 GRADIENT_LAYOUTS = {**LAYOUTS, "expanded": _expanded, "expanded rows": _expanded_rows}
 
 
-def channels_alike(x: Tensor, channel_axis: int = -1) -> bool:
-    """Whether all channels are one and the same, as a gradient's may be that comes of `_expanded`.
-
-    The mean error of the worst channel is then one throw of the dice, and its bound another.
-    """
-    if x.ndim < 2 or x.shape[channel_axis] == 1:
-        return False
-    return torch.allclose(x, x.narrow(channel_axis, 0, 1).expand(x.shape), rtol=1e-9, atol=0)
-
-
 def far_apart(x: Tensor, axis: int, buffer: Tensor, slot: int) -> Tensor:
     """The same values in a huge buffer, the last index of `axis` more than 2³¹ elements from the first.
 

@@ -22,15 +22,15 @@ from seqca.ops.shared.sample import Sample
 from seqca.ops.verification.judge import (
     cotangents,
     evaluate,
+    inputs_of,
     judge,
     leaves,
     mapped,
     prepared,
-    reference_results,
     rounded,
 )
 
-from .layouts import FAR_ELEMENTS, GRADIENT_LAYOUTS, INPUT_LAYOUTS, channels_alike, far_apart
+from .layouts import FAR_ELEMENTS, GRADIENT_LAYOUTS, INPUT_LAYOUTS, far_apart
 from .pairs import Case, all_pairs
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,11 +64,6 @@ FUSED_SAMPLES = [
     for backend in runnable(operator, torch.float32)
     for sample in operator.samples
 ]
-
-
-def inputs_of(sample: Sample) -> list[Tensor]:
-    """The tensors that have gradients."""
-    return leaves([sample.arguments[name] for name in sample.differentiable])
 
 
 def axes_of(operator: Operator) -> range:
@@ -173,15 +168,8 @@ def test_agrees_with_the_reference_whatever_the_strides_sizes_and_dtype(
     gradients = [GRADIENT_LAYOUTS[case["gradient_layout"]](g) for g in gradients]
     with use_backend(backend):
         results = evaluate(operator.function, sample, gradients)
-    alike = set()
-    if case["gradient_layout"] == "expanded":
-        exact = reference_results(operator, sample, gradients, torch.float64)
-        alike = {what for what, x in exact.items() if channels_alike(x, operator.channel_axis)}
     for verdict in judge(operator, sample, gradients, results):
-        if verdict.what in alike:
-            assert verdict.found.largest <= verdict.bound.largest, str(verdict)
-        else:
-            assert verdict.ok, str(verdict)
+        assert verdict.ok, str(verdict)
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)

@@ -1,5 +1,7 @@
 """What holds for upsampled losses alone; what every operator must do is asked in test_operators.py."""
 
+from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +17,9 @@ from seqca.ops import upsampled_loss, use_backend
 from seqca.ops.shared.dispatch import refusal
 from seqca.ops.shared.operator import OPERATORS, Call
 from seqca.ops.shared.sample import Sample
+from seqca.ops.verification.draws import judged
 from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
-from seqca.ops.verification.tolerance import Verdict, allowed, errors
+from seqca.ops.verification.tolerance import FEW, MANY
 
 from .layouts import FAR_ELEMENTS, far_apart
 
@@ -59,13 +62,17 @@ def example(loss: Loss, cells: tuple[int, int], pixels: tuple[int, int], channel
     return Sample({"prediction": prediction, "target": target, "loss": loss}, ("prediction",))
 
 
-def assert_agrees(sample: Sample, backend: str, dtype: torch.dtype = torch.float32) -> None:
+LARGE = (FEW,)
+"""Numbers of draws for whole images, where each takes a quarter of a second."""
+
+
+def assert_agrees(sample: Sample, backend: str, counts: Sequence[int] = (FEW, MANY)) -> None:
     """Loss and gradient, by the tolerance rule."""
-    sample = rounded(sample, dtype, DEVICE)
+    sample = rounded(sample, torch.float32, DEVICE)
     gradients = cotangents(OPERATOR, sample, Generator().manual_seed(1))
     with use_backend(backend):
         results = evaluate(upsampled_loss, sample, gradients)
-    for verdict in judge(OPERATOR, sample, gradients, results):
+    for verdict in judge(OPERATOR, sample, gradients, results, counts):
         assert verdict.ok, str(verdict)
 
 
@@ -99,7 +106,7 @@ def test_agrees_at_the_size_of_a_training_image(name: str) -> None:
     sample = example(LOSSES[name], (120, 160), (480, 640), channels=8, batch=1)
     if name == "unit vectors":  # away from zero, where a direction has no limit and one pixel's error can be any
         sample.arguments["prediction"][:, 0] += 6
-    assert_agrees(sample, "aten")
+    assert_agrees(sample, "aten", LARGE)
 
 
 @pytest.mark.parametrize("seed", [0, 2, 3])
@@ -119,7 +126,7 @@ def test_no_rounding_is_common_to_all_pixels(name: str, seed: int) -> None:
     with use_backend("aten"):
         results = evaluate(upsampled_loss, sample, gradients)
     share = 3 if name == "fixed weight" else 1  # the reference's own weight is rounded, which makes the bound wide
-    for verdict in judge(OPERATOR, sample, gradients, results):
+    for verdict in judge(OPERATOR, sample, gradients, results, LARGE):
         assert verdict.ok and verdict.found.channel <= verdict.bound.channel / share, str(verdict)
 
 
@@ -207,23 +214,21 @@ def test_weighted_accumulated_and_scaled_losses_have_the_gradients_of_the_refere
 ) -> None:
     samples = {name: rounded(example(LOSSES[name], (4, 4), (64, 64)), torch.float16, DEVICE) for name in LOSSES}
 
-    def accumulated(backend: str, dtype: torch.dtype) -> list[Tensor]:
-        drawn = [sample.arguments["prediction"].detach() for sample in samples.values()]
-        predictions = [prediction.to(dtype).requires_grad_() for prediction in drawn]
+    def accumulated(backend: str, predictions: Sequence[Tensor]) -> dict[str, Tensor]:
+        leaves = [prediction.detach().requires_grad_() for prediction in predictions]
         for step in (1, 2):
             total = torch.zeros((), device=DEVICE)
-            for weight, prediction, sample in zip((1, 2, 10, 50, 5, 1), predictions, samples.values(), strict=True):
+            for weight, prediction, sample in zip((1, 2, 10, 50, 5, 1), leaves, samples.values(), strict=True):
                 with use_backend(backend):
                     part = upsampled_loss(prediction, sample.arguments["target"], sample.arguments["loss"])
                 total = total + step * weight * part
             (total * 2.0**10).backward()  # as torch.amp.GradScaler does
-        return [prediction.grad for prediction in predictions]
+        return {name: leaf.grad for name, leaf in zip(samples, leaves, strict=True)}
 
-    of_backend, of_reference = (accumulated(name, torch.float16) for name in (backend, "reference"))
-    exact = accumulated("reference", torch.float64)
-    for found, rough, true in zip(of_backend, of_reference, exact, strict=True):
-        assert found.dtype == torch.float16
-        verdict = Verdict("gradient", errors(found, true, 1), allowed(rough, true, torch.float16, 1))
+    predictions = [sample.arguments["prediction"] for sample in samples.values()]
+    results = accumulated(backend, predictions)
+    assert all(result.dtype == torch.float16 for result in results.values())
+    for verdict in judged(partial(accumulated, "reference"), predictions, results, channel_axis=1):
         assert verdict.ok, str(verdict)
 
 

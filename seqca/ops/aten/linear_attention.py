@@ -109,6 +109,7 @@ def _pieces(tokens: Tensor) -> Iterator[slice]:
 
 def _times_row(tokens: Tensor, row: Tensor) -> Tensor:
     """tokens (B, N, C) · row (B, 1, C) as (B, N, 1), in the order in which the tokens lie in memory."""
-    if tokens.stride(-1) == 1:
-        return torch.bmm(tokens, row.mT)
-    return torch.bmm(row, tokens.mT).mT
+    if tokens.stride(-2) == 1:
+        return torch.bmm(row, tokens.mT).mT
+    # Where neither dimension is dense, torch sums the other product channel by channel, four times less exactly.
+    return torch.bmm(tokens, row.mT)

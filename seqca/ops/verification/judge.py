@@ -1,6 +1,9 @@
 """Runs operators on samples and judges them by the tolerance rule; tests and `selftest` share it."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -9,10 +12,19 @@ from torch import Generator, Tensor
 from ..shared.dispatch import use_backend
 from ..shared.operator import Operator
 from ..shared.sample import Sample
-from .tolerance import Verdict, allowed, errors
-
-Results = dict[str, Tensor]
-"""Outputs and gradients by a name made for reading."""
+from .draws import (
+    Allowance,
+    Compute,
+    Norms,
+    Results,
+    allowances,
+    as_drawn,
+    compact,
+    drawn_from,
+    exact_results,
+    verdict,
+)
+from .tolerance import FEW, MANY, Verdict, errors
 
 
 def leaves(tree: Any) -> list[Tensor]:
@@ -75,21 +87,68 @@ def evaluate(function: Callable[..., Any], sample: Sample, gradients: Sequence[T
     return results | dict(zip(inputs, differentiated, strict=True))
 
 
-def reference_results(operator: Operator, sample: Sample, gradients: Sequence[Tensor], dtype: torch.dtype) -> Results:
-    """What the reference computes in a dtype from the values of a sample."""
-    with use_backend("reference"):
-        converted = prepared(sample, lambda x: x.to(dtype))
-        return evaluate(operator.function, converted, [g.to(dtype) for g in gradients])
+def inputs_of(sample: Sample) -> list[Tensor]:
+    """The tensors that have gradients, in order."""
+    return leaves([sample.arguments[name] for name in sample.differentiable])
 
 
-def judge(operator: Operator, sample: Sample, gradients: Sequence[Tensor], results: Results) -> list[Verdict]:
-    """Results of a sample, in its dtype, against the reference by the tolerance rule."""
-    dtype = leaves(sample.arguments[sample.differentiable[0]])[0].dtype
-    rough_dtype = torch.float32 if dtype == torch.float64 else dtype
-    exact = reference_results(operator, sample, gradients, torch.float64)
-    rough = reference_results(operator, sample, gradients, rough_dtype)
-    axis = operator.channel_axis
-    return [
-        Verdict(what, errors(result, exact[what], axis), allowed(rough[what], exact[what], dtype, axis))
-        for what, result in results.items()
-    ]
+def reference_of(operator: Operator, sample: Sample) -> Compute:
+    """The reference of a sample, as a function of the tensors that have gradients, then the outputs' gradients."""
+
+    def compute(inputs: Sequence[Tensor]) -> Results:
+        remaining = iter(inputs)
+        with use_backend("reference"):
+            converted = prepared(sample, lambda _: next(remaining))
+            return evaluate(operator.function, converted, list(remaining))
+
+    return compute
+
+
+def judge(
+    operator: Operator,
+    sample: Sample,
+    gradients: Sequence[Tensor],
+    results: Results,
+    counts: Sequence[int] = (FEW, MANY),
+) -> list[Verdict]:
+    """Results of a sample, in its dtype, against the reference by the tolerance rule.
+
+    Args:
+        operator: whose reference.
+        sample: that the results were computed from.
+        gradients: of the outputs.
+        results: under judgement.
+        counts: of draws, see `allowances`.
+    """
+    compute, inputs = reference_of(operator, sample), [*inputs_of(sample), *gradients]
+    norms = partial(errors, channel_axis=operator.channel_axis)
+    exact = exact_results(compute, inputs)
+    allowance = _allowances(operator, sample, compute, as_drawn(inputs), norms, counts)
+    return [verdict(what, x, exact[what], allowance[what], norms) for what, x in results.items()]
+
+
+_REMEMBERED = 64
+_remembered: OrderedDict[bytes, dict[str, Allowance]] = OrderedDict()
+
+
+def _allowances(
+    operator: Operator,
+    sample: Sample,
+    compute: Compute,
+    inputs: Sequence[Tensor],
+    norms: Norms,
+    counts: Sequence[int],
+) -> dict[str, Allowance]:
+    """Those of `allowances`, remembered by all arguments, since backends share them."""
+    others = {name: value for name, value in sample.arguments.items() if name not in sample.differentiable}
+    key = blake2b(
+        f"{operator.name} {tuple(counts)} {[value for value in others.values() if not leaves(value)]}".encode()
+    )
+    for x in (*map(compact, leaves(others)), *inputs):
+        key.update(f"{x.dtype} {tuple(x.shape)} {x.stride()} {x.device}".encode())
+        key.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    found = _remembered.pop(key.digest(), None) or allowances(drawn_from(compute, inputs), norms, counts)
+    _remembered[key.digest()] = found
+    if len(_remembered) > _REMEMBERED:
+        _remembered.popitem(last=False)
+    return found

@@ -1,0 +1,175 @@
+"""Draws of the reference's error, and what is judged by them."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from seqca.ops.verification.draws import Results, as_drawn, compact, judged, moved, plain_torch
+from seqca.ops.verification.tolerance import Verdict
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_values_move_by_one_unit_in_the_last_place_and_zeros_stay(dtype: torch.dtype) -> None:
+    x = torch.randn(1000, generator=Generator().manual_seed(0)).to(dtype)
+    x[::10] = 0
+    near = moved(x, Generator().manual_seed(1))
+    infinite = torch.full_like(x, torch.inf)
+    above, below = torch.nextafter(x, infinite), torch.nextafter(x, -infinite)
+    assert ((near == x) | (near == above) | (near == below)).all()
+    assert not near[::10].any()
+    for neighbour in (x, above, below):
+        assert (near == neighbour)[x != 0].float().mean() > 0.25
+
+
+def test_values_that_share_their_memory_move_together() -> None:
+    x = torch.randn(4, 1, 5).expand(4, 3, 5)
+    near = moved(compact(x), Generator().manual_seed(0))
+    assert near.stride() == (5, 0, 1)
+    assert (near != x).any()
+
+
+def test_the_order_in_memory_is_kept_without_the_gaps() -> None:
+    wide = torch.randn(7, 4, 6).permute(2, 0, 1)
+    (x,) = as_drawn([wide[:, ::2]])
+    assert torch.equal(x, wide[:, ::2])
+    assert x.stride() == (1, 24, 6)
+    assert moved(x, Generator()).stride() == x.stride()
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_the_reference_runs_outside_deterministic_mode_and_in_full_precision(deterministic: None) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with plain_torch():
+            assert not torch.are_deterministic_algorithms_enabled()
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def product(inputs: Sequence[Tensor]) -> Results:
+    """The reference of these tests."""
+    tokens, weight = inputs
+    return {"output": tokens @ weight}
+
+
+def factors(dtype: torch.dtype) -> list[Tensor]:
+    generator = Generator().manual_seed(0)
+    shapes = ((512, 36), (36, 36))
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def verdict(result: Tensor, inputs: Sequence[Tensor]) -> Verdict:
+    (only,) = judged(product, inputs, {"output": result})
+    return only
+
+
+def exact(inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0].double() @ inputs[1].double()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_reference_and_the_exact_result_rounded_once_pass(dtype: torch.dtype) -> None:
+    inputs = factors(dtype)
+    assert verdict(product(inputs)["output"], inputs).ok
+    assert verdict(exact(inputs).to(dtype), inputs).ok
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_reference_without_error_still_allows_one_rounding(dtype: torch.dtype) -> None:
+    def rounded_once(inputs: Sequence[Tensor]) -> Results:
+        return {"output": exact(inputs).to(inputs[0].dtype)}
+
+    inputs = factors(dtype)
+    (only,) = judged(rounded_once, inputs, rounded_once(inputs))
+    assert only.ok
+
+
+def test_a_sum_in_another_order_passes_though_it_is_a_single_number() -> None:
+    """What another processor does."""
+    generator = Generator().manual_seed(0)
+    for _ in range(20):
+        x = torch.randn(1000, generator=generator)
+        (only,) = judged(lambda inputs: {"sum": inputs[0].sum()}, [x], {"sum": x[torch.randperm(1000)].sum()})
+        assert only.ok, str(only)
+
+
+def _zero(result: Tensor, error: float) -> Tensor:
+    return torch.zeros_like(result)
+
+
+def _one_wrong_element(result: Tensor, error: float) -> Tensor:
+    result[300, 7] += 4 * error + 8 * torch.finfo(result.dtype).eps * result.abs().max()
+    return result
+
+
+def _one_nan(result: Tensor, error: float) -> Tensor:
+    result[300, 7] = math.nan
+    return result
+
+
+def _last_token_forgotten(result: Tensor, error: float) -> Tensor:
+    result[-1] = 0
+    return result
+
+
+def _exchanged_channels(result: Tensor, error: float) -> Tensor:
+    result[:, [0, 1]] = result[:, [1, 0]]
+    return result
+
+
+FAULTS = [_zero, _one_wrong_element, _one_nan, _last_token_forgotten, _exchanged_channels]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_planted_fault_is_seen(dtype: torch.dtype, fault: Callable[[Tensor, float], Tensor]) -> None:
+    inputs = factors(dtype)
+    right = product(inputs)["output"]
+    assert not verdict(fault(right, verdict(right, inputs).found.largest), inputs).ok
+
+
+def test_a_bias_of_one_channel_below_the_largest_error_is_seen() -> None:
+    inputs = factors(torch.bfloat16)
+    biased = exact(inputs)
+    biased[:, 3] += verdict(product(inputs)["output"], inputs).found.largest / 3
+    seen = verdict(biased.to(torch.bfloat16), inputs)
+    assert seen.found.largest <= seen.bound.largest
+    assert seen.found.channel > seen.bound.channel
+    assert not seen.ok
+
+
+def test_tf32_products_do_not_pass_as_float32() -> None:
+    inputs = factors(torch.float32)
+    mantissa = inputs[0].view(torch.int32).bitwise_and(-(2**13)).view(torch.float32)
+    assert not verdict(mantissa @ inputs[1], inputs).ok
+
+
+def test_float64_is_judged_by_the_float32_reference_scaled() -> None:
+    inputs = [x.double() for x in factors(torch.float32)]
+    single = verdict(exact(inputs).float(), factors(torch.float32))
+    double = verdict(exact(inputs), inputs)
+    assert double.ok
+    ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    assert all(ratio * a < b < 2 * ratio * a for a, b in zip(single.bound, double.bound, strict=True))
+    assert not verdict(exact(inputs) + 1e-12, inputs).ok
+
+
+def test_an_absolute_tolerance_would_pass_zero_for_small_values_and_this_does_not() -> None:
+    tokens, weight = factors(torch.float32)
+    small = [tokens * 2.0**-20, weight * 2.0**-20]
+    assert not verdict(torch.zeros(512, 36), small).ok
