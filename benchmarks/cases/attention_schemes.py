@@ -14,7 +14,7 @@ and a target gathers from sources as fine as itself or coarser:
 Every map has then seen the same others. The two compute different functions, each checked against its own reference.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,9 @@ def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
         values = {"maps": maps(), "layers": layers, "projections": projections}
         return Arguments(values, tuple(values), [tensor for task in maps() for tensor in task])
 
+    # Forward: maps in, maps out. Backward: maps and gradients in, gradients out.
+    moved = 5 * batch * tasks * sum(n * c for n, c in zip(tokens, channels, strict=True)) * DTYPES[dtype].itemsize
+    operations = {scheme: count_operations(scheme, tasks, tokens, channels) for scheme in (SEQUENTIAL, JOINT)}
     return SchemeCase(
         operator="attention_schemes",
         shape=f"tasks{tasks}-scales{scales}",
@@ -78,9 +81,7 @@ def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
         draw=draw,
         least_cost=Cost(0, 0, 0),
         call=Call(plan.device, DTYPES[dtype], channels[-1], batch * tokens[0]),
-        batch=batch,
-        tokens=tokens,
-        channels=channels,
+        costs={scheme: Cost(moved, 3 * batch * number, 0) for scheme, number in operations.items()},
     )
 
 
@@ -88,16 +89,12 @@ def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
 class SchemeCase(OperatorCase):
     """Both schemes on the same maps, on the backends that users get."""
 
-    batch: int = field(kw_only=True)
-    tokens: tuple[int, ...] = field(kw_only=True)
-    channels: tuple[int, ...] = field(kw_only=True)
+    costs: Mapping[str, Cost] = field(kw_only=True)
+    """By scheme, forward and backward."""
 
     def cost(self, provider: Provider) -> Cost:
-        """What a scheme cannot avoid, forward and backward."""
-        operations = count_operations(provider.computes, self.sizes["tasks"], self.tokens, self.channels)
-        elements = sum(n * c for n, c in zip(self.tokens, self.channels, strict=True)) * self.sizes["tasks"]
-        # Forward: maps in, maps out. Backward: maps and gradients in, gradients out.
-        return Cost(5 * self.batch * elements * DTYPES[self.dtype].itemsize, 3 * self.batch * operations, 0)
+        """What a scheme cannot avoid."""
+        return self.costs[provider.computes]
 
     @property
     def baseline(self) -> str:
@@ -132,20 +129,11 @@ def count_operations(scheme: str, tasks: int, tokens: tuple[int, ...], channels:
     2C'CN' for the projection of a source with C' channels.
     """
     total = 0
-    scales = range(len(tokens))
-    for k in scales:
-        n, square = tokens[k], channels[k] ** 2
-        coarser = [
-            2 * channels[j] * channels[k] * tokens[j] + 6 * square * tokens[j] + 2 * square * (n + tokens[j])
-            for j in scales[k + 1 :]
-        ]
-        queries, level = 4 * square * n, 6 * square * n + 4 * square * n
-        if scheme == SEQUENTIAL:
-            total += tasks * (tasks - 1) * (queries + level)
-            total += tasks * ((queries if coarser else 0) + sum(coarser))
-        else:
-            total += tasks * (tasks - 1) * (queries + level + sum(coarser))
-            total += tasks * ((queries if coarser else 0) + sum(coarser))
+    for k, (n, c) in enumerate(zip(tokens, channels, strict=True)):
+        queries, level = 4 * c * c * n, 10 * c * c * n
+        coarser = sum(2 * channels[j] * c * m + 8 * c * c * m + 2 * c * c * n for j, m in enumerate(tokens) if j > k)
+        pair = queries + level + (coarser if scheme == JOINT else 0)
+        total += tasks * ((tasks - 1) * pair + (queries + coarser if coarser else 0))
     return total
 
 

@@ -173,34 +173,35 @@ def crossing(results: Results) -> str:
             wins = differs(one, other) and one["median"] < other["median"]
             first = (first or case["sizes"][axis]) if wins else None
         if first is None:
-            return "never within these sizes"
+            return f"at no number of {axis} measured"
         if first == differing[0]["sizes"][axis]:  # where they crossed, if they did, was not measured
-            return f"already at {first} {axis}, the fewest measured for which the two differ"
+            return f"at every number of {axis} measured above one"
         return f"from {first} {axis} on"
 
     return (
-        f"Beyond noise, sequential attention takes less time {from_where('tasks', {'scales': len(CHANNELS)})} "
-        f"(four scales), and {from_where('scales', {'tasks': 4})} (four tasks). By count the two are equal for one "
-        "task or one scale, and sequential needs less everywhere else."
+        f"Sequential attention takes less time, beyond noise, {from_where('tasks', {'scales': len(CHANNELS)})} "
+        f"(with four scales) and {from_where('scales', {'tasks': 4})} (with four tasks). For one task or one scale the "
+        "two schemes are the same; everywhere else sequential attention needs fewer operations."
     )
 
 
 def relative_time(case: dict[str, Any], provider: str) -> str:
     """Time as a multiple of the baseline's, with its noise."""
-    time, unit = case["providers"][provider]["time"], case["providers"].get(case["baseline"], {}).get("time")
-    if unit is None:
-        return NOTHING
+    time, unit = case["providers"][provider]["time"], _unit(case)
     if provider == case["baseline"]:
         return "1"
-    return f"{time['median'] / unit['median']:.2f}{_mark(time, unit)}"
+    return f"{time['median'] / unit['median']:.2f}{_mark(time, unit)}" if unit else NOTHING
 
 
 def relative_percentiles(case: dict[str, Any], provider: str) -> str:
     """The 20th and the 80th percentile of the time as multiples of the baseline's median."""
-    time, unit = case["providers"][provider]["time"], case["providers"].get(case["baseline"], {}).get("time")
-    if unit is None:
-        return NOTHING
-    return f"{time['p20'] / unit['median']:.2f} – {time['p80'] / unit['median']:.2f}"
+    time, unit = case["providers"][provider]["time"], _unit(case)
+    return f"{time['p20'] / unit['median']:.2f} – {time['p80'] / unit['median']:.2f}" if unit else NOTHING
+
+
+def _unit(case: dict[str, Any]) -> dict[str, float] | None:
+    """The baseline's time, None if it has none."""
+    return case["providers"].get(case["baseline"], {}).get("time")
 
 
 def limit_share(results: Results, case: dict[str, Any], provider: str) -> str:
