@@ -6,6 +6,7 @@ BIN := .venv/bin
 TRAIN := .venv/.train
 TEST := .venv/.test
 OLDEST := .venv-oldest/.ready
+CXX_FILES = $(shell find csrc tests/csrc -name "*.cu" -o -name "*.cpp" -o -name "*.h")
 
 .PHONY: help demo test test-compiled test-oldest lint format clean
 
@@ -31,11 +32,13 @@ test-compiled: $(TEST)
 lint: $(TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/mypy
 
 format: $(TEST)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 test-oldest: $(OLDEST)
 	.venv-oldest/bin/python -m pytest -n 2 tests/reference tests/ops tests/kernels

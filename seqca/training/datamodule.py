@@ -61,10 +61,10 @@ class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: igno
         return None
 
     def train_dataloader(self) -> ResumableLoader:
-        if self.trainer is not None and self.trainer.overfit_batches:
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             # Lightning would put a sampler of its own in place of the one that makes runs reproducible.
             raise ValueError(
-                f"overfit_batches: got {self.trainer.overfit_batches}, expected 0; a data set of few samples "
+                f"overfit_batches: got {self.trainer.overfit_batches}, expected 0; a data set of few samples "  # type: ignore[attr-defined]
                 "(train_length of the rooms) can be overfitted"
             )
         samples = self._samples("train", self.transform)
