@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from .tolerance import FEW, MANY, Verdict, agree, allowed, errors
+from .tolerance import FEW, MANY, Verdict, agree, allowed, errors, root_mean_square
 
 Results = dict[str, Tensor]
 """Outputs and gradients by a name made for reading."""
@@ -38,6 +38,8 @@ class Allowance(NamedTuple):
     """For errors like the reference's own, see `allowed`."""
     rounding: tuple[float, ...]
     """For rounding the exact result once: the largest of the draws."""
+    typical: tuple[float, ...]
+    """No allowance, but what it is related to: the root mean square of the draws, or the rounding if that is larger."""
 
 
 def compact(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -136,13 +138,14 @@ def allowances(draw: Callable[[], Draw], norms: Norms, counts: Sequence[int] = (
         made = count
         if all(agree(norm) for draws in of_reference.values() for norm in zip(*draws, strict=True)):
             break
-    return {
-        what: Allowance(
-            tuple(allowed(norm) for norm in zip(*draws, strict=True)),
-            tuple(max(norm) for norm in zip(*of_rounding[what], strict=True)),
-        )
-        for what, draws in of_reference.items()
-    }
+    return {what: _allowance(draws, of_rounding[what]) for what, draws in of_reference.items()}
+
+
+def _allowance(draws: Sequence[tuple[float, ...]], roundings: Sequence[tuple[float, ...]]) -> Allowance:
+    by_norm = list(zip(*draws, strict=True))
+    rounding = tuple(map(max, zip(*roundings, strict=True)))
+    typical = tuple(max(root_mean_square(norm), of) for norm, of in zip(by_norm, rounding, strict=True))
+    return Allowance(tuple(map(allowed, by_norm)), rounding, typical)
 
 
 def verdict(what: str, actual: Tensor, exact: Tensor, allowance: Allowance, norms: Norms) -> Verdict:
@@ -157,7 +160,7 @@ def verdict(what: str, actual: Tensor, exact: Tensor, allowance: Allowance, norm
         scale = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
         reference, roundings = 1.5 * scale, 2 * scale
     found = norms(actual, exact)
-    bound = (reference * a + roundings * b for a, b in zip(*allowance, strict=True))
+    bound = (reference * a + roundings * b for a, b in zip(allowance.reference, allowance.rounding, strict=True))
     return Verdict(what, found, type(found)(*bound))
 
 

@@ -1,0 +1,70 @@
+"""Counts false alarms: fresh draws of the reference, judged as if a kernel had computed them.
+
+`python -m tests.ops.verification.alarms 100000` prints the table of docs/tolerance.md, from so many draws in all.
+"""
+
+import sys
+from collections.abc import Iterable
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+
+from .settings import SETTINGS, Setting
+
+ALLOWANCES = 6
+"""The allowances of a setting are drawn anew so often: they are random too."""
+
+
+class Count(NamedTuple):
+    """What was found."""
+
+    draws: int
+    comparisons: int
+    """Results of draws: outputs and gradients."""
+    alarms: int
+    highest: float
+    """The largest error, as a fraction of what was allowed."""
+
+    def __add__(self, other: "Count") -> "Count":  # type: ignore[override]
+        return Count(*(a + b for a, b in zip(self[:3], other[:3], strict=True)), max(self.highest, other.highest))
+
+
+def count(setting: Setting, draws: int, seed: int = 0) -> Count:
+    """Judges fresh draws by one allowance."""
+    drawn = setting.drawn()
+    _ = drawn.allowance  # by the seed 0, which no draw below has
+    draw, found = drawn.draws(seed + 1), []
+    for _ in range(draws):
+        found += [
+            max((error / allowed if allowed else float(error > 0)) for error, allowed in norms)
+            for norms in drawn.found(draw()).values()
+        ]
+    return Count(draws, len(found), sum(x > 1 for x in found), max(found))
+
+
+def rows(total: int) -> Iterable[tuple[str, Count]]:
+    """A row for each operator and sample, over all dtypes."""
+    each = -(-total // (len(SETTINGS) * ALLOWANCES))
+    for (operator, sample), settings in groupby(SETTINGS, key=lambda s: (s.operator, s.sample)):
+        sum_of = Count(0, 0, 0, 0.0)
+        for setting in settings:
+            for round_ in range(ALLOWANCES):
+                sum_of += count(setting._replace(tokens=setting.tokens + round_), each, round_)
+        yield f"`{operator}`, {sample}", sum_of
+
+
+def main() -> None:
+    """Prints the table."""
+    torch.set_num_threads(1)
+    print("| operator, sample | draws | comparisons | alarms | largest error, as a fraction of what is allowed |")
+    print("|---|---|---|---|---|")
+    total = Count(0, 0, 0, 0.0)
+    for name, row in rows(int(sys.argv[1])):
+        print(f"| {name} | {row.draws:,} | {row.comparisons:,} | {row.alarms} | {row.highest:.2f} |", flush=True)
+        total += row
+    print(f"| all | {total.draws:,} | {total.comparisons:,} | {total.alarms} | {total.highest:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

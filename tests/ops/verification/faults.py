@@ -1,0 +1,152 @@
+"""Faults to plant: each makes of a right kernel, the reference, a wrong one.
+
+A fault is a function of what a setting drew, and gives wrong results, or None where the operator cannot have it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus as torch_softplus
+
+from seqca.ops import upsampled_loss
+from seqca.ops.shared.dispatch import use_backend
+from seqca.ops.verification.draws import Allowance, Results
+from seqca.ops.verification.judge import evaluate, leaves
+
+from .settings import Drawn
+
+TIMES = 8
+"""What is planted on single elements and channels, in multiples of the reference's typical error."""
+
+
+def _exact(drawn: Drawn) -> Results:
+    return drawn.compute([x.double() for x in drawn.inputs])
+
+
+def _planted(drawn: Drawn, plant: Callable[[Tensor, Allowance], Tensor]) -> Results:
+    """A fault in each result of a kernel that has no other errors, not even that of rounding."""
+    return {what: plant(x.clone(), drawn.allowance[what]) for what, x in _exact(drawn).items()}
+
+
+def one_wrong_element(drawn: Drawn) -> Results:
+    """One element is off by eight times the typical largest error."""
+
+    def plant(x: Tensor, allowance: Allowance) -> Tensor:
+        x[torch.unravel_index(torch.tensor(x.numel() // 2), x.shape)] += 1.001 * TIMES * allowance.typical[0]
+        return x
+
+    return _planted(drawn, plant)
+
+
+def bias_of_a_channel(drawn: Drawn) -> Results:
+    """One channel is off by eight times the typical mean error of the worst channel."""
+
+    def plant(x: Tensor, allowance: Allowance) -> Tensor:
+        channel = x.select(drawn.operator.channel_axis, 0) if x.ndim else x
+        channel += 1.001 * TIMES * allowance.typical[1]
+        return x
+
+    return _planted(drawn, plant)
+
+
+def two_channels_exchanged(drawn: Drawn) -> Results | None:
+    """The first two channels of each result stand in each other's place."""
+    results, axis = drawn.compute(drawn.inputs), drawn.operator.channel_axis
+    if not any(x.ndim and x.shape[axis] > 1 for x in results.values()):
+        return None
+    swapped = {}
+    for what, x in results.items():
+        order = list(range(x.shape[axis])) if x.ndim else []
+        order[:2] = order[1::-1]
+        swapped[what] = x.index_select(axis % x.ndim, torch.tensor(order)) if x.ndim else x
+    return swapped
+
+
+def products_in_tf32(drawn: Drawn) -> Results | None:
+    """Inputs keep ten bits of their fractions, as tensor cores do with float32."""
+    inputs = drawn.inputs
+    if inputs[0].dtype != torch.float32:
+        return None
+    return drawn.compute([x.view(torch.int32).bitwise_and(-(2**13)).view(torch.float32) for x in inputs])
+
+
+def last_token_forgotten(drawn: Drawn) -> Results:
+    """The last token of every input, the last column of every map, is read as zero."""
+
+    def forget(x: Tensor) -> Tensor:
+        x = x.clone()
+        if x.ndim:
+            x[..., -1:, :] = 0
+        return x
+
+    return drawn.compute([forget(x) for x in drawn.inputs])
+
+
+def wrong_stride(drawn: Drawn) -> Results:
+    """The first input is read with the strides of its last two dimensions exchanged."""
+    first, *others = drawn.inputs
+    return drawn.compute([first.mT.contiguous().view(first.shape), *others])
+
+
+def wrong_constant(drawn: Drawn) -> Results | None:
+    """ε, or the weight of a loss, is off by a sixteenth."""
+    arguments = dict(drawn.sample.arguments)
+    loss = arguments.get("loss")
+    if "eps" in arguments:
+        arguments["eps"] *= 1 + 1 / 16
+    elif getattr(loss, "positive_weight", None) is not None:
+        arguments["loss"] = replace(loss, positive_weight=loss.positive_weight * (1 + 1 / 16))
+    else:
+        return None
+    changed = {name: arguments[name] for name in ("eps", "loss") if name in arguments}
+    return _by(drawn, lambda **given: drawn.operator.function(**{**given, **changed}))
+
+
+def gradient_term_dropped(drawn: Drawn) -> Results:
+    """Of linear attention the gradient through the denominator, of softplus the slope, of losses the last image's."""
+    return _by(drawn, _WITHOUT_A_TERM[drawn.operator.name])
+
+
+def _by(drawn: Drawn, function: Callable[..., Any]) -> Results:
+    sample = drawn.sample
+    with use_backend("reference"):
+        return evaluate(function, sample, drawn.gradients)
+
+
+def _attention_without_denominator(q: Any, k: Any, v: Any, eps: float = 1e-12) -> list[Tensor]:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        denominator = (q @ k.sum(-2, keepdim=True).mT).clamp(min=eps)
+        return (q @ (v.mT @ k).mT) / denominator.detach()
+
+    entries: Iterable[tuple[Tensor, ...]] = zip(leaves(q), leaves(k), leaves(v), strict=True)
+    return [attend(*entry) for entry in entries]
+
+
+def _softplus_of_slope_one(x: Tensor) -> Tensor:
+    return x + (torch_softplus(x, threshold=40) - x).detach()
+
+
+def _loss_of_fixed_last_image(prediction: Tensor, **arguments: Any) -> Any:
+    fixed = torch.cat([prediction[:-1], prediction[-1:].detach()])
+    return upsampled_loss(fixed, **arguments)
+
+
+_WITHOUT_A_TERM: dict[str, Callable[..., Any]] = {
+    "linear_attention": _attention_without_denominator,
+    "softplus": _softplus_of_slope_one,
+    "upsampled_loss": _loss_of_fixed_last_image,
+}
+
+FAULTS = (
+    one_wrong_element,
+    bias_of_a_channel,
+    two_channels_exchanged,
+    products_in_tf32,
+    last_token_forgotten,
+    wrong_stride,
+    wrong_constant,
+    gradient_term_dropped,
+)
