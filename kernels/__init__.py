@@ -1,5 +1,6 @@
-"""Triton kernels, one module per operator, installed as `seqca.kernels`.
+"""Triton kernels, a folder per operator and beside them what they share; installed as `seqca.kernels`.
 
-A module offers `forward` and `backward` with the contract of its operator (docs/operators.md) and is imported
-when its operator first runs on the backend `triton`, so that importing `seqca` needs no Triton.
+A folder offers `forward` and `backward` in the contract of its operator, and is imported when the operator first runs
+on the backend `triton`, so that importing `seqca` needs no Triton. A kernel is named `<operator>_<pass>_<what>`, here
+as in csrc/.
 """

@@ -46,7 +46,7 @@ def split(sizes: Sequence[tuple[int, int]], block: int, programs: int, most: int
     Pieces are multiples of `block` tokens; no leading index has more than `most` of them. The answer depends on
     the sizes alone, so that sums over the pieces have the same bits in every run and on every device.
     """
-    ideal = max(sum(lead * tokens for lead, tokens in sizes) / programs, 1.0)
+    ideal = max(sum(leading * tokens for leading, tokens in sizes) / programs, 1.0)
     work = []
     for _, tokens in sizes:
         blocks = max(-(-tokens // block), 1)

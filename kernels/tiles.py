@@ -34,7 +34,7 @@ def locate(sizes):
 
 
 @triton.jit
-def view(entry, lead, inner, table, LAYOUT: tl.constexpr):
+def view(entry, leading, inner, table, LAYOUT: tl.constexpr):
     """(pointer to token 0 and channel 0, token stride, channel stride) of one matrix of `batches.Batch.views`.
 
     LAYOUT is a `batches.Layout`: what the compiler needs to know for wide, coalesced accesses.
@@ -44,7 +44,7 @@ def view(entry, lead, inner, table, LAYOUT: tl.constexpr):
     ADDRESS: tl.constexpr = LAYOUT[2]
     outer_stride = tl.cast(pick(entry, table, 1), tl.int64)
     inner_stride = tl.cast(pick(entry, table, 2), tl.int64)
-    offset = (lead // inner) * outer_stride + (lead % inner) * inner_stride
+    offset = (leading // inner) * outer_stride + (leading % inner) * inner_stride
     pointer = tl.multiple_of(pick(entry, table, 0) + tl.multiple_of(offset, UNIT), ADDRESS)
     index: tl.constexpr = tl.int64 if LAYOUT[3] else tl.int32
     token_stride = tl.cast(pick(entry, table, 3), index)
@@ -76,12 +76,12 @@ def load_tile(source, start, tokens, channels, CHANNELS: tl.constexpr, ROWS: tl.
 
 
 @triton.jit
-def store_tile(pointer, lead, start, tokens, channels, tile, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
+def store_tile(pointer, leading, start, tokens, channels, tile, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
     """Write `tile` to tokens from `start` on of a contiguous (..., tokens, CHANNELS) tensor."""
     rows = tl.arange(0, ROWS)
     offsets = rows[:, None] * CHANNELS + channels[None, :]
     mask = (rows < tokens - start)[:, None] & (channels < CHANNELS)[None, :]
-    row = lead.to(tl.int64) * tokens + start
+    row = leading.to(tl.int64) * tokens + start
     tl.store(pointer + row * CHANNELS + offsets, tile.to(pointer.dtype.element_ty), mask=mask)
 
 

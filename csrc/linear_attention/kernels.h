@@ -8,7 +8,7 @@
 //
 // The two merges are done by every block that needs the sums, part after part in one order: the sums are small, the
 // same bits in every block, and need no launch of their own, no atomics and no waiting of blocks for each other.
-// A block works on one leading index of one entry. The states are fp32 (leads, E + 1, D).
+// A block works on one leading index of one entry. The states are fp32 (leading_size, E + 1, D).
 #pragma once
 
 #include "../shared/products.h"
@@ -19,13 +19,13 @@ namespace seqca::linear_attention {
 // a = queries, b = gradients of the output.
 struct Entry {
   View a, b;
-  int64_t tokens, leads;
+  int64_t tokens, leading_size;
   int64_t first_block;    // of the grid
-  float* partial;         // (leads, parts, E + 1, D)
+  float* partial;         // (leading_size, parts, E + 1, D)
   const float* state_in;  // merged already
   float* state_out;
-  void* out_a;     // dense (leads, tokens, D), or the output of the target (leads, tokens, E)
-  void* out_b;     // dense (leads, tokens, E)
+  void* out_a;     // dense (leading_size, tokens, D), or the output of the target (leading_size, tokens, E)
+  void* out_b;     // dense (leading_size, tokens, E)
   int32_t splits;  // blocks for each leading index
   int32_t parts;   // partial sums for each leading index
   int32_t D, E;
@@ -43,7 +43,7 @@ static_assert(sizeof(Entries) <= 4096);
 
 struct Position {
   int entry, split;
-  int64_t lead;
+  int64_t leading;
 };
 
 SEQCA_MAP Position position(const Entries& entries, int64_t block) {
@@ -144,8 +144,8 @@ SEQCA_DEVICE void forward_states(const Entries& entries, int64_t block, char* sh
   for_each_tile<S>(
       tiles.begin, tiles.end,
       [&](int buffer, int64_t tile) {
-        load_tile(keys[buffer], entry.a, at.lead, tile * S::tokens, entry.tokens);
-        load_tile(values[buffer], entry.b, at.lead, tile * S::tokens, entry.tokens);
+        load_tile(keys[buffer], entry.a, at.leading, tile * S::tokens, entry.tokens);
+        load_tile(values[buffer], entry.b, at.leading, tile * S::tokens, entry.tokens);
       },
       [&](int buffer, int64_t) {
         SEQCA_EACH_WARP(warp) {
@@ -157,7 +157,7 @@ SEQCA_DEVICE void forward_states(const Entries& entries, int64_t block, char* sh
           }
         }
       });
-  const int64_t part = at.lead * entry.splits + at.split;
+  const int64_t part = at.leading * entry.splits + at.split;
   write_sums(sums, reinterpret_cast<float*>(shared), entry.partial + part * (entry.E + 1) * entry.D, entry.E + 1,
              entry.D);
 }
@@ -174,12 +174,14 @@ SEQCA_DEVICE void forward_output(const Entries& entries, int64_t block, char* sh
   const State<S> state{memory.take<char>(S::state_bytes)};
   float* const z = memory.take<float>(Memory<S>::last_bytes);
   auto* const stage = memory.take<typename S::Number>(S::stage_bytes);
-  read_sums(entry.partial + at.lead * entry.parts * size, entry.parts, entry.E, entry.D, state, z,
-            at.split == 0 ? entry.state_out + at.lead * size : nullptr);
+  read_sums(entry.partial + at.leading * entry.parts * size, entry.parts, entry.E, entry.D, state, z,
+            at.split == 0 ? entry.state_out + at.leading * size : nullptr);
 
   for_each_tile<S>(
       tiles.begin, tiles.end,
-      [&](int buffer, int64_t tile) { load_tile(queries[buffer], entry.a, at.lead, tile * S::tokens, entry.tokens); },
+      [&](int buffer, int64_t tile) {
+        load_tile(queries[buffer], entry.a, at.leading, tile * S::tokens, entry.tokens);
+      },
       [&](int buffer, int64_t tile) {
         SEQCA_EACH_WARP(warp) {
           Lanes<Sums> out[S::columns];
@@ -208,7 +210,7 @@ SEQCA_DEVICE void forward_output(const Entries& entries, int64_t block, char* sh
           stage_sums<S>(stage, out, 16 * warp, entry.E);
         }
         barrier();
-        write_stage<S>(stage, entry.out_a, at.lead, tile * S::tokens, entry.tokens, entry.E);
+        write_stage<S>(stage, entry.out_a, at.leading, tile * S::tokens, entry.tokens, entry.E);
       });
 }
 
@@ -226,15 +228,15 @@ SEQCA_DEVICE void backward_queries(const Entries& entries, int64_t block, char* 
   auto* const stage = memory.take<typename S::Number>(S::stage_bytes);
   float* const inverses = memory.take<float>(Memory<S>::factor_bytes);
   float* const dds = memory.take<float>(Memory<S>::factor_bytes);
-  read_sums(entry.state_in + at.lead * size, 1, entry.E, entry.D, state, z, nullptr);
+  read_sums(entry.state_in + at.leading * size, 1, entry.E, entry.D, state, z, nullptr);
   Warps<TokenSums<S>> sums;
   SEQCA_EACH_WARP(warp) sums[warp].clear();
 
   for_each_tile<S>(
       tiles.begin, tiles.end,
       [&](int buffer, int64_t tile) {
-        load_tile(queries[buffer], entry.a, at.lead, tile * S::tokens, entry.tokens);
-        load_tile(gradients[buffer], entry.b, at.lead, tile * S::tokens, entry.tokens);
+        load_tile(queries[buffer], entry.a, at.leading, tile * S::tokens, entry.tokens);
+        load_tile(gradients[buffer], entry.b, at.leading, tile * S::tokens, entry.tokens);
       },
       [&](int buffer, int64_t tile) {
         SEQCA_EACH_WARP(warp) {
@@ -291,7 +293,7 @@ SEQCA_DEVICE void backward_queries(const Entries& entries, int64_t block, char* 
           stage_sums<S>(stage, u, 16 * warp, entry.D);
         }
         barrier();
-        write_stage<S>(stage, entry.out_a, at.lead, tile * S::tokens, entry.tokens, entry.D);
+        write_stage<S>(stage, entry.out_a, at.leading, tile * S::tokens, entry.tokens, entry.D);
         SEQCA_EACH_WARP(warp) {
           const int first = warp / S::column_groups * S::group_tokens;
           const int column = warp % S::column_groups * 8 * S::group_columns;
@@ -301,7 +303,7 @@ SEQCA_DEVICE void backward_queries(const Entries& entries, int64_t block, char* 
           }
         }
       });
-  const int64_t part = at.lead * entry.splits + at.split;
+  const int64_t part = at.leading * entry.splits + at.split;
   write_sums(sums, reinterpret_cast<float*>(shared), entry.partial + part * size, entry.E + 1, entry.D);
 }
 
@@ -318,13 +320,13 @@ SEQCA_DEVICE void backward_sources(const Entries& entries, int64_t block, char* 
   float* const dz = memory.take<float>(Memory<S>::last_bytes);
   auto* const stage_dk = memory.take<typename S::Number>(S::stage_bytes);
   auto* const stage_dv = memory.take<typename S::Number>(S::stage_bytes);
-  read_sums(entry.partial + at.lead * entry.parts * size, entry.parts, entry.E, entry.D, dstate, dz, nullptr);
+  read_sums(entry.partial + at.leading * entry.parts * size, entry.parts, entry.E, entry.D, dstate, dz, nullptr);
 
   for_each_tile<S>(
       tiles.begin, tiles.end,
       [&](int buffer, int64_t tile) {
-        load_tile(keys[buffer], entry.a, at.lead, tile * S::tokens, entry.tokens);
-        load_tile(values[buffer], entry.b, at.lead, tile * S::tokens, entry.tokens);
+        load_tile(keys[buffer], entry.a, at.leading, tile * S::tokens, entry.tokens);
+        load_tile(values[buffer], entry.b, at.leading, tile * S::tokens, entry.tokens);
       },
       [&](int buffer, int64_t tile) {
         SEQCA_EACH_WARP(warp) {
@@ -350,8 +352,8 @@ SEQCA_DEVICE void backward_sources(const Entries& entries, int64_t block, char* 
           stage_sums<S>(stage_dk, sums, 16 * warp, entry.D);
         }
         barrier();
-        write_stage<S>(stage_dk, entry.out_a, at.lead, tile * S::tokens, entry.tokens, entry.D);
-        write_stage<S>(stage_dv, entry.out_b, at.lead, tile * S::tokens, entry.tokens, entry.E);
+        write_stage<S>(stage_dk, entry.out_a, at.leading, tile * S::tokens, entry.tokens, entry.D);
+        write_stage<S>(stage_dv, entry.out_b, at.leading, tile * S::tokens, entry.tokens, entry.E);
       });
 }
 

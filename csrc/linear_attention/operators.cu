@@ -198,7 +198,7 @@ std::tuple<Tensors, Tensors, Tensors> linear_attention_backward(Tensors grad, Te
     STD_TORCH_CHECK(maps.grad.tokens() == maps.q.tokens(), "linear_attention: grad and q differ in tokens");
     STD_TORCH_CHECK(states[i].is_cuda() && states[i].get_device_index() == common.device && states[i].is_contiguous() &&
                         states[i].scalar_type() == ScalarType::Float &&
-                        states[i].numel() == maps.q.leads() * (maps.E() + 1) * maps.D(),
+                        states[i].numel() == maps.q.leading_size() * (maps.E() + 1) * maps.D(),
                     "linear_attention: states are contiguous float32 (..., E + 1, D)");
   }
   set_splits(all, common.tile);

@@ -22,7 +22,7 @@ inline int channel_class(int64_t channels) {
   return 0;
 }
 
-// The tensors of one entry of a call. Outputs are dense, states (leads, E + 1, D), and `partial` has room for
+// The tensors of one entry of a call. Outputs are dense, states (leading_size, E + 1, D), and `partial` has space for
 // `parts` partial sums of every leading index: the splits of the source in forward, of the target in backward.
 struct Maps {
   Tensor3 q, k, v;
@@ -42,8 +42,8 @@ inline void set_splits(std::vector<Maps>& call, int tile, int blocks = target_bl
   int64_t source = 0, target = 0;
   const auto tiles = [&](const Tensor3& tensor) { return ceil_divide(tensor.tokens(), tile); };
   for (const Maps& maps : call) {
-    source += tiles(maps.k) * maps.k.leads();
-    target += tiles(maps.q) * maps.q.leads();
+    source += tiles(maps.k) * maps.k.leading_size();
+    target += tiles(maps.q) * maps.q.leading_size();
   }
   for (Maps& maps : call) {
     maps.source_splits = parts_for(tiles(maps.k), source, blocks);
@@ -72,14 +72,14 @@ class Launches {
       Entry part = entry;
       part.a = view_of(a, piece, 0, number_bytes_, tile_);
       if (b != nullptr) part.b = view_of(*b, piece, 1, number_bytes_, tile_);
-      part.leads = piece.outer * piece.inner;
+      part.leading_size = piece.outer * piece.inner;
       const int64_t run = piece.first * a.tokens() * number_bytes_;
       part.partial = shifted(entry.partial, piece.first * entry.parts * size * 4);
       part.state_in = shifted(entry.state_in, piece.first * size * 4);
       part.state_out = shifted(entry.state_out, piece.first * size * 4);
       part.out_a = shifted(entry.out_a, run * out_a_channels);
       part.out_b = shifted(entry.out_b, run * entry.E);
-      if (part.leads > 0) append(part);
+      if (part.leading_size > 0) append(part);
     }
   }
 
@@ -99,7 +99,7 @@ class Launches {
     }
     Launch& launch = launches_.back();
     entry.first_block = launch.blocks;
-    launch.blocks += entry.leads * entry.splits;
+    launch.blocks += entry.leading_size * entry.splits;
     launch.entries.entry[launch.entries.count++] = entry;
   }
 

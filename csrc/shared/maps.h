@@ -84,9 +84,9 @@ SEQCA_MAP int tile_tokens(int channel_class) { return channel_class > 36 ? 48 : 
 // token, or the tokens of a channel. Rows are read in chunks.
 struct View {
   const void* data;
-  int64_t outer_stride, inner_stride;  // of the leading index, outer * inner_leads + inner
+  int64_t outer_stride, inner_stride;  // of the leading index, outer * inner_size + inner
   int64_t row_stride, column_stride;   // in numbers
-  int32_t inner_leads;
+  int32_t inner_size;
   int32_t channels;
   int32_t chunk_bytes;     // 16, 8, 4; 2 for single half numbers; column_stride is 1 unless a chunk is one number
   int32_t chunks_per_row;  // of a tile
@@ -94,8 +94,8 @@ struct View {
   bool channel_major;
 };
 
-SEQCA_MAP int64_t lead_offset(const View& view, int64_t lead) {
-  return lead / view.inner_leads * view.outer_stride + lead % view.inner_leads * view.inner_stride;
+SEQCA_MAP int64_t leading_offset(const View& view, int64_t leading) {
+  return leading / view.inner_size * view.outer_stride + leading % view.inner_size * view.inner_stride;
 }
 
 // chunk / chunks_per_row without a division: exact for chunk < 2^20 / chunks_per_row, and tiles have at most

@@ -27,7 +27,7 @@ struct Tiling : TileShape<C> {
   static constexpr int by_channels = Base::padded * channel_pitch;
   static constexpr int tile_numbers = by_tokens > by_channels ? by_tokens : by_channels;
   static constexpr int tile_bytes = tile_numbers * static_cast<int>(sizeof(T));
-  // While one buffer is computed on the next one fills; fp32 at 72 channels has no room for that.
+  // While one buffer is computed on the next one fills; fp32 at 72 channels has no memory left for that.
   static constexpr int buffers = sizeof(T) == 4 && C == 72 ? 1 : 2;
   static constexpr int state_bytes = Base::padded * token_pitch * 4;
   static constexpr int stage_bytes = Base::tokens * C * static_cast<int>(sizeof(T));
@@ -90,12 +90,12 @@ SEQCA_DEVICE void copy_chunks(const Tile<S>& tile, const View& view, const char*
   }
 }
 
-// Starts to load the tokens from `first` on, of `tokens` in all; those past the end become zero. `lead` is the
+// Starts to load the tokens from `first` on, of `tokens` in all; those past the end become zero. `leading` is the
 // leading index. The data is there after wait_for_copies and a barrier.
 template <class S>
-SEQCA_DEVICE void load_tile(const Tile<S>& tile, const View& view, int64_t lead, int64_t first, int64_t tokens) {
+SEQCA_DEVICE void load_tile(const Tile<S>& tile, const View& view, int64_t leading, int64_t first, int64_t tokens) {
   const int64_t token_stride = view.channel_major ? view.column_stride : view.row_stride;
-  const int64_t offset = lead_offset(view, lead) + first * token_stride;
+  const int64_t offset = leading_offset(view, leading) + first * token_stride;
   const char* data = static_cast<const char*>(view.data) + offset * static_cast<int64_t>(sizeof(typename S::Number));
   const int left = tokens - first < S::tokens ? static_cast<int>(tokens - first) : S::tokens;
   const int rows = view.channel_major ? view.channels : S::tokens;
@@ -168,12 +168,12 @@ SEQCA_DEVICE void write_words(void* to, const void* stage, int64_t bytes) {
   }
 }
 
-// Writes the first tokens of `stage` to the dense tensor `to` (leads, tokens, channels): one run of memory.
+// Writes the first tokens of `stage` to the dense tensor `to` (leading_size, tokens, channels): one run of memory.
 template <class S>
-SEQCA_DEVICE void write_stage(const typename S::Number* stage, void* to, int64_t lead, int64_t first, int64_t tokens,
+SEQCA_DEVICE void write_stage(const typename S::Number* stage, void* to, int64_t leading, int64_t first, int64_t tokens,
                               int channels) {
   using T = typename S::Number;
-  T* begin = static_cast<T*>(to) + (lead * tokens + first) * channels;
+  T* begin = static_cast<T*>(to) + (leading * tokens + first) * channels;
   const int64_t left = tokens - first < S::tokens ? tokens - first : S::tokens;
   const int64_t bytes = left * channels * static_cast<int64_t>(sizeof(T));
   const uintptr_t alignment = reinterpret_cast<uintptr_t>(begin) | static_cast<uintptr_t>(bytes);

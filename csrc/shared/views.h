@@ -17,7 +17,7 @@ struct Tensor3 {
 
   int64_t tokens() const { return sizes[sizes.size() - 2]; }
   int64_t channels() const { return sizes[sizes.size() - 1]; }
-  int64_t leads() const {
+  int64_t leading_size() const {
     int64_t count = 1;
     for (size_t i = 0; i + 2 < sizes.size(); ++i) count *= sizes[i];
     return count;
@@ -84,7 +84,7 @@ inline View view_of(const Tensor3& tensor, const Piece& piece, size_t index, int
   view.data = static_cast<const char*>(tensor.data) + piece.offset[index] * number_bytes;
   view.outer_stride = piece.outer_stride[index];
   view.inner_stride = piece.inner_stride[index];
-  view.inner_leads = static_cast<int32_t>(piece.inner);
+  view.inner_size = static_cast<int32_t>(piece.inner);
   view.channels = static_cast<int32_t>(tensor.channels());
   view.channel_major = channel_stride != 1 && (token_stride == 1 || std::abs(token_stride) < std::abs(channel_stride));
   view.row_stride = view.channel_major ? channel_stride : token_stride;

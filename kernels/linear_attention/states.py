@@ -23,9 +23,9 @@ def state_tile(pointer, parts, rows, columns, D: tl.constexpr, E: tl.constexpr):
 
 
 @triton.jit
-def store_partial(entry, lead, part, sizes, partials, rows, columns, tile, D: tl.constexpr, E: tl.constexpr):
+def store_partial(entry, leading, part, sizes, partials, rows, columns, tile, D: tl.constexpr, E: tl.constexpr):
     """Write (rows, columns) of the partial state of piece `part`."""
-    partial = lead.to(tl.int64) * pick(entry, sizes, 3) + part
+    partial = leading.to(tl.int64) * pick(entry, sizes, 3) + part
     pointer = pick(entry, partials, 0) + partial * ((E + 1) * D)
     mask = (rows <= E)[:, None] & (columns < D)[None, :]
     tl.store(pointer + rows[:, None] * D + columns[None, :], tile, mask=mask)
@@ -105,17 +105,17 @@ def linear_attention_forward_states(
     PRECISION: tl.constexpr,
 ):
     """Partial Ŝ = Σ (v, 1) kᵀ."""
-    entry, lead, part, first, end, tokens, inner = locate(sizes)
+    entry, leading, part, first, end, tokens, inner = locate(sizes)
     rows, columns = _tile_of_state(D, BLOCK_D, BLOCK_E)
-    key = view(entry, lead, inner, keys, KEYS)
-    value = view(entry, lead, inner, values, VALUES)
+    key = view(entry, leading, inner, keys, KEYS)
+    value = view(entry, leading, inner, values, VALUES)
     state = tl.zeros([BLOCK_E, BLOCK_D], tl.float32)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         k = load_tile(key, start, tokens, columns, D, BLOCK_N, KEYS)
         v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
         v = tl.where((rows == E)[None, :], 1.0, v).to(k.dtype)
         state = tl.dot(tl.trans(v), k, state, input_precision=PRECISION)
-    store_partial(entry, lead, part, sizes, partials, rows, columns, state, D, E)
+    store_partial(entry, leading, part, sizes, partials, rows, columns, state, D, E)
 
 
 @triton.jit
@@ -136,17 +136,17 @@ def linear_attention_backward_states(
     PRECISION: tl.constexpr,
 ):
     """Partial dŜ = Σ (g, a) (r q)ᵀ, with `weights` (r, a) = (1/d, -g·o) of the tokens."""
-    entry, lead, part, first, end, tokens, inner = locate(sizes)
+    entry, leading, part, first, end, tokens, inner = locate(sizes)
     rows, columns = _tile_of_state(D, BLOCK_D, BLOCK_E)
-    query = view(entry, lead, inner, queries, QUERIES)
-    gradient = view(entry, lead, inner, gradients, GRADIENTS)
+    query = view(entry, leading, inner, queries, QUERIES)
+    gradient = view(entry, leading, inner, gradients, GRADIENTS)
     state = tl.zeros([BLOCK_E, BLOCK_D], tl.float32)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
         g = load_tile(gradient, start, tokens, rows, E, BLOCK_N, GRADIENTS)
         token = start + tl.arange(0, BLOCK_N)
-        weight = pick(entry, weights, 0) + 2 * (lead.to(tl.int64) * tokens + token)
+        weight = pick(entry, weights, 0) + 2 * (leading.to(tl.int64) * tokens + token)
         r = tl.load(weight, mask=token < tokens, other=0.0)
         a = tl.load(weight + 1, mask=token < tokens, other=0.0)
         state = add_products(state, g, a, q.to(tl.float32) * r[:, None], rows, E, q.dtype, PRECISION)
-    store_partial(entry, lead, part, sizes, partials, rows, columns, state, D, E)
+    store_partial(entry, leading, part, sizes, partials, rows, columns, state, D, E)

@@ -29,14 +29,14 @@ def linear_attention_forward_output_tiled(
     PRECISION: tl.constexpr,
 ):
     """BLOCK_E channels of the outputs; the first piece of the queries also writes the merged state."""
-    entry, lead, _, first, end, tokens, inner = locate(sizes)
+    entry, leading, _, first, end, tokens, inner = locate(sizes)
     tile = tl.program_id(1)
     rows = tile * BLOCK_E + tl.arange(0, BLOCK_E)
     dtype = pick(entry, queries, 0).dtype.element_ty
     parts = pick(entry, partials, 1) // (E + 1)
-    partial = pick(entry, partials, 0) + lead.to(tl.int64) * parts * ((E + 1) * D)
-    state_pointer = pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D)
-    query = view(entry, lead, inner, queries, QUERIES)
+    partial = pick(entry, partials, 0) + leading.to(tl.int64) * parts * ((E + 1) * D)
+    state_pointer = pick(entry, states, 0) + leading.to(tl.int64) * ((E + 1) * D)
+    query = view(entry, leading, inner, queries, QUERIES)
     for start in range(first, end, BLOCK_N):
         o = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
         denominator = tl.zeros([BLOCK_N], tl.float32)
@@ -50,7 +50,7 @@ def linear_attention_forward_output_tiled(
             denominator += tl.sum(q.to(tl.float32) * z[None, :], axis=1)
             o += multiply(q, tl.trans(state), dtype, PRECISION)
         o /= at_least(denominator, eps)[:, None]
-        store_tile(pick(entry, outputs, 0), lead, start, tokens, rows, o, E, BLOCK_N)
+        store_tile(pick(entry, outputs, 0), leading, start, tokens, rows, o, E, BLOCK_N)
 
 
 @triton.jit
@@ -102,11 +102,11 @@ def linear_attention_backward_queries_tiled(
 
     w·q needs all columns of w before any of dq can be written, so w is made twice.
     """
-    entry, lead, _, first, end, tokens, inner = locate(sizes)
+    entry, leading, _, first, end, tokens, inner = locate(sizes)
     dtype = pick(entry, queries, 0).dtype.element_ty
-    state = pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D)
-    query = view(entry, lead, inner, queries, QUERIES)
-    gradient = view(entry, lead, inner, gradients, GRADIENTS)
+    state = pick(entry, states, 0) + leading.to(tl.int64) * ((E + 1) * D)
+    query = view(entry, leading, inner, queries, QUERIES)
+    gradient = view(entry, leading, inner, gradients, GRADIENTS)
     for start in range(first, end, BLOCK_N):
         product = tl.zeros([BLOCK_N], tl.float32)
         denominator = tl.zeros([BLOCK_N], tl.float32)
@@ -131,8 +131,8 @@ def linear_attention_backward_queries_tiled(
                 BLOCK_N, BLOCK_D, BLOCK_E, STAGES, PRECISION,
             )  # fmt: skip
             dq = (w - product[:, None] * z[None, :]) * inverse[:, None]
-            store_tile(pick(entry, query_gradients, 0), lead, start, tokens, columns, dq, D, BLOCK_N)
-        weight = pick(entry, weights, 0) + 2 * (lead.to(tl.int64) * tokens + token)
+            store_tile(pick(entry, query_gradients, 0), leading, start, tokens, columns, dq, D, BLOCK_N)
+        weight = pick(entry, weights, 0) + 2 * (leading.to(tl.int64) * tokens + token)
         tl.store(weight, inverse, mask=token < tokens)
         tl.store(weight + 1, -product, mask=token < tokens)
 
@@ -156,15 +156,15 @@ def linear_attention_backward_sources_tiled(
     PRECISION: tl.constexpr,
 ):
     """BLOCK_D channels of dk or, in the tiles after these, BLOCK_E channels of dv, from the partial dŜ."""
-    entry, lead, _, first, end, tokens, inner = locate(sizes)
+    entry, leading, _, first, end, tokens, inner = locate(sizes)
     d_tiles: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
     tile = tl.program_id(1)
     dtype = pick(entry, keys, 0).dtype.element_ty
     parts = pick(entry, partials, 1) // (E + 1)
-    partial = pick(entry, partials, 0) + lead.to(tl.int64) * parts * ((E + 1) * D)
+    partial = pick(entry, partials, 0) + leading.to(tl.int64) * parts * ((E + 1) * D)
     if tile < d_tiles:
         columns = tile * BLOCK_D + tl.arange(0, BLOCK_D)
-        value = view(entry, lead, inner, values, VALUES)
+        value = view(entry, leading, inner, values, VALUES)
         dz = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
         for start in range(first, end, BLOCK_N):
             dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32) + dz[None, :]
@@ -172,10 +172,10 @@ def linear_attention_backward_sources_tiled(
                 rows = row + tl.arange(0, BLOCK_E)
                 v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
                 dk += multiply(v, state_tile(partial, parts, rows, columns, D, E), dtype, PRECISION)
-            store_tile(pick(entry, key_gradients, 0), lead, start, tokens, columns, dk, D, BLOCK_N)
+            store_tile(pick(entry, key_gradients, 0), leading, start, tokens, columns, dk, D, BLOCK_N)
     else:
         rows = (tile - d_tiles) * BLOCK_E + tl.arange(0, BLOCK_E)
-        key = view(entry, lead, inner, keys, KEYS)
+        key = view(entry, leading, inner, keys, KEYS)
         for start in range(first, end, BLOCK_N):
             dv = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
             for column in tl.range(0, D, BLOCK_D, num_stages=STAGES):
@@ -183,4 +183,4 @@ def linear_attention_backward_sources_tiled(
                 k = load_tile(key, start, tokens, columns, D, BLOCK_N, KEYS)
                 state = state_tile(partial, parts, rows, columns, D, E)
                 dv += multiply(k, tl.trans(state), dtype, PRECISION)
-            store_tile(pick(entry, value_gradients, 0), lead, start, tokens, rows, dv, E, BLOCK_N)
+            store_tile(pick(entry, value_gradients, 0), leading, start, tokens, rows, dv, E, BLOCK_N)

@@ -29,23 +29,23 @@ def linear_attention_forward_output(
     PRECISION: tl.constexpr,
 ):
     """Outputs of a piece of the queries; the first piece also writes the state that the partials add up to."""
-    entry, lead, part, first, end, tokens, inner = locate(sizes)
+    entry, leading, part, first, end, tokens, inner = locate(sizes)
     columns = tl.arange(0, BLOCK_D)
     rows = tl.arange(0, BLOCK_E)
     parts = pick(entry, partials, 1) // (E + 1)
-    partial = pick(entry, partials, 0) + lead.to(tl.int64) * parts * ((E + 1) * D)
+    partial = pick(entry, partials, 0) + leading.to(tl.int64) * parts * ((E + 1) * D)
     state = state_tile(partial, parts, rows, columns, D, E)
     z = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
     if (part == 0) & (parts > 1):
-        store_state(pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D), rows, columns, state, z, True, D, E)
+        store_state(pick(entry, states, 0) + leading.to(tl.int64) * ((E + 1) * D), rows, columns, state, z, True, D, E)
     dtype = pick(entry, queries, 0).dtype.element_ty
-    query = view(entry, lead, inner, queries, QUERIES)
+    query = view(entry, leading, inner, queries, QUERIES)
     output = pick(entry, outputs, 0)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
         denominator = at_least(tl.sum(q.to(tl.float32) * z[None, :], axis=1), eps)
         o = multiply(q, tl.trans(state), dtype, PRECISION) / denominator[:, None]
-        store_tile(output, lead, start, tokens, rows, o, E, BLOCK_N)
+        store_tile(output, leading, start, tokens, rows, o, E, BLOCK_N)
 
 
 @triton.jit
@@ -68,16 +68,16 @@ def linear_attention_backward_queries(
     PRECISION: tl.constexpr,
 ):
     """dq of a piece of the queries and its partial dŜ."""
-    entry, lead, part, first, end, tokens, inner = locate(sizes)
+    entry, leading, part, first, end, tokens, inner = locate(sizes)
     columns = tl.arange(0, BLOCK_D)
     rows = tl.arange(0, BLOCK_E)
     dtype = pick(entry, queries, 0).dtype.element_ty
-    pointer = pick(entry, states, 0) + lead.to(tl.int64) * ((E + 1) * D)
+    pointer = pick(entry, states, 0) + leading.to(tl.int64) * ((E + 1) * D)
     z = tl.load(pointer + E * D + columns, mask=columns < D, other=0.0)
     state = state_tile(pointer, 1, rows, columns, D, E)
     sums = tl.zeros([BLOCK_E, BLOCK_D], tl.float32)
-    query = view(entry, lead, inner, queries, QUERIES)
-    gradient = view(entry, lead, inner, gradients, GRADIENTS)
+    query = view(entry, leading, inner, queries, QUERIES)
+    gradient = view(entry, leading, inner, gradients, GRADIENTS)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         q = load_tile(query, start, tokens, columns, D, BLOCK_N, QUERIES)
         g = load_tile(gradient, start, tokens, rows, E, BLOCK_N, GRADIENTS)
@@ -88,9 +88,9 @@ def linear_attention_backward_queries(
         inverse = tl.where(inside, 1.0 / at_least(denominator, eps), 0.0)
         product = tl.where(denominator >= eps, tl.sum(w * q32, axis=1) * inverse, 0.0)
         dq = (w - product[:, None] * z[None, :]) * inverse[:, None]
-        store_tile(pick(entry, query_gradients, 0), lead, start, tokens, columns, dq, D, BLOCK_N)
+        store_tile(pick(entry, query_gradients, 0), leading, start, tokens, columns, dq, D, BLOCK_N)
         sums = add_products(sums, g, -product, q32 * inverse[:, None], rows, E, dtype, PRECISION)
-    store_partial(entry, lead, part, sizes, partials, rows, columns, sums, D, E)
+    store_partial(entry, leading, part, sizes, partials, rows, columns, sums, D, E)
 
 
 @triton.jit
@@ -112,20 +112,20 @@ def linear_attention_backward_sources(
     PRECISION: tl.constexpr,
 ):
     """dk and dv of a piece of the sources, from the partial dŜ."""
-    entry, lead, _, first, end, tokens, inner = locate(sizes)
+    entry, leading, _, first, end, tokens, inner = locate(sizes)
     columns = tl.arange(0, BLOCK_D)
     rows = tl.arange(0, BLOCK_E)
     parts = pick(entry, partials, 1) // (E + 1)
-    partial = pick(entry, partials, 0) + lead.to(tl.int64) * parts * ((E + 1) * D)
+    partial = pick(entry, partials, 0) + leading.to(tl.int64) * parts * ((E + 1) * D)
     dz = merge(partial + E * D, parts, columns, columns < D, (E + 1) * D)
     dtype = pick(entry, keys, 0).dtype.element_ty
     state = state_tile(partial, parts, rows, columns, D, E)
-    key = view(entry, lead, inner, keys, KEYS)
-    value = view(entry, lead, inner, values, VALUES)
+    key = view(entry, leading, inner, keys, KEYS)
+    value = view(entry, leading, inner, values, VALUES)
     for start in tl.range(first, end, BLOCK_N, num_stages=STAGES):
         k = load_tile(key, start, tokens, columns, D, BLOCK_N, KEYS)
         v = load_tile(value, start, tokens, rows, E, BLOCK_N, VALUES)
         dk = multiply(v, state, dtype, PRECISION) + dz[None, :]
         dv = multiply(k, tl.trans(state), dtype, PRECISION)
-        store_tile(pick(entry, key_gradients, 0), lead, start, tokens, columns, dk, D, BLOCK_N)
-        store_tile(pick(entry, value_gradients, 0), lead, start, tokens, rows, dv, E, BLOCK_N)
+        store_tile(pick(entry, key_gradients, 0), leading, start, tokens, columns, dk, D, BLOCK_N)
+        store_tile(pick(entry, value_gradients, 0), leading, start, tokens, rows, dv, E, BLOCK_N)

@@ -102,7 +102,7 @@ int64_t linear_attention(int is_forward, int number, HostMaps* entries, int64_t 
   std::vector<std::vector<float>> scratch;
   for (Maps& maps : call) {
     const int parts = is_forward ? maps.source_splits : maps.target_splits;
-    scratch.emplace_back(maps.q.leads() * parts * (maps.E() + 1) * maps.D(), NAN);
+    scratch.emplace_back(maps.q.leading_size() * parts * (maps.E() + 1) * maps.D(), NAN);
     maps.partial = scratch.back().data();
   }
   products_done = 0;

@@ -132,10 +132,10 @@ void parts_share_the_tiles() {
     }
   }
   for (int64_t tiles = 0; tiles <= 300; ++tiles) {
-    for (int64_t leads : {1, 2, 7, 96, 5000}) {
-      const int parts = parts_for(tiles, tiles * leads, 528);
+    for (int64_t leading_size : {1, 2, 7, 96, 5000}) {
+      const int parts = parts_for(tiles, tiles * leading_size, 528);
       require(parts >= 1 && parts <= max_parts && (parts == 1 || parts <= tiles), "number of parts");
-      require(parts == 1 || parts * leads <= 528, "about the blocks that were wanted");
+      require(parts == 1 || parts * leading_size <= 528, "about the blocks that were wanted");
     }
   }
   const int64_t many = int64_t{1} << 40;
@@ -145,7 +145,7 @@ void parts_share_the_tiles() {
 template <int C>
 void shape_holds_its_channels() {
   using S = TileShape<C>;
-  require(S::padded % 16 == 0 && S::padded > C && S::padded <= C + 16, "room for the sum of the keys");
+  require(S::padded % 16 == 0 && S::padded > C && S::padded <= C + 16, "space for the sum of the keys");
   require(8 * S::columns >= C && 8 * S::columns <= S::padded, "columns");
   require(S::tokens == tile_tokens(C), "tokens of a tile");
   // Every 16 x 8 tile of the sums, and every token, belongs to exactly one warp.
@@ -164,10 +164,10 @@ void shape_holds_its_channels() {
 
 void leading_indices_use_64_bits() {
   View view{};
-  view.inner_leads = 3;
+  view.inner_size = 3;
   view.outer_stride = int64_t{1} << 33;
   view.inner_stride = int64_t{5} << 31;
-  require(lead_offset(view, 7) == 2 * view.outer_stride + view.inner_stride, "offset of a leading index");
+  require(leading_offset(view, 7) == 2 * view.outer_stride + view.inner_stride, "offset of a leading index");
 }
 
 int main() {

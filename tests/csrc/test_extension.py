@@ -16,7 +16,7 @@ from . import pretence
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An extension that nobody has loaded."""
+    """An extension that is not loaded yet."""
     monkeypatch.setattr(extension, "load", extension.load.__wrapped__)
     monkeypatch.setattr(extension, "ABSENCE", None)
 

@@ -1,6 +1,6 @@
 """Linear attention in CUDA C++: two launches forward, two backward, for lists of maps of any strides.
 
-The algorithm is told in csrc/linear_attention/kernels.h. Tensors are read where they are; sums are float32.
+csrc/linear_attention/kernels.h describes the algorithm. Tensors are read where they are; sums are float32.
 """
 
 import torch
