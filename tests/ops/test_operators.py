@@ -1,6 +1,6 @@
 """Every demand on a fused operator, asked of every registered operator on every backend that runs here.
 
-A new operator is asked all of this by being registered: see docs/operators.md.
+A new operator is asked all of this by being registered: see CONTRIBUTING.md.
 """
 
 from collections.abc import Callable, Iterator
