@@ -22,6 +22,7 @@ _TESTED_ON = {
     ("cross_entropy", 200, _FP32, True): (80,),
     ("unit_l1", 3, _BF16, True): (80,),
     ("l1", 1, _FP32, True): (90,),
+    ("balanced_bce", 1, _BF16, True): (80,),
     ("two_class", 2, _FP16, True): (100,),
     ("cross_entropy", 40, _BF16, False): (90,),
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 from seqca.kernels.compilation import SHARED_LIMIT, Resources
 from seqca.kernels.launch import record
-from seqca.kernels.resources import cases_text, modules
+from seqca.kernels.resources import cases_text, full_table, modules, worst_table
 
 from seqca import use_backend
 from seqca.ops.shared.operator import OPERATORS, Operator
@@ -97,3 +97,23 @@ def test_faults_are_told() -> None:
     assert len(bad.faults()) == 3
     assert not Resources("k", "C = 1", "float32", 90, 255, 0, 200_000, "none").faults()
     assert not Resources("k", "C = 1", "float16", 90, 255, 0, 200_000, "no products").faults()
+
+
+def test_the_page_shows_of_each_kernel_and_dtype_the_case_that_takes_most_and_the_full_table_all() -> None:
+    rows = [
+        Resources("k", "C = 1", "float16", 80, registers=40, spills=0, shared=2048, tensor_cores="none"),
+        Resources("k", "C = 2", "float16", 80, registers=50, spills=0, shared=0, tensor_cores="none"),
+        Resources("k", "C = 3", "float16", 80, registers=30, spills=8, shared=0, tensor_cores="none"),
+        Resources("k", "C = 1", "float16", 90, registers=40, spills=0, shared=2048, tensor_cores="none"),
+        Resources("k", "C = 1", "float32", 90, registers=40, spills=0, shared=2048, tensor_cores="none"),
+    ]
+    assert worst_table(rows).splitlines()[2:] == [
+        "| k | float16 | 30, 8 bytes spill, 0 KiB, none: C = 3 | 40, 2 KiB, none: C = 1 |  |",
+        "| k | float32 |  | 40, 2 KiB, none: C = 1 |  |",
+    ]
+    assert [line.split(" | ")[1:3] for line in full_table(rows).splitlines()[2:]] == [
+        ["C = 3", "float16"],
+        ["C = 1", "float16"],
+        ["C = 2", "float16"],
+        ["C = 1", "float32"],
+    ]
