@@ -93,6 +93,8 @@ def check_arguments(prediction: Tensor, target: Tensor, loss: Loss) -> None:
     for name, value, kind in (("prediction", prediction, Tensor), ("target", target, Tensor), ("loss", loss, Loss)):
         if not isinstance(value, kind):
             raise TypeError(f"{name}: got {type(value).__name__}, expected a {kind.__name__}")
+        if isinstance(value, Tensor) and value.layout is not torch.strided:
+            raise TypeError(f"{name}: got a tensor in {value.layout}, expected a dense one")
     if not prediction.is_floating_point():
         raise TypeError(f"prediction: got {prediction.dtype}, expected a floating-point dtype")
     if prediction.ndim != 4 or 0 in prediction.shape:

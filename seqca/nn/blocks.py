@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) → (B, out_channels, H, W)."""
-        check_map("x", x, self.conv1.in_channels)
+        check_map("x", x, self.conv1.in_channels, self.conv1.weight)
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(residual + self.shortcut(x))
 
@@ -59,6 +59,6 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
-        check_map("x", x, self.squeeze.in_features)
+        check_map("x", x, self.squeeze.in_features, self.squeeze.weight)
         scale = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
         return x * scale[:, :, None, None]

@@ -1,49 +1,67 @@
 """What blocks demand of their numbers and of the maps they are given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import index
 from typing import SupportsIndex
 
+import torch
 from torch import Tensor
 
+from seqca.ops.shared.autocast import autocasts
+from seqca.ops.shared.checks import DTYPES
 from seqca.tasks import check_task_name
 
 
-def check_map(name: str, x: Tensor, channels: int) -> None:
-    """Refuses what is no map (B, channels, H, W).
+def check_map(name: str, x: Tensor, channels: int, weight: Tensor | None = None) -> None:
+    """Refuses what is no map (B, channels, H, W), and one that is not of the kind of a weight it will meet.
 
     Raises:
-        TypeError: no floating-point tensor.
-        ValueError: another shape, or an empty one.
+        TypeError: no floating-point tensor, or, outside autocast, another dtype than the weight's.
+        ValueError: another shape, an empty one, or another device than the weight's.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        what = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name}: got {what}, expected a floating-point tensor")
+    if not isinstance(x, Tensor) or x.dtype not in DTYPES:
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name}: got {got}, expected a floating-point tensor")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: got a tensor in {x.layout}, expected a dense one")
     if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
         raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (B, {channels}, H, W), not empty")
+    if weight is not None and weight.is_floating_point():
+        if x.device != weight.device:
+            raise ValueError(f"{name}: got a tensor on {x.device}, expected {weight.device} as of the weights")
+        if x.dtype != weight.dtype and not autocasts(x.device.type):
+            raise TypeError(f"{name}: got {x.dtype}, expected {weight.dtype} as of the weights")
 
 
-def check_batch(name: str, x: Tensor, batch: int) -> None:
-    """Refuses a map of another number of images.
+def check_alike(name: str, x: Tensor, first: Tensor) -> None:
+    """Refuses a map of another number of images, device or, outside autocast, dtype than the first one's.
 
     Raises:
-        ValueError: another number.
+        TypeError, ValueError: names it.
     """
-    if x.shape[0] != batch:
-        raise ValueError(f"{name}: got {x.shape[0]} images, expected {batch} as in the map before")
+    if x.shape[0] != first.shape[0]:
+        raise ValueError(f"{name}: got {x.shape[0]} images, expected {first.shape[0]} as in the map before")
+    if x.device != first.device:
+        raise ValueError(f"{name}: got a tensor on {x.device}, expected {first.device} as in the map before")
+    if x.dtype != first.dtype and not autocasts(x.device.type):
+        raise TypeError(f"{name}: got {x.dtype}, expected {first.dtype} as in the map before")
 
 
-def check_scales(name: str, maps: Sequence[Tensor], channels_per_scale: Sequence[int]) -> None:
+def check_scales(
+    name: str, maps: Sequence[Tensor], channels_per_scale: Sequence[int], weight: Tensor | None = None
+) -> None:
     """Refuses what are no maps (B, C_k, H_k, W_k), one for each scale.
 
     Raises:
         TypeError, ValueError: another number of maps, or one that does not fit.
     """
+    if not isinstance(maps, (list, tuple)):
+        raise TypeError(f"{name}: got {type(maps).__name__}, expected a list of maps, the finest first")
     if len(maps) != len(channels_per_scale):
         raise ValueError(f"{name}: got {len(maps)} maps, expected {len(channels_per_scale)}, the finest first")
     for k, (x, channels) in enumerate(zip(maps, channels_per_scale, strict=True)):
-        check_map(f"{name}[{k}]", x, channels)
-        check_batch(f"{name}[{k}]", x, maps[0].shape[0])
+        check_map(f"{name}[{k}]", x, channels, weight)
+        check_alike(f"{name}[{k}]", x, maps[0])
 
 
 def check_positive(**numbers: SupportsIndex) -> None:
@@ -53,7 +71,8 @@ def check_positive(**numbers: SupportsIndex) -> None:
         ValueError: names it.
     """
     for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, SupportsIndex) or index(number) < 1:
+        integer = isinstance(number, SupportsIndex) and not isinstance(number, (bool, Tensor))
+        if not integer or index(number) < 1:
             raise ValueError(f"{name}: got {number!r}, expected a positive integer")
 
 
@@ -70,7 +89,9 @@ def check_fraction(**numbers: float) -> None:
             raise ValueError(f"{name}: got {number}, expected a number in [0, 1]")
 
 
-def check_features(features: Mapping[str, Tensor], tasks: Sequence[str], channels: int) -> None:
+def check_features(
+    features: Mapping[str, Tensor], tasks: Sequence[str], channels: int, weight: Tensor | None = None
+) -> None:
     """Refuses what are no maps (B, channels, H, W) of one shape, one for each task.
 
     Raises:
@@ -80,12 +101,14 @@ def check_features(features: Mapping[str, Tensor], tasks: Sequence[str], channel
         raise TypeError(f"features: got {type(features).__name__}, expected {{task: map}}")
     if features.keys() != set(tasks):
         raise ValueError(f"features: got the tasks {sorted(features)}, expected {sorted(tasks)}")
-    shape = features[tasks[0]].shape
+    first = features[tasks[0]]
     for task in tasks:
-        check_map(f"features[{task!r}]", features[task], channels)
-        if features[task].shape != shape:
+        name = f"features[{task!r}]"
+        check_map(name, features[task], channels, weight)
+        if features[task].shape != first.shape:
             got = tuple(features[task].shape)
-            raise ValueError(f"features[{task!r}]: got shape {got}, expected {tuple(shape)} as of {tasks[0]!r}")
+            raise ValueError(f"{name}: got shape {got}, expected {tuple(first.shape)} as of {tasks[0]!r}")
+        check_alike(name, features[task], first)
 
 
 def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -94,11 +117,13 @@ def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: no name, one twice, or one that no task can have.
     """
-    names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    if isinstance(tasks, str) or not names or len(set(names)) < len(names):
-        raise ValueError(f"tasks: got {names}, expected a list of at least one name and none twice")
+    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+        raise ValueError(f"tasks: got {tasks!r}, expected a list of at least one name and none twice")
+    names = tuple(tasks)
     for i, name in enumerate(names):
         check_task_name(f"tasks[{i}]", name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"tasks: got {names}, expected a list of at least one name and none twice")
     return names
 
 
@@ -108,6 +133,8 @@ def checked_channels(channels_per_scale: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: no scale, or channels that are no positive integer.
     """
+    if not isinstance(channels_per_scale, Iterable):
+        raise ValueError(f"channels_per_scale: got {channels_per_scale!r}, expected a list of positive integers")
     channels = tuple(channels_per_scale)
     if not channels:
         raise ValueError("channels_per_scale: got no scale, expected at least one")

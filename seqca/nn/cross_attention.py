@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqca.ops import linear_attention, softplus
 
 from .blocks import BasicBlock
-from .checks import check_batch, check_features, check_map, check_positive, checked_tasks
+from .checks import check_alike, check_features, check_map, check_positive, checked_tasks
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
         """Maps (B, C, H, W) and (B, C, H', W') of any two sizes → (B, C, H, W)."""
-        check_map("target", target, self.channels)
-        check_map("source", source, self.channels)
-        check_batch("source", source, target.shape[0])
+        check_map("target", target, self.channels, self.value.conv.weight)
+        check_map("source", source, self.channels, self.value.conv.weight)
+        check_alike("source", source, target)
         q = softplus(self.query(F.relu(self.query_hidden(target))))
         k = softplus(self.key(F.relu(self.key_hidden(source))))
         v = F.relu(self.value(source))
@@ -145,7 +145,8 @@ class CrossTaskAttention(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{task: (B, C, H, W)} → the same, tasks in order."""
-        check_features(features, self.tasks, self.channels)
+        weight = self.reduction.conv1.weight if len(self.tasks) > 1 else None
+        check_features(features, self.tasks, self.channels, weight)
         if len(self.tasks) == 1:
             return dict(features)
         maps = [features[task] for task in self.tasks]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqca.ops import scale_aggregation
 
-from .checks import check_positive, check_scales, checked_channels
+from .checks import check_map, check_positive, check_scales, checked_channels
 from .cross_attention import ConvBN, CrossAttention
 
 
@@ -32,7 +32,8 @@ class CrossScaleAttention(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
         """Maps (B, C_k, H_k, W_k), finest first → for each scale but the last, [A_kj for j = k+1 …] at its size."""
-        check_scales("features", features, self.channels)
+        weight = self.attention[0].value.conv.weight if len(self.attention) else None
+        check_scales("features", features, self.channels, weight)
         return [
             [attention(features[k], self.project(k, j, features[j])) for j in range(k + 1, len(features))]
             for k, attention in enumerate(self.attention)
@@ -70,7 +71,7 @@ class FeatureAggregation(nn.Module):
 
     def forward(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
         """Maps as they go into `CrossScaleAttention` and come out of it → (B, out_channels, H_0, W_0)."""
-        check_scales("features", features, self.channels)
+        check_scales("features", features, self.channels, self.conv.weight)
         if (attended is not None) != self.attended:
             expected = "the maps of CrossScaleAttention" if self.attended else "None (built with attended=False)"
             raise ValueError(f"attended: got {'maps' if attended is not None else 'None'}, expected {expected}")
@@ -85,12 +86,16 @@ class FeatureAggregation(nn.Module):
         return self.prediction(F.relu(self.bn(y)))
 
     def _check(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> None:
+        if not isinstance(attended, (list, tuple)) or not all(isinstance(maps, (list, tuple)) for maps in attended):
+            raise TypeError("attended: got another structure, expected a list of lists of maps")
         counts = [len(gathered) for gathered in attended]
         expected = list(range(len(features) - 1, 0, -1))
         if counts != expected:
             raise ValueError(f"attended: got {counts} maps by scale, expected {expected}")
         for k, (own, gathered) in enumerate(zip(features[:-1], attended, strict=True)):
             for i, x in enumerate(gathered):
+                where = f"attended[{k}][{i}]"
+                check_map(where, x, own.shape[1], self.conv.weight)
                 if x.shape != own.shape:
-                    where, shapes = f"attended[{k}][{i}]", (tuple(x.shape), tuple(own.shape))
+                    shapes = tuple(x.shape), tuple(own.shape)
                     raise ValueError(f"{where}: got shape {shapes[0]}, expected {shapes[1]} as of features[{k}]")

@@ -41,7 +41,7 @@ class FeaturePropagation(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{task: (B, C, H, W)} → the same, tasks in order; resizing is the caller's."""
-        check_features(features, self.tasks, self.channels)
+        check_features(features, self.tasks, self.channels, self.attention.embedding.weight)
         joined = torch.cat([features[task] for task in self.tasks], 1)
         groups = (-1, len(self.tasks))
         weights = self.attention(joined).unflatten(1, groups).softmax(2)

@@ -91,6 +91,6 @@ class WindowSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
-        check_map("x", x, self.embedding.in_channels)
+        check_map("x", x, self.embedding.in_channels, self.embedding.weight)
         tokens = self.embedding_norm(self.embedding(x).permute(0, 2, 3, 1))
         return self.norm(self.blocks(tokens)).permute(0, 3, 1, 2)

@@ -169,6 +169,8 @@ def _check(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> Non
     check_floating("q", first)
     for i, entry in enumerate(zip(q, k, v, strict=True)):
         for name, x in zip("qkv", entry, strict=True):
+            if x.layout is not torch.strided:
+                raise TypeError(f"{name}[{i}]: got a tensor in {x.layout}, expected a dense one")
             if x.dtype != first.dtype:
                 raise TypeError(f"{name}[{i}]: got {x.dtype}, expected {first.dtype} as in q")
             if x.device != first.device:

@@ -82,7 +82,7 @@ WRONG_FORWARD: list[tuple[Callable[[], Any], tuple[Any, ...], type[Exception], s
         lambda: FeatureAggregation(SCALES, 5),
         (maps(*SCALES), [[*maps(8, 16)], maps(16)]),
         ValueError,
-        r"attended\[0\]\[1\]: got shape \(2, 16, 4, 4\), expected \(2, 8, 8, 8\) as of features\[0\]",
+        r"attended\[0\]\[1\]: got shape \(2, 16, 4, 4\), expected \(B, 8, H, W\)",
     ),
 ]
 

@@ -23,9 +23,14 @@ def to_autocast_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [_cast(tensor) for tensor in tensors]
 
 
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a device type."""
+    return device in _DEVICES and torch.is_autocast_enabled(device)
+
+
 def _cast(tensor: Tensor) -> Tensor:
     device = tensor.device.type
-    if device not in _DEVICES or not torch.is_autocast_enabled(device):
+    if not autocasts(device):
         return tensor
     if not tensor.is_floating_point() or tensor.dtype == torch.float64:
         return tensor

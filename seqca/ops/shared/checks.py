@@ -8,10 +8,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def check_floating(name: str, x: Tensor) -> None:
-    """Refuses a tensor in a dtype that is not one of `DTYPES`.
+    """Refuses a tensor in a dtype that is not one of `DTYPES`, and a sparse one.
 
     Raises:
         TypeError: with the name of the argument.
     """
     if x.dtype not in DTYPES:
         raise TypeError(f"{name}: got {x.dtype}, expected one of {', '.join(map(str, DTYPES))}")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: got a tensor in {x.layout}, expected a dense one")

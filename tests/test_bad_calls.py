@@ -1,0 +1,165 @@
+"""Generated calls of every operator and every block: each gives the right result or an error that names an argument."""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from seqca import nn as blocks
+from seqca.ops import use_backend
+from seqca.ops.shared.operator import OPERATORS
+from seqca.ops.verification.judge import leaves
+
+from .mutations import mutated_calls
+
+TASKS = ("semseg", "depth")
+GENERATOR = Generator().manual_seed(0)
+
+
+def drawn(*shape: int) -> Tensor:
+    """In float64, so that a wrong result cannot pass for rounding."""
+    return torch.randn(shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def maps(*channels: int) -> list[Tensor]:
+    """A map of 4 × 8 pixels at the finest scale, and so on."""
+    return [drawn(2, c, 4 >> k, 8 >> k) for k, c in enumerate(channels)]
+
+
+BLOCKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "BasicBlock": ({"in_channels": 4, "out_channels": 6, "momentum": 0.1}, {"x": drawn(2, 4, 3, 5)}),
+    "CrossAttention": ({"channels": 4}, {"target": drawn(2, 4, 3, 5), "source": drawn(2, 4, 2, 3)}),
+    "CrossScaleAttention": ({"channels_per_scale": [4, 6]}, {"features": maps(4, 6)}),
+    "CrossTaskAttention": ({"tasks": TASKS, "channels": 4}, {"features": {task: drawn(2, 4, 3, 5) for task in TASKS}}),
+    "FeatureAggregation": (
+        {"channels_per_scale": [4, 6], "out_channels": 3},
+        {"features": maps(4, 6), "attended": [[drawn(2, 4, 4, 8)]]},
+    ),
+    "FeaturePropagation": (
+        {"tasks": TASKS, "channels": 16},
+        {"features": {task: drawn(2, 16, 3, 5) for task in TASKS}},
+    ),
+    "SqueezeExcitation": ({"channels": 8, "reduction": 4}, {"x": drawn(2, 8, 3, 5)}),
+    "WindowSelfAttention": (
+        {"channels": 8, "depth": 2, "heads": 2, "window": 3, "drop_path": 0.2},
+        {"x": drawn(2, 8, 4, 5)},
+    ),
+}
+"""Arguments of the constructor and of `forward`, of every block."""
+
+
+def operator_calls() -> list[Any]:
+    """Of every operator, calls made of its first sample."""
+    calls = []
+    for operator in OPERATORS.values():
+        sample = next(iter(operator.samples.values()))(6, 3, Generator().manual_seed(0))
+        for words, arguments in mutated_calls(sample.arguments):
+            calls.append(pytest.param(operator.function, arguments, id=f"{operator.name}: {words}"))
+    return calls
+
+
+def constructor_calls() -> list[Any]:
+    """Of every block, constructions with a wrong argument."""
+    return [
+        pytest.param(name, arguments, id=f"{name}: {words}")
+        for name, (settings, _) in BLOCKS.items()
+        for words, arguments in mutated_calls(settings)
+    ]
+
+
+def forward_calls() -> list[Any]:
+    """Of every block, calls with a wrong argument."""
+    return [
+        pytest.param(name, arguments, id=f"{name}: {words}")
+        for name, (_, inputs) in BLOCKS.items()
+        for words, arguments in mutated_calls(inputs)
+    ]
+
+
+def result_of(function: Callable[..., Any], arguments: dict[str, Any]) -> list[Tensor] | Exception:
+    """The tensors that a call returns, or what it raises."""
+    try:
+        with torch.no_grad():
+            return leaves([function(**arguments)])
+    except Exception as error:
+        return error
+
+
+def assert_names_an_argument(error: Exception, function: Callable[..., Any]) -> None:
+    """In the one grammar, or in Python's own words for what is missing or too many."""
+    assert isinstance(error, (TypeError, ValueError)), repr(error)
+    missing = re.search(r"missing 1 required .*argument: '\w+'|unexpected keyword argument '\w+'", str(error))
+    names = "|".join(name for name in inspect.signature(function).parameters if name != "self")
+    place = rf"({names})(\[[^\]]*\])*"
+    assert missing or re.match(rf"{place}(, {place})*: got .*, expected ", str(error), re.DOTALL), repr(error)
+
+
+def assert_agree(results: list[Tensor], exact: list[Tensor]) -> None:
+    """Finite where the exact results are, and the same there."""
+    assert len(results) == len(exact)
+    for result, true in zip(results, exact, strict=True):
+        assert result.shape == true.shape
+        if result.device.type == "meta":
+            continue
+        finite = true.isfinite()
+        assert torch.equal(result.isfinite(), finite)
+        # Of another call than the exact one, not of how exact it is: that is asked elsewhere.
+        tolerance = 1e-9 if true.dtype == torch.float64 else 1e-2
+        torch.testing.assert_close(result[finite], true[finite], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("function", "arguments"), operator_calls())
+def test_an_operator_gives_the_right_result_or_names_an_argument(
+    function: Callable[..., Any], arguments: dict[str, Any]
+) -> None:
+    with use_backend("aten"):
+        found = result_of(function, arguments)
+    if isinstance(found, Exception):
+        assert_names_an_argument(found, function)
+        return
+    with use_backend("reference"):
+        exact = result_of(function, arguments)
+    assert not isinstance(exact, Exception), repr(exact)
+    assert_agree(found, exact)
+
+
+@pytest.mark.parametrize(("name", "arguments"), constructor_calls())
+def test_a_block_can_be_built_and_called_or_names_an_argument(name: str, arguments: dict[str, Any]) -> None:
+    kind = getattr(blocks, name)
+    try:
+        block = kind(**arguments)
+    except Exception as error:
+        assert_names_an_argument(error, kind)
+        return
+    # What can be built computes, or names the map that it was not built for.
+    block.double()
+    inputs = BLOCKS[name][1]
+    found = result_of(block, inputs)
+    if isinstance(found, Exception):
+        assert_names_an_argument(found, block.forward)
+
+
+@pytest.mark.parametrize(("name", "arguments"), forward_calls())
+def test_a_block_gives_the_right_result_or_names_an_argument(name: str, arguments: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    block = getattr(blocks, name)(**BLOCKS[name][0]).double().eval()
+    with use_backend("aten"):
+        found = result_of(block, copy.copy(arguments))
+    if isinstance(found, Exception):
+        assert_names_an_argument(found, block.forward)
+        return
+    with use_backend("reference"):
+        exact = result_of(block, arguments)
+    assert not isinstance(exact, Exception), repr(exact)
+    assert_agree(found, exact)
+
+
+def test_all_blocks_are_called_and_hundreds_of_calls_are_made() -> None:
+    assert set(BLOCKS) == set(blocks.__all__)
+    assert len(operator_calls()) >= 200
+    assert len(constructor_calls()) + len(forward_calls()) >= 200
