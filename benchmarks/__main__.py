@@ -97,7 +97,7 @@ def _selection(options: argparse.Namespace) -> Selection:
 
 def _plan(options: argparse.Namespace) -> Plan:
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ResultsError("--device cuda: torch finds no GPU here")
+        raise ResultsError("--device: got cuda, expected cpu, since torch finds no GPU here")
     name = "quick" if options.quick else "full" if options.full else "standard"
     return plan(name, options.device, options.minutes)
 
@@ -113,7 +113,7 @@ def _cases(chosen: Plan, selection: Selection) -> list[Case]:
     known = {name for available, unavailable in found for name in (*(one.name for one in available), *unavailable)}
     for part in selection.providers:
         if not any(part in name for name in known):
-            raise ResultsError(f"--provider {part}: no such provider; there are {', '.join(sorted(known))}")
+            raise ResultsError(f"--provider: got {part}, expected part of a name among {', '.join(sorted(known))}")
     return cases
 
 

@@ -22,7 +22,7 @@ from seqca.tasks import get_task
 
 from ..harness.case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
 from ..harness.execution import Execution
-from ..harness.judging import Check, judge, measured, relative_error
+from ..harness.judging import RelativeError, measured, relative_error
 from ..harness.operator_case import backend_refusal
 from .published import PublishedNetwork, in_merged_form, published_objective
 from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
@@ -123,7 +123,7 @@ class NetworkCase(Case):
 
         def evaluated(execution: Execution, parameters: list[nn.Parameter], images: Tensor) -> list[Tensor]:
             leaves = list(parameters) if inputs.leaves else []
-            return self._grouped(execution.evaluate(Inputs({**inputs.arguments, "images": images}, leaves, None)))
+            return self.combined(execution.evaluate(Inputs({**inputs.arguments, "images": images}, leaves, None)))
 
         def draw() -> tuple[list[Tensor], list[Tensor]]:
             near = moved(images, steps)
@@ -132,12 +132,12 @@ class NetworkCase(Case):
 
         with use_backend("reference"), plain_torch():
             exact = evaluated(precise, list(twin.parameters()), images.to(higher))
-            allowance = measured(draw, relative_error)
+            allowance = measured(draw, self.norms)
         return Expected(inputs._replace(arguments={**inputs.arguments, "images": images.float()}), exact, allowance)
 
-    def check(self, execution: Execution, expected: Expected) -> Check:
-        """Each prediction, or the loss and the gradient of each part of the network, as one vector."""
-        return judge(self._grouped(execution.evaluate(expected.inputs)), *expected[1:], relative_error)
+    def norms(self, actual: Tensor, exact: Tensor) -> RelativeError:
+        """Of each prediction, or of the loss and the gradient of each part of the network, as one vector."""
+        return relative_error(actual, exact)
 
     def _baseline(self, mode: str) -> Provider:
         """The published network on copies of the network's parameters, which it differentiates in their place."""
@@ -190,7 +190,7 @@ class NetworkCase(Case):
 
         return infer if self.direction == "forward" else step
 
-    def _grouped(self, results: list[Tensor]) -> list[Tensor]:
+    def combined(self, results: list[Tensor]) -> list[Tensor]:
         """Predictions; or the loss, and the gradients of each part of the network in one vector."""
         if self.direction == "forward":
             return results

@@ -4,17 +4,12 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from seqca.ops.verification.draws import Allowance
-
-from .judging import Check
-
-if TYPE_CHECKING:
-    from .execution import Execution
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 MODES = ("eager", "compiled", "graph", "compiled, graph")
@@ -53,7 +48,7 @@ class Expected(NamedTuple):
 
     inputs: Inputs
     exact: list[Tensor]
-    """The results of the reference in higher precision."""
+    """The combined results of the reference in higher precision."""
     allowance: Mapping[str, Allowance]
     """What its errors in the dtype of the case allow."""
 
@@ -93,7 +88,7 @@ class Provider:
 
 
 class Providers(NamedTuple):
-    """Who takes part in a case, and who cannot, with the reason."""
+    """The providers of a case, and those that cannot take part, with the reason."""
 
     available: list[Provider]
     unavailable: dict[str, str]
@@ -159,7 +154,7 @@ class Case(ABC):
 
     @abstractmethod
     def providers(self) -> Providers:
-        """Who takes part, and who cannot."""
+        """The providers that can take part, and those that cannot."""
 
     @abstractmethod
     def inputs(self, generator: torch.Generator) -> Inputs:
@@ -170,8 +165,12 @@ class Case(ABC):
         """What a provider must compute, on fresh random inputs; providers that compute the same share it."""
 
     @abstractmethod
-    def check(self, execution: "Execution", expected: Expected) -> Check:
-        """Whether a provider computes that."""
+    def norms(self, actual: Tensor, exact: Tensor) -> Any:
+        """What the error of a result is judged by: a named tuple of numbers."""
+
+    def combined(self, results: list[Tensor]) -> list[Tensor]:
+        """A provider's results as they are judged."""
+        return results
 
 
 @dataclass(frozen=True)

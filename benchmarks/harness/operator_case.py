@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,13 +9,13 @@ from torch import Generator, Tensor
 
 from seqca.ops.shared.dispatch import BACKENDS, refusal, use_backend
 from seqca.ops.shared.operator import OPERATORS, Call
-from seqca.ops.verification.draws import Norms, moved, plain_torch
+from seqca.ops.verification.draws import moved, plain_torch
 from seqca.ops.verification.judge import leaves, mapped
-from seqca.ops.verification.tolerance import errors
+from seqca.ops.verification.tolerance import Errors, errors
 
 from .case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
 from .execution import Execution
-from .judging import Check, judge, measured
+from .judging import measured
 
 
 @dataclass(frozen=True)
@@ -94,20 +93,16 @@ class OperatorCase(Case):
 
         with use_backend("reference"), plain_torch():
             exact = plain.evaluate(arguments.inputs(torch.float64))
-            return Expected(arguments.inputs(DTYPES[self.dtype]), exact, measured(draw, self._norms()))
-
-    def check(self, execution: Execution, expected: Expected) -> Check:
-        """By the tolerance rule of the tests."""
-        return judge(execution.evaluate(expected.inputs), *expected[1:], self._norms())
+            return Expected(arguments.inputs(DTYPES[self.dtype]), exact, measured(draw, self.norms))
 
     def reference_of(self, provider: Provider) -> Callable[..., Any]:
         """The plain mathematics that a provider must compute."""
         return self.reference or OPERATORS[self.operator].reference
 
-    def _norms(self) -> Norms:
+    def norms(self, actual: Tensor, exact: Tensor) -> Errors:
         """The largest error, and the mean error of the worst channel."""
         axis = OPERATORS[self.operator].channel_axis if self.operator in OPERATORS else -1
-        return partial(errors, channel_axis=axis)
+        return errors(actual, exact, axis)
 
 
 def backend_refusal(operator: str, backend: str, call: Call) -> str | None:

@@ -16,6 +16,7 @@ from seqca.ops.verification.judge import leaves
 from .case import Case, Expected, Inputs, Provider, Selection
 from .environment import last_level_cache
 from .execution import Execution, TimedCall
+from .judging import judge
 from .limits import measure_limits
 from .quantities import quantities
 from .results import save
@@ -46,7 +47,7 @@ class Conditions(NamedTuple):
     seed: int
     """Of the inputs."""
     selection: Selection = Selection()
-    """Who takes part."""
+    """Of the providers."""
 
 
 def run_all(
@@ -176,7 +177,7 @@ def run_case(case: Case, conditions: Conditions, report: Report) -> Record:
                 report(f"    {name}: NO NUMBERS: {error}")
         try:
             timings = timed(ready, calls, conditions)
-        except Exception as error:  # it may be anybody's, so nobody has a time
+        except Exception as error:  # any provider may have caused it, so none has a time
             timings = {}
             report(f"    NO TIMES: {error}")
         for name, timing in timings.items():
@@ -187,33 +188,20 @@ def run_case(case: Case, conditions: Conditions, report: Report) -> Record:
 
 def checked(case: Case, provider: Provider, expected: Expected) -> tuple[Record, Execution]:
     """The correctness check. It is the provider's first call, so its time is noted, compilation included."""
-    execution = Execution(provider, case.direction)
-    first = _FirstCall(execution, case.device)
+    execution, seconds = Execution(provider, case.direction), None
     try:
         with use_backend(provider.backend):
-            check = case.check(first, expected)._asdict()
+            start = time.perf_counter()
+            results = execution.evaluate(expected.inputs)
+            if case.device == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+        check = judge(case.combined(results), expected.exact, expected.allowance, case.norms)._asdict()
         if provider.slack > 1:
             check["ok"] = check["worst"] <= provider.slack
     except Exception as error:  # whatever a provider raises is its result
         check = failed(error)
-    return {"check": check, "first_call": first.seconds, "cost": case.cost(provider)._asdict()}, execution
-
-
-class _FirstCall(Execution):
-    """An execution that notes the seconds of its evaluation."""
-
-    def __init__(self, execution: Execution, device: str) -> None:
-        self._inner, self._device = execution, device
-        self.seconds: float | None = None
-
-    def evaluate(self, inputs: Inputs) -> list[torch.Tensor]:
-        """As the execution does."""
-        start = time.perf_counter()
-        results = self._inner.evaluate(inputs)
-        if self._device == "cuda":
-            torch.cuda.synchronize()
-        self.seconds = time.perf_counter() - start
-        return results
+    return {"check": check, "first_call": seconds, "cost": case.cost(provider)._asdict()}, execution
 
 
 def input_sets(case: Case, seed: int) -> tuple[list[Inputs], bool]:

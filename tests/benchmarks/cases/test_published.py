@@ -14,6 +14,8 @@ from benchmarks.cases.published.network import CrossAttention, CrossTaskAttentio
 from benchmarks.cases.published.window_attention import SelfAttention
 from benchmarks.cases.shapes import NYUD_TASKS, Dataset, nyud, plan
 from benchmarks.cases.upsampled_loss import label
+from benchmarks.harness.case import Provider
+from benchmarks.harness.execution import Execution
 from benchmarks.harness.quantities import kept_bytes, operators_run
 from benchmarks.harness.run import checked
 from seqca import use_backend
@@ -85,14 +87,10 @@ def test_a_block_gives_the_published_numbers_and_gradients(name: str) -> None:
         close(value, golden[key], key, scale=largest if vanishing else None)
 
 
-def small(tasks: dict[str, int]) -> Dataset:
-    return Dataset("small", 2, 64, 96, tasks)
-
-
 def test_with_the_networks_weights_loss_and_every_gradient_are_the_networks() -> None:
     torch.manual_seed(0)
     tasks = {"semseg": 5, "normals": 3, "edge": 1, "sal": 1}
-    data = small(tasks)
+    data = Dataset("small", 2, 64, 96, tasks)
     net = SequentialCrossAttentionNet(tasks, drop_path=0.0).double().train()
     twin = PublishedNetwork(tasks).double().train()
     twin.load_state_dict(to_published_state(net.state_dict()))
@@ -117,21 +115,35 @@ def test_with_the_networks_weights_loss_and_every_gradient_are_the_networks() ->
         assert error <= 1e-9 * float(own.abs().max()) + 1e-12 * largest, key
 
 
-@pytest.mark.parametrize("direction", ["forward", "both"])
-def test_it_passes_the_check_of_the_benchmarks_and_a_wrong_result_does_not(direction: str) -> None:
-    data = small({"semseg": 5, "depth": 1})
-    of = NetworkCase.of(data, "fp32", direction, plan("quick", "cpu"))
-    published = of.providers().available[0]
-    assert published.name == of.baseline
-    expected = of.expected(published, torch.Generator().manual_seed(0))
-    check = checked(of, published, expected)[0]["check"]
+def small_case(direction: str) -> tuple[NetworkCase, Provider, Provider]:
+    """A case on small images, its baseline and the reference."""
+    data = Dataset("small", 2, 32, 64, {"semseg": 5, "depth": 1})
+    case = NetworkCase.of(data, "fp32", direction, plan("quick", "cpu"))
+    published, reference = case.providers().available[:2]
+    assert (published.name, reference.name) == (case.baseline, "reference")
+    return case, published, reference
+
+
+def test_it_passes_the_check_of_the_benchmarks_and_a_wrong_prediction_does_not() -> None:
+    case, published, _ = small_case("forward")
+    expected = case.expected(published, torch.Generator().manual_seed(0))
+    check = checked(case, published, expected)[0]["check"]
     assert check["ok"], check["what"]
 
     def wrong(results: list[Tensor]) -> list[Tensor]:
-        *others, last = published.arranged(results)
-        return [*others, last * 1.5]
+        *others, last = results
+        return [*others, last * 1.01]
 
-    assert not checked(of, replace(published, arranged=wrong), expected)[0]["check"]["ok"]
+    assert not checked(case, replace(published, arranged=wrong), expected)[0]["check"]["ok"]
+
+
+def test_its_gradients_are_judged_in_the_order_of_the_networks() -> None:
+    case, published, reference = small_case("both")
+    inputs = case.inputs(torch.Generator().manual_seed(0))
+    results = [Execution(provider, "both").evaluate(inputs) for provider in (published, reference)]
+    shapes = [[x.shape for x in of_one] for of_one in results]
+    assert shapes[0] == shapes[1]
+    assert len(shapes[0]) == 1 + len(inputs.leaves)
 
 
 def test_it_counts_what_is_published_and_the_network_keeps_less() -> None:

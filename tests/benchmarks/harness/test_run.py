@@ -1,4 +1,4 @@
-"""Runs: who gets numbers, what is written, and what happens after an interruption."""
+"""Runs: which providers get numbers, what is written, and what happens after an interruption."""
 
 import json
 import os
@@ -283,7 +283,10 @@ def test_a_case_whose_timing_failed_is_no_measured_one(
     [
         (["run", "--op", "nonsense"], "no case is selected"),
         (["list", "--op", "nonsense"], "no case is selected"),
-        (["list", "--op", "softplus", "--provider", "nobody"], "--provider nobody: no such provider; there are aten"),
+        (
+            ["list", "--op", "softplus", "--provider", "nobody"],
+            "--provider: got nobody, expected part of a name among aten",
+        ),
         (["compare", __file__], "a second result file is needed"),
         (["report", "--output", "mine"], "--output for result files that are named"),
         (["report", "--check", __file__, "--output", "."], "--check is for README and docs"),
@@ -310,4 +313,4 @@ def test_a_run_in_which_a_provider_is_wrong_exits_3(
     for cases, status in (([case], 0), ([wrong], 3)):
         monkeypatch.setattr(command_line, "all_cases", lambda chosen, selection, cases=cases: cases)
         assert main(["run", "--device", "cpu", "--output", str(tmp_path / f"{status}.json")]) == status
-    assert "NO NUMBERS: doubling/one/fp32/both, wrong: error" in capsys.readouterr().out
+    assert "NO NUMBERS: doubling/one/fp32/both, wrong: result 0: largest error 1" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Who is timed when, and what of a call counts."""
+"""Which provider is timed when, and what of a call counts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
