@@ -1,7 +1,9 @@
 """The command `seqca`: hands over to the part of the package that a subcommand needs, and imports no other."""
 
 import argparse
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -63,13 +65,19 @@ USAGE = "\n".join([
     "",
     *(f"  {name:<10}{summary}" for name, (summary, _) in COMMANDS.items()),
     "",
-    "seqca COMMAND --help lists the options of a command, seqca --version tells the version.",
+    "seqca COMMAND --help lists the options of a command, --debug shows where an error came from,",
+    "seqca --version tells the version.",
 ])  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files and units, whatever the terminal can show
+            stream.reconfigure(errors="backslashreplace")
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(USAGE)
@@ -84,9 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.append(os.getcwd())
     try:
         return COMMANDS[command][1](arguments)
-    except ModuleNotFoundError as error:
-        if (error.name or "seqca").split(".")[0] == "seqca":
+    except KeyboardInterrupt:
+        if debug:
             raise
+        print(f"seqca {command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        if debug:
+            raise
+        if not isinstance(error, ModuleNotFoundError) or (error.name or "seqca").split(".")[0] == "seqca":
+            from seqca.messages import report
+
+            print(report(command, error), file=sys.stderr)
+            return 1
         print(
             f"seqca {command} needs the module {error.name!r}, which is not installed; the extra `train` brings it: "
             "pip install '.[train]' in a checkout",

@@ -70,8 +70,10 @@ def lock(file: BinaryIO) -> bool | None:
 
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether `error`, or one that it came from, says that there is no room left on the disk or in its quota."""
-    while error is not None:
+    seen = []
+    while error is not None and error not in seen:  # causes can go round in a circle
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
+        seen.append(error)
         error = error.__cause__ or error.__context__
     return False

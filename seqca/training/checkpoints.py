@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import signal
 import threading
 from pathlib import Path
@@ -14,9 +13,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from seqca.files import disk_is_full, flush_to_disk, remove_leftovers, temporary_file
-from seqca.models.checkpoint import read_checkpoint
+from seqca.models.checkpoint import CheckpointError, read_checkpoint
 
 from .restoring import refuse_code
 
@@ -69,17 +69,13 @@ class BestCheckpoint(ModelCheckpoint):
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the scores where the folder's path differs from the one in the checkpoint, be it that one
-        # is absolute and the other relative. The next checkpoint then replaces the best one, better or not.
+        # Not what the checkpoint says: it may be older than the best one, by an epoch even where all went well, since
+        # `last.ckpt` is written first. And Lightning forgets the scores where the folder's path differs from the one
+        # in the checkpoint, be it that one is absolute and the other relative.
         assert self.dirpath is not None
-
-        def here(path: str) -> str:
-            return os.path.join(str(self.dirpath), re.split(r"[/\\]", path)[-1])
-
-        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        worst_first = sorted(
-            filter(os.path.isfile, best), key=lambda path: float(best[path]), reverse=self.mode == "min"
-        )
+        paths = (path for path in Path(self.dirpath).glob("*.ckpt") if path.name != LAST)
+        scores = {str(path): score for path in paths if (score := self.score_of(path)) is not None}
+        worst_first = sorted(scores, key=lambda path: float(scores[path]), reverse=self.mode == "min")
         if self.save_top_k >= 0:
             worst_first = worst_first[max(len(worst_first) - self.save_top_k, 0) :]
         if not worst_first:
@@ -87,13 +83,21 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({
             **state_dict,
             "dirpath": self.dirpath,
-            "best_k_models": {path: best[path] for path in worst_first},
+            "best_k_models": {path: scores[path] for path in worst_first},
             "kth_best_model_path": worst_first[0] if len(worst_first) == self.save_top_k else "",
-            "kth_value": best[worst_first[0]],
+            "kth_value": scores[worst_first[0]],
             "best_model_path": worst_first[-1],
-            "best_model_score": best[worst_first[-1]],
-            "last_model_path": here(state_dict["last_model_path"]) if state_dict.get("last_model_path") else "",
+            "best_model_score": scores[worst_first[-1]],
+            "last_model_path": "",
         })  # fmt: skip
+
+    def score_of(self, path: Path) -> Tensor | None:
+        """The score of a checkpoint that was kept as one of the best; None for another file."""
+        try:
+            score = read_checkpoint(path, mmap=True)["callbacks"][self.state_key]["current_score"]
+        except (CheckpointError, KeyError, TypeError):
+            return None
+        return score.clone() if isinstance(score, Tensor) else None
 
 
 class LastCheckpoint(Callback):

@@ -1,16 +1,21 @@
 """`seqca fit`, `seqca validate` and `seqca test`: Lightning's command line with this package's parts."""
 
+import importlib
 import inspect
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from seqca.messages import shortened, without_noise
 from seqca.models.checkpoint import CheckpointError, read_checkpoint
 
 from .callbacks import ImagePanels, ScoresFile
@@ -31,6 +36,9 @@ class SeqcaCLI(LightningCLI):
     folder."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self.data_class = named_data(arguments) or RoomsDataModule
+        without_noise()
+        errors = {"exit_on_error": False}  # so that no page of usage stands in front of them
         super().__init__(
             MultiTaskModule,
             DenseDataModule,
@@ -49,9 +57,12 @@ class SeqcaCLI(LightningCLI):
                 "max_epochs": 40,
                 "log_every_n_steps": 10,
             },
-            # Lightning takes the command line itself where it is the process's own, and warns where it is not.
-            args=None if list(arguments) == sys.argv[1:] else list(arguments),
+            parser_kwargs={**errors, **{name: dict(errors) for name in self.subcommands()}},
+            args=list(arguments),
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)  # without Lightning's warning where they are not the process's own
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -59,7 +70,8 @@ class SeqcaCLI(LightningCLI):
         return {name: skipped[name] | {"weights_only"} for name in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.set_defaults({"data": {"class_path": class_path(RoomsDataModule)}})
+        # The class that is named, so that its defaults hold: those of another class would be taken for given values.
+        parser.set_defaults({"data": {"class_path": class_path(self.data_class)}})
         for argument in LINKED:
             parser.link_arguments(f"data.{argument}", f"model.{argument}", apply_on="instantiate")
         parser.add_lightning_class_args(BestCheckpoint, "best")
@@ -99,8 +111,58 @@ class SeqcaCLI(LightningCLI):
         folder = Path(config.ckpt_path).absolute().parent
         if folder.name == CHECKPOINTS:
             run = folder.parent
-            for key, value in {"save_dir": str(run.parent), "name": "", "version": run.name}.items():
+            # As a number where it is one, since the progress bar shows the last four letters of a name.
+            version = int(run.name.removeprefix("version_")) if re.fullmatch(r"version_\d+", run.name) else run.name
+            for key, value in {"save_dir": str(run.parent), "name": "", "version": version}.items():
                 logger.init_args[key] = value
+
+
+def named_data(arguments: Sequence[str]) -> type[DenseDataModule] | None:
+    """The data module that a command line names last, itself or in its files; None if none or one that is not there,
+    which is told when the command line is read."""
+    named = None
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, _, value = argument.partition("=")
+        value = value or following
+        if option in ("--data", "--data.class_path"):
+            named = named_class(value) or named
+        elif option in ("--config", "-c"):
+            content = content_of(value)
+            named = named_class(content.get("data") if isinstance(content, Mapping) else None) or named
+    return find_data(named) if named else None
+
+
+def named_class(value: object) -> str | None:
+    """The class that a value of `data` names: its name, a file or text with {class_path: name}, or that mapping."""
+    if isinstance(value, str):
+        value = content_of(value)
+    if isinstance(value, Mapping):
+        value = value.get("class_path")
+    return value if isinstance(value, str) else None
+
+
+def content_of(value: str) -> object:
+    """What is in a file of settings, or in a text of them; None if it is neither."""
+    try:
+        return yaml.safe_load(Path(value).read_text() if Path(value).is_file() else value)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def find_data(name: str) -> type[DenseDataModule] | None:
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute) if module else by_name(DenseDataModule, name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if isinstance(found, type) and issubclass(found, DenseDataModule) else None
+
+
+def by_name(kind: type, name: str) -> type | None:
+    """The subclass of that name, of those that are imported."""
+    return next((k for k in kind.__subclasses__() if k.__name__ == name), None) or next(
+        (found for k in kind.__subclasses__() if (found := by_name(k, name))), None
+    )
 
 
 def class_path(kind: type) -> str:
@@ -115,6 +177,14 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         SeqcaCLI(arguments)
+    except ArgumentError as error:
+        lines = shortened(str(error).splitlines())
+        print("\n".join([f"seqca {arguments[0]}: wrong usage, --help lists the options", *lines]), file=sys.stderr)
+        raise SystemExit(2) from error
+    except ValueError as error:
+        if error.__cause__ is not None and "Union subtypes" in str(error):  # jsonargparse hides what a class raised
+            raise error.__cause__ from None
+        raise
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as end:

@@ -69,6 +69,10 @@ class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: igno
             )
         samples = self._samples("train", self.transform)
         sampler = TrainingSampler(samples, *self._share(), shuffle=True, seed=self.seed, drop_last=True)
+        if len(sampler) < self.batch_size:
+            count = sampler.num_replicas
+            share = f"{len(sampler)} training samples" + (f" in each of {count} processes" if count > 1 else "")
+            raise ValueError(f"batch_size: got {self.batch_size} with {share}, expected no more than there are samples")
         self._train_loader = ResumableLoader(samples, sampler=sampler, drop_last=True, **self._loader_settings())
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)

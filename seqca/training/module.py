@@ -105,7 +105,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise ValueError("the decay of the learning rate needs the length of the run: give max_epochs or max_steps")
-        decay = LambdaLR(optimizer, lambda step: max(1 - step / steps, 0.0) ** self.decay_power)
+        decay = LambdaLR(optimizer, lambda step: max(1 - step / max(steps, 1), 0.0) ** self.decay_power)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:

@@ -16,3 +16,16 @@ class SignalAt(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if (trainer.current_epoch, batch_idx) == self.when:
             os.kill(os.getpid(), signal.Signals(self.signal_number))
+
+
+class SignalInValidation(Callback):
+    """Sends a signal to its own process when the first validation has come to its first batch."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+        self.sent = False
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), signal.Signals(self.signal_number))

@@ -91,14 +91,33 @@ def test_a_killed_run_goes_on_to_the_weights_of_the_unbroken_run(unbroken, tmp_p
 
 @pytest.mark.parametrize(
     ("number", "batch", "steps"),
-    [(signal.SIGINT, 0, 1), (signal.SIGTERM, 1, 1), (signal.SIGINT, 2, 2)],
-    ids=["Ctrl-C while gradients are accumulated", "SIGTERM", "Ctrl-C at the end of an epoch"],
-)
-def test_an_interrupted_run_ends_its_step_saves_and_goes_on(unbroken, tmp_path, number, batch, steps):
+    [(signal.SIGINT, 0, 1), (signal.SIGTERM, 0, 1), (signal.SIGTERM, 1, 1), (signal.SIGINT, 2, 2)],
+    ids=[
+        "Ctrl-C while gradients are accumulated", "SIGTERM while gradients are accumulated", "SIGTERM",
+        "Ctrl-C at the end of an epoch",
+    ],
+)  # fmt: skip
+def test_an_interrupted_run_ends_its_step_saves_says_how_to_go_on_and_goes_on(
+    unbroken, tmp_path, capsys, number, batch, steps
+):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         main(command(tmp_path, *interrupted_by(number, epoch=0, batch=batch)))
+    assert end.value.code == 128 + number, "so that nothing goes on behind && as if training were done"
+    assert f"--ckpt_path {checkpoint(tmp_path)}" in capsys.readouterr().out
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert state(tmp_path)["global_step"] == steps
+    go_on(tmp_path)
+    assert_same_training_state(state(tmp_path), unbroken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_validation_under_way_is_finished_before_the_run_is_saved_and_ends(unbroken, tmp_path, number):
+    key = "--trainer.callbacks"
+    signalled = [f"{key}+=tests.training.interruptions.SignalInValidation", f"{key}.signal_number={int(number)}"]
+    with pytest.raises(SystemExit) as end:
+        main(command(tmp_path, "--data.val_length=4", "--trainer.limit_val_batches=2", *signalled))
+    assert end.value.code == 128 + number
+    assert state(tmp_path)["global_step"] == 2
     go_on(tmp_path)
     assert_same_training_state(state(tmp_path), unbroken)

@@ -1,0 +1,191 @@
+"""What `seqca fit` tells about mistakes: a screen at most, what was wrong last; and whose defaults hold."""
+
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from seqca.cli import main as command
+from seqca.training import module
+from seqca.training.cli import main
+from seqca.training.datamodule import RoomsDataModule
+from tests.training.tiny_runs import RECIPE, TinyNet, last
+
+OWN_DATA = """
+from seqca.data.rooms import Rooms
+from seqca.training.datamodule import DenseDataModule
+
+class Mine(DenseDataModule):
+    def __init__(self, tasks=("depth",), auxiliary=(), batch_size: int = 3, num_workers: int = 0, flip: float = 0.25):
+        super().__init__(tasks, auxiliary, batch_size, num_workers)
+
+    def dataset(self, split):
+        return Rooms(split, 7, size=(32, 32), tasks=self.labels)
+
+class Broken(Mine):
+    def dataset(self, split):
+        raise KeyError("no such column")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command is run: with a recipe and data of one's own, and a network of a few weights."""
+    (tmp_path / "own_data.py").write_text(OWN_DATA)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "rooms.yaml").write_text("data: {class_path: RoomsDataModule, init_args: {batch_size: 5}}")
+    (tmp_path / "mine.yaml").write_text("data: {class_path: own_data.Mine, init_args: {auxiliary: [edge]}}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_data", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(module, "SequentialCrossAttentionNet", TinyNet)
+    return tmp_path
+
+
+MINE = {"tasks": ["depth"], "auxiliary": [], "batch_size": 3, "num_workers": 0, "flip": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["--data=own_data.Mine"], {}),
+        (["--data", "own_data.Mine"], {}),
+        (["--data.class_path=own_data.Mine"], {}),
+        (["--data.flip=0.1", "--data=own_data.Mine"], {"flip": 0.1}),
+        (["--data=own_data.Mine", "--data.batch_size=2"], {"batch_size": 2}),
+        (["--config=mine.yaml"], {"auxiliary": ["edge"]}),
+        (["--data.flip=0.1", "--config", "mine.yaml"], {"auxiliary": ["edge"], "flip": 0.1}),
+        (["--config", "rooms.yaml", "--data=own_data.Mine"], {"batch_size": 5}),
+        (["--config", "rooms.yaml", "--config", "mine.yaml"], {"batch_size": 5, "auxiliary": ["edge"]}),
+    ],
+)
+def test_what_is_not_given_comes_from_the_class_that_is_named(folder, capsys, arguments, given):
+    with pytest.raises(SystemExit) as end:
+        main(["fit", *arguments, "--print_config"])
+    assert end.value.code == 0
+    data = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert data["class_path"] == "own_data.Mine"
+    assert {name: list(v) if isinstance(v, tuple) else v for name, v in data["init_args"].items()} == MINE | given
+
+
+def test_where_no_class_is_named_the_data_are_rooms(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--data.tasks=[edge]", "--print_config"])
+    data = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert data["class_path"].endswith("RoomsDataModule")
+    assert data["init_args"]["tasks"] == ["edge"] and data["init_args"]["batch_size"] == 8
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_fewer_samples_than_a_batch_are_told_with_both_numbers(processes):
+    data = RoomsDataModule(["depth"], size=(32, 32), train_length=6, batch_size=8)
+    data._share = lambda: (processes, 0)
+    expected = {1: "6 training samples, expected", 2: "3 training samples in each of 2 processes, expected"}
+    with pytest.raises(ValueError, match=f"batch_size: got 8 with {expected[processes]}"):
+        data.train_dataloader()
+
+
+MISTAKES = {
+    "fewer samples than a batch": (["--data.batch_size=8"], 1, "batch_size: got 8 with 6 training samples"),
+    "an unknown key": (["--trainer.max_epoxs=3"], 2, "trainer.max_epoxs"),
+    "an unknown key of the data": (["--data.bach_size=3"], 2, "bach_size"),
+    "text for a number": (["--trainer.max_epochs=three"], 2, "three"),
+    "a recipe that is not there": (["--config", "nowhere.yaml"], 2, "nowhere.yaml"),
+    "a data module that is not there": (["--data=nowhere.Data"], 2, "nowhere.Data"),
+    "an unknown task": (["--data.tasks=[depht]"], 1, "depht"),
+    "a data set without samples": (["--data.train_length=0"], 1, "length"),
+    "a checkpoint that is not there": (["--ckpt_path=nowhere.ckpt"], 1, "nowhere.ckpt"),
+    "a checkpoint that is a picture": (
+        ["--ckpt_path=own_data.py"],
+        1,
+        "own_data.py, which is damaged or no checkpoint",
+    ),
+    "an unknown backend of processes": (["--trainer.strategy=ddq"], 1, "ddq"),
+    "data that break": (["--data=own_data.Broken"], 1, "no such column"),
+    "a run without end": (["--trainer.max_epochs=-1"], 1, "max_epochs"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_on_one_screen_without_a_traceback(folder, capsys, mistake):
+    arguments, status, reason = MISTAKES[mistake]
+    before = ["--config", "recipe.yaml"] if "--config" not in arguments else []
+    try:
+        found = command(["fit", *before, *arguments])
+    except SystemExit as end:
+        found = end.code
+    printed = capsys.readouterr().err
+    assert found == status, printed
+    lines = [line for line in printed.splitlines() if not line.startswith(("INFO", "GPU", "TPU", "HPU"))]
+    assert reason in "\n".join(lines[-18:]) and "Traceback" not in printed and "usage:" not in printed
+    assert len(lines) <= 20
+
+
+def test_debug_shows_the_traceback(folder):
+    with pytest.raises(KeyError, match="no such column") as error:
+        command(["fit", "--config", "recipe.yaml", "--data=own_data.Broken", "--debug"])
+    assert any(frame.name == "dataset" for frame in error.traceback)
+
+
+def test_the_message_says_where(folder, capsys):
+    assert command(["fit", "--config", "recipe.yaml", "--data=own_data.Broken"]) == 1
+    *_, place, reason = capsys.readouterr().err.splitlines()
+    assert re.match(r"seqca fit: KeyError in own_data\.py, line \d+ \(--debug", place)
+    assert "no such column" in reason
+
+
+def test_a_full_disk_is_what_the_last_line_says(folder, capsys, monkeypatch):
+    save = torch.save
+
+    def save_on_a_full_disk(content: object, file: object) -> None:
+        with Path("/dev/full").open("wb") as full:
+            save(content, full)
+
+    monkeypatch.setattr(torch, "save", save_on_a_full_disk)
+    assert command(["fit", "--config", "recipe.yaml"]) == 1
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"seqca fit: No space left on device.*\.ckpt", last_line)
+
+
+def test_a_run_and_its_continuation_make_no_noise(folder, capfd, caplog):
+    with caplog.at_level(logging.INFO):
+        shown = ["--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=true"]
+        recipe = ["--config", "recipe.yaml", "--trainer.logger.save_dir=.", *shown]
+        assert command(["fit", *recipe, "--trainer.max_epochs=1"]) == 0
+        assert command(["fit", *recipe, "--trainer.max_epochs=2", "--ckpt_path", str(last(Path()))]) == 0
+    printed = caplog.text + "".join(capfd.readouterr())
+    assert "Total params" in printed
+    for noise in (
+        "weights_only",
+        "💡",
+        "Total Flops",
+        "v_num=on_",
+        "not writable",
+        "dirpath has changed",
+        "args parameter",
+    ):
+        assert noise not in printed, noise
+
+
+@pytest.mark.parametrize("where", ["relative", "absolute", "from elsewhere"])
+def test_a_run_that_goes_on_does_not_replace_the_best_checkpoint_by_a_worse_one(folder, monkeypatch, where):
+    scores = iter([-15.7, -17.6, -17.0])
+    monkeypatch.setattr(module.MultiTaskModule, "overall", lambda *_: next(scores))
+    recipe = ["--config", str(folder / "recipe.yaml"), "--trainer.logger.save_dir=runs"]
+    assert command(["fit", *recipe, "--trainer.max_epochs=1"]) == 0
+    best = (folder / last(Path("runs"))).with_name("best.ckpt")
+    before = best.read_bytes()
+    path = last(Path("runs"))
+    if where != "relative":
+        path = path.absolute()
+    if where == "from elsewhere":
+        (folder / "elsewhere").mkdir()
+        monkeypatch.chdir(folder / "elsewhere")
+    assert command(["fit", *recipe, "--ckpt_path", str(path)]) == 0
+    assert next(scores, None) is None, "it was validated twice more"
+    assert best.read_bytes() == before
+    assert torch.load(folder / last(Path("runs")), weights_only=True)["epoch"] == 2
