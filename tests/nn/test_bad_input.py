@@ -100,7 +100,7 @@ def test_maps_that_do_not_fit_are_named(
     [
         (lambda: CrossTaskAttention((), 16), r"tasks: got \(\), expected a list of at least one name"),
         (lambda: FeaturePropagation(("edge", "edge"), 16), r"tasks: got \('edge', 'edge'\), expected .* none twice"),
-        (lambda: CrossTaskAttention("ab", 16), r"tasks: got \('ab',\), expected a list"),
+        (lambda: CrossTaskAttention("ab", 16), r"tasks: got 'ab', expected a list"),
         (lambda: CrossAttention(0), "channels: got 0, expected a positive integer"),
         (lambda: CrossScaleAttention((8, "16")), r"channels_per_scale\[1\]: got '16', expected a positive integer"),
         (lambda: FeatureAggregation((), 5), "channels_per_scale: got no scale, expected at least one"),
