@@ -6,15 +6,23 @@ BIN := .venv/bin
 TRAIN := .venv/.train
 TEST := .venv/.test
 OLDEST := .venv-oldest/.ready
+# Processes that tests run in. On a GPU more of them share the compilation of the kernels: make test WORKERS=8.
+WORKERS ?= 2
+# Of the tests, those that find most in the shortest time: every part of the package, the operators on torch algebra.
+CHECK := tests/test_labels.py tests/test_tasks.py tests/test_losses.py tests/test_layers.py tests/metrics tests/nn \
+    tests/models tests/data tests/reference tests/ops/shared tests/ops/test_linear_attention.py tests/ops/test_softplus.py \
+    tests/ops/verification/test_tolerance.py tests/ops/verification/test_draws.py tests/ops/verification/test_false_alarms.py
 CXX_FILES = $(shell find csrc tests/csrc -name "*.cu" -o -name "*.cpp" -o -name "*.h")
 
-.PHONY: help demo test test-compiled test-oldest lint format clean
+.PHONY: help demo check test test-processors test-compiled test-oldest lint format clean
 
 help:
 	@echo "make demo    train the network on rendered rooms and show what it predicts, 10 to 15 minutes"
+	@echo "make check   check style and types and run the tests that find most, two minutes"
 	@echo "make test    check the style and run all tests, about 15 minutes"
 	@echo "make lint    check style and types"
 	@echo "make format  put the style right"
+	@echo "make test-processors  run the numerical tests as other processors would, with one thread and two"
 	@echo "make test-oldest    run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
 	@echo "make test-compiled  build a wheel with nvcc, import it and examine its kernels: registers, spills, instructions"
 	@echo "make clean   remove what these commands made"
@@ -23,8 +31,14 @@ demo: $(TRAIN)
 	@echo "Training on rendered rooms, then scoring on rooms it has not seen: 10 to 15 minutes on two cores"
 	$(BIN)/python -m seqca.training.demo --config configs/demo.yaml
 
+check: lint
+	$(BIN)/python -m pytest -n $(WORKERS) $(CHECK) -k "not triton"
+
 test: lint
-	$(BIN)/python -m pytest -n 2 --ignore tests/csrc/test_compiled.py
+	$(BIN)/python -m pytest -n $(WORKERS) --durations 20 --ignore tests/csrc/test_compiled.py
+
+test-processors: $(TEST)
+	$(BIN)/python -m tests.processors
 
 test-compiled: $(TEST)
 	SEQCA_BUILD=1 $(BIN)/python -m pytest tests/csrc/test_compiled.py
@@ -41,7 +55,7 @@ format: $(TEST)
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 test-oldest: $(OLDEST)
-	.venv-oldest/bin/python -m pytest -n 2 tests/reference tests/ops tests/kernels
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) tests/reference tests/ops tests/kernels
 
 $(TRAIN): pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]'

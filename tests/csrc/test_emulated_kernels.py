@@ -72,6 +72,7 @@ def test_numbers_of_tokens_may_be_odd(
     _check(emulated_kernels, [_entry((3,), targets, sources, 36, 36, dtype)])
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("blocks", [1, 2, 7])
 @pytest.mark.parametrize("channels", [18, 72])
 def test_a_block_may_work_on_several_tiles(emulated_kernels: EmulatedKernels, channels: int, blocks: int) -> None:
@@ -126,6 +127,7 @@ def test_tensors_may_have_any_strides(
         assert torch.equal(a, b)
 
 
+@pytest.mark.processor
 def test_the_gradient_of_a_sum_has_no_strides(emulated_kernels: EmulatedKernels) -> None:
     q, k, v, _ = _entry((2,), 70, 70, 36, 36, torch.float32)
     _check(emulated_kernels, [(q, k, v, torch.ones(()).expand(2, 70, 36))])

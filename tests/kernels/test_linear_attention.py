@@ -1,6 +1,6 @@
 """The Triton kernels of linear attention called directly: natively on a GPU, else in Triton's interpreter (no bf16)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -24,14 +24,7 @@ Entry = tuple[Tensor, Tensor, Tensor, Tensor]
 
 RESULTS = ("output", "dq", "dk", "dv")
 
-
-@pytest.fixture(autouse=True)
-def poison() -> Iterator[None]:
-    """Whatever is allocated is NaN until it is written."""
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poison")
 
 
 def draw(
@@ -95,6 +88,7 @@ def test_agrees_with_the_reference_in_single_precision_by_tiles(d: int, e: int) 
     check([draw((1,), 33, 40, d, e)])
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize(("queries", "sources"), [(2, 1), (111, 63), (130, 257)])
 def test_agrees_with_the_reference_for_any_number_of_tokens(queries: int, sources: int) -> None:
     check([draw((1,), queries, sources, 18, 18)])
@@ -133,6 +127,7 @@ def test_inputs_may_have_any_strides(change: Callable[[Tensor], Tensor], dtype: 
     check([tuple(change(x) for x in draw((2, 3, 2), 40, 44, 14, 14, dtype))])
 
 
+@pytest.mark.processor
 def test_the_gradient_of_a_sum_has_no_strides() -> None:
     q, k, v, grad = draw((2,), 20, 24, 8, 8)
     check([(q, k, v, grad.new_ones(()).expand(grad.shape))])

@@ -111,15 +111,6 @@ def agreement_cases() -> list[Any]:
     return params
 
 
-@pytest.fixture
-def poison() -> Iterator[None]:
-    """Fills whatever is allocated with NaN; refuses operations that torch knows not to be deterministic."""
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def drawn(
     operator: Operator, sample: str, dtype: torch.dtype, tokens: int = 63, channels: int = 18
 ) -> tuple[Sample, list[Tensor]]:
@@ -157,6 +148,7 @@ def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(result, other[what]), what
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize(("operator", "backend", "case"), agreement_cases())
 def test_agrees_with_the_reference_whatever_the_strides_sizes_and_dtype(
     operator: Operator, backend: str, case: Case, poison: None

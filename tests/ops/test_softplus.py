@@ -38,6 +38,7 @@ def assert_agrees(x: Tensor, gradient: Tensor, backend: str) -> None:
         assert verdict.ok, str(verdict)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize("low", [-85, -30, -16, -2, -0.1, 0, 0.5, 2, 19, 39, 88, 1000])
 def test_digits_are_right_at_every_magnitude(low: float, backend: str) -> None:

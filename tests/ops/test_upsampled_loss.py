@@ -84,6 +84,7 @@ def gradient_of(prediction: Tensor, target: Tensor, loss: Loss, backend: str) ->
     return value.detach(), torch.autograd.grad(value, prediction)[0]
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", LOSSES)
@@ -109,6 +110,7 @@ def test_agrees_at_the_size_of_a_training_image(name: str) -> None:
     assert_agrees(sample, "aten", LARGE)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("seed", [0, 2, 3])
 @pytest.mark.parametrize("name", ["fixed weight", "unit vectors"])
 def test_no_rounding_is_common_to_all_pixels(name: str, seed: int) -> None:
@@ -208,6 +210,7 @@ def test_what_is_no_loss_is_named() -> None:
         upsampled_loss(prediction, [target], LOSSES["classes"])  # type: ignore[arg-type]
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("backend", FUSED)
 def test_weighted_accumulated_and_scaled_losses_have_the_gradients_of_the_reference_in_half_precision(
     backend: str,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from seqca.loss_type import Loss
 
@@ -30,9 +30,16 @@ def _dense(
     return normal(3, channels, h, w, generator=generator), noise
 
 
+def _clear_of(upsampled: Tensor, target: Tensor) -> Tensor:
+    """A label nowhere so close to the prediction that a rounding decides the sign of the difference."""
+    difference = target - upsampled
+    return (upsampled + torch.where(difference < 0, -1, 1) * difference.abs().clamp(min=0.125)).float()
+
+
 def _values(tokens: int, channels: int, generator: Generator) -> Sample:
     """Ratios that are no integers, every fifth entry ignored."""
     prediction, target = _dense(tokens, channels, lambda h, w: (2 * h + 1, w + w // 2 + 1), generator)
+    target = _clear_of(interpolate(prediction, target.shape[-2:], mode="bilinear"), target)
     target.view(-1)[::5] = 255
     loss = Loss("l1", ignore=255)
     return Sample({"prediction": prediction, "target": target, "loss": loss}, ("prediction",))
@@ -41,7 +48,8 @@ def _values(tokens: int, channels: int, generator: Generator) -> Sample:
 def _unit_vectors(tokens: int, channels: int, generator: Generator) -> Sample:
     """An odd stride across, none down, every fifth pixel ignored."""
     prediction, noise = _dense(tokens, channels, lambda h, w: (h, 3 * w), generator)
-    target = normalize(noise, dim=1)
+    upsampled = normalize(interpolate(prediction, noise.shape[-2:], mode="bilinear"), dim=1)
+    target = _clear_of(upsampled, normalize(noise, dim=1))
     target.flatten(2)[:, :, ::5] = 255
     loss = Loss("unit_l1", ignore=255)
     return Sample({"prediction": prediction, "target": target, "loss": loss}, ("prediction",))

@@ -22,6 +22,7 @@ from .draws import (
     compact,
     drawn_from,
     exact_results,
+    plain_torch,
     verdict,
 )
 from .tolerance import FEW, MANY, Verdict, errors
@@ -67,7 +68,7 @@ def rounded(sample: Sample, dtype: torch.dtype, device: str = "cpu") -> Sample:
 
 def cotangents(operator: Operator, sample: Sample, generator: Generator) -> list[Tensor]:
     """Random gradients of the outputs, in their dtype and on their device."""
-    with torch.no_grad(), use_backend("reference"):
+    with torch.no_grad(), use_backend("reference"), plain_torch():
         outputs = leaves(operator.function(**sample.arguments))
     narrow = [torch.float32 if x.dtype == torch.float64 else x.dtype for x in outputs]
     drawn = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in outputs]

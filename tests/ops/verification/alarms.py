@@ -12,7 +12,7 @@ import torch
 
 from .settings import SETTINGS, Setting
 
-ALLOWANCES = 6
+ALLOWANCES = 4
 """The allowances of a setting are drawn anew so often: they are random too."""
 
 

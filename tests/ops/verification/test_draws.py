@@ -173,3 +173,18 @@ def test_an_absolute_tolerance_would_pass_zero_for_small_values_and_this_does_no
     tokens, weight = factors(torch.float32)
     small = [tokens * 2.0**-20, weight * 2.0**-20]
     assert not verdict(torch.zeros(512, 36), small).ok
+
+
+def test_an_exact_zero_needs_no_rounding_and_allows_none() -> None:
+    x = torch.randn(20, 6, generator=Generator().manual_seed(0))
+    x[3] = 0
+    (only,) = judged(lambda inputs: {"double": 2 * inputs[0]}, [x[3:4]], {"double": torch.full((1, 6), 1e-30)})
+    assert only.bound == (0, 0)
+    assert not only.ok
+
+
+def test_one_number_alone_is_allowed_half_a_unit_even_where_the_reference_is_exact() -> None:
+    x = torch.tensor(1.5)
+    half_a_unit = torch.finfo(torch.float32).eps / 2
+    (only,) = judged(lambda inputs: {"same": inputs[0] * 1}, [x], {"same": x})
+    assert only.bound == (half_a_unit, half_a_unit)

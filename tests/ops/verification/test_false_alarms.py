@@ -9,6 +9,7 @@ from .alarms import count
 from .settings import SETTINGS, Setting
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_fresh_draws_of_the_reference_raise_no_alarm(setting: Setting) -> None:
     found = count(setting, draws=8)

@@ -1,0 +1,42 @@
+"""Operators judged on their samples."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from seqca.ops import softplus
+from seqca.ops.shared.operator import OPERATORS
+from seqca.ops.verification import judge as module
+from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
+
+
+def test_the_reference_never_runs_in_deterministic_mode(poison: None) -> None:
+    """In which torch refuses some of what it needs on a GPU."""
+    modes = []
+
+    def noting(x: Tensor) -> Tensor:
+        modes.append(torch.are_deterministic_algorithms_enabled())
+        return softplus(x)
+
+    operator = replace(OPERATORS["softplus"], function=noting)
+    generator = Generator().manual_seed(0)
+    sample = rounded(operator.samples["both signs"](4, 2, generator), torch.float32)
+    gradients = cotangents(operator, sample, generator)
+    results = evaluate(softplus, sample, gradients)
+    assert all(verdict.ok for verdict in judge(operator, sample, gradients, results))
+    assert modes and not any(modes)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_backends_share_the_draws_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, generator = OPERATORS["softplus"], Generator().manual_seed(1)
+    sample = rounded(operator.samples["both signs"](4, 2, generator), torch.float32)
+    gradients = cotangents(operator, sample, generator)
+    results = evaluate(softplus, sample, gradients)
+    first = judge(operator, sample, gradients, results)
+    monkeypatch.setattr(module, "allowances", None)  # would be called for new ones
+    assert judge(operator, sample, gradients, results) == first
+    with pytest.raises(TypeError):
+        judge(operator, sample, [2 * g for g in gradients], results)
