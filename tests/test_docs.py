@@ -41,12 +41,19 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save({"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}, checkpoint)
     torch.save({"model": to_published_state(module.network.state_dict())}, tmp_path / "checkpoint.pth.tar")
     Image.new("RGB", (40, 30), "green").save(tmp_path / "photo.jpg")
+    for split in ("train", "val", "test"):
+        folder = tmp_path / "photos" / split
+        folder.mkdir(parents=True)
+        for name in ("0001", "0002"):
+            Image.new("RGB", (64, 32), "green").save(folder / f"{name}.jpg")
+            Image.new("L", (64, 32), 2).save(folder / f"{name}_semseg.png")
+            Image.fromarray(np.full((32, 64), 1500, np.uint16)).save(folder / f"{name}_depth.png")
     (tmp_path / "out").mkdir()
     np.savez(tmp_path / "out" / "photo.npz", depth=np.ones((1, 30, 40), np.float32))
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["losses", "network", "operators", "prediction", "rooms", "training"])
+@pytest.mark.parametrize("page", ["losses", "network", "operators", "own_data", "prediction", "rooms", "training"])
 def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
     # What takes long is tested elsewhere; here it is called as the page calls it.
     monkeypatch.setattr(seqca, "selftest", lambda: True)
