@@ -151,18 +151,21 @@ def content_of(value: str) -> object:
 
 def find_data(name: str) -> type[DenseDataModule] | None:
     module, _, attribute = name.rpartition(".")
+    if not module:
+        return by_name(DenseDataModule, name)  # type: ignore[type-abstract]
     try:
-        found = getattr(importlib.import_module(module), attribute) if module else by_name(DenseDataModule, name)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):
         return None
     return found if isinstance(found, type) and issubclass(found, DenseDataModule) else None
 
 
-def by_name(kind: type, name: str) -> type | None:
+def by_name(kind: type[DenseDataModule], name: str) -> type[DenseDataModule] | None:
     """The subclass of that name, of those that are imported."""
-    return next((k for k in kind.__subclasses__() if k.__name__ == name), None) or next(
-        (found for k in kind.__subclasses__() if (found := by_name(k, name))), None
-    )
+    for subclass in kind.__subclasses__():
+        if found := subclass if subclass.__name__ == name else by_name(subclass, name):
+            return found
+    return None
 
 
 def class_path(kind: type) -> str:
