@@ -21,6 +21,12 @@ def predict(arguments: Sequence[str]) -> int:
     return main(arguments[1:])
 
 
+def export(arguments: Sequence[str]) -> int:
+    from seqca.inference.export import main
+
+    return main(arguments[1:])
+
+
 def explain(arguments: Sequence[str]) -> int:
     from seqca import explain
 
@@ -54,6 +60,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "validate": ("score a checkpoint on the validation set", train),
     "test": ("score a checkpoint on the test set", train),
     "predict": ("predict every task for pictures of your own", predict),
+    "export": ("write a network as a file that runs without this package", export),
     "explain": ("tell which backend each operator would use here, and why not the others", explain),
     "selftest": ("judge every operator on every backend that can run here", selftest),
 }

@@ -1,0 +1,95 @@
+"""`seqca export`: a network as one file that runs without this package."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from seqca.models.checkpoint import CheckpointError
+from seqca.models.configuration import NETWORK
+from seqca.ops import use_backend
+
+from .restore import load_network
+
+DONE, NOTHING_DONE = 0, 4
+SUFFIX = ".pt2"
+
+
+class FinalPredictions(nn.Module):
+    """The raw final predictions of a network alone, {task: (B, channels, H/4, W/4)}."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (B, 3, H, W), normalised by the mean and deviation of ImageNet."""
+        final: dict[str, Tensor] = self.network(images).final
+        return final
+
+
+def exported(network: nn.Module, batch: int, height: int, width: int) -> ExportedProgram:
+    """A network in evaluation mode as a graph of torch's own operators, for images (batch, 3, height, width).
+
+    Computed by the backend `reference`, so that nothing of this package is needed to run it.
+
+    Raises:
+        ValueError: a batch that is empty, or sides that are no multiples of 32.
+    """
+    if batch < 1:
+        raise ValueError(f"batch: got {batch}, expected a positive integer")
+    for name, side in (("height", height), ("width", width)):
+        if side < 1 or side % NETWORK.strides[-1]:
+            raise ValueError(f"{name}: got {side}, expected a positive multiple of {NETWORK.strides[-1]}")
+    images = torch.zeros(batch, 3, height, width)
+    with use_backend("reference"), torch.no_grad():
+        return torch.export.export(FinalPredictions(network).eval(), (images,))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns its exit status."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.out.suffix != SUFFIX:
+        parser.error(f"--out: got {options.out}, expected a name that ends in {SUFFIX}")
+    if options.out.exists():
+        parser.error(f"--out: got {options.out}, which exists, expected a new file")
+    try:
+        network, _ = load_network(options.ckpt)
+    except CheckpointError as error:
+        print(f"seqca export: --ckpt: {error}", file=sys.stderr)
+        return NOTHING_DONE
+    try:
+        program = exported(network, options.batch, *options.size)
+    except ValueError as error:
+        parser.error(str(error))
+    temporary = options.out.with_name(f".{options.out.stem}.{os.getpid()}{SUFFIX}")
+    try:
+        torch.export.save(program, temporary)
+        temporary.replace(options.out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    print(f"{options.out}: {', '.join(network.tasks)} of images {(options.batch, 3, *options.size)}")
+    return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="seqca export",
+        description="Write the network of a checkpoint as a program of torch.export, which runs without this package. "
+        "It takes images of one size and gives the raw predictions of every task at a quarter of it.",
+        epilog=f"exit status: {DONE} done; {NOTHING_DONE} no readable checkpoint; 2 wrong usage",
+    )
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of seqca fit, or of the published format")
+    parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{SUFFIX}")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="multiples of 32 (480 640)"
+    )
+    parser.add_argument("--batch", type=int, default=1, help="images of a call (%(default)s)")
+    return parser
