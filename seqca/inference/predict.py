@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     written, missing = 0, len(problems)
     for path, target in tqdm(targets.items(), desc="predicting", unit="image", disable=None):
         try:
-            predict_one(network, path, target, class_names, options.device)
+            predict_one(network, path, target, class_names, options.device, options.panel)
         # Where memory runs out torch raises RuntimeError on a CPU, and a kind of it on a GPU; Matplotlib a ValueError
         # where it cannot draw.
         except (UnreadableImage, MemoryError, RuntimeError, ValueError) as error:
@@ -94,15 +94,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def predict_one(
-    network: SequentialCrossAttentionNet, path: Path, target: Path, class_names: ClassNames, device: str
+    network: SequentialCrossAttentionNet,
+    path: Path,
+    target: Path,
+    class_names: ClassNames,
+    device: str,
+    with_panel: bool,
 ) -> None:
-    """Write the arrays and the panel of one picture, `target` with their suffixes."""
+    """Write the arrays of one picture and, if wanted, its panel, `target` with their suffixes."""
     arrays, panel = (target.with_name(target.name + suffix) for suffix in (ARRAYS, PANEL))
-    for file in (arrays, panel):
+    for file in (arrays, panel) if with_panel else (arrays,):
         check_free(file)
     image = read_image(path)
     inputs = normalise(image)[None].to(device)
     predictions = {task: p[0].cpu().numpy() for task, p in network.predict(inputs).items()}
+    if not with_panel:
+        write_signed(npz_bytes(predictions), arrays)
+        return
     drawn = png_bytes(draw_panel(image, predictions, None, class_names))
     write_signed(npz_bytes(predictions), arrays)
     try:
@@ -137,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="Python module to import first, one that registers tasks of your own; may be repeated",
     )
+    parser.add_argument("--no-panel", dest="panel", action="store_false", help="write the arrays alone")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=best, help="where to compute (default here: %(default)s)")
     return parser

@@ -47,6 +47,13 @@ def test_arrays_have_the_pictures_size_and_the_units_of_the_network(module, ckpt
     np.testing.assert_allclose(arrays["depth"], expected["depth"][0].numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_without_panels_the_arrays_are_written_alone(ckpt, tmp_path):
+    path, out = picture(tmp_path / "a.jpg"), tmp_path / "out"
+    arguments = ["--ckpt", ckpt, "--images", str(path), "--out", str(out), "--device", "cpu", "--no-panel"]
+    assert main(arguments) == DONE
+    assert [file.name for file in out.iterdir()] == ["a.npz"]
+
+
 def test_unreadable_files_are_reported_and_the_rest_is_done(ckpt, tmp_path, capsys):
     picture(tmp_path / "in" / "good.jpg")
     whole = picture(tmp_path / "in" / "cut.png", size=(64, 64)).read_bytes()
