@@ -16,6 +16,8 @@ from torch import Tensor
 
 from seqca.loss_type import check_label_values
 
+from .interpolation import bands
+
 # The fewer slices, the fewer operators; on a CPU larger ones were no faster.
 _ROWS = 256
 """Rows of a slice at most: the product with their interpolation matrix costs the more the higher a slice is."""
@@ -59,31 +61,6 @@ def backward(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor
     return gradient.div(divisor).mul_(grad).to(prediction.dtype)
 
 
-class _Band(NamedTuple):
-    """A run of pixels along one axis, the cells it touches, and the weights (pixels, cells) between them."""
-
-    pixels: slice
-    cells: slice
-    weights: Tensor
-
-
-def _bands(cells: int, pixels: int, length: int, dtype: torch.dtype, device: torch.device) -> list[_Band]:
-    # In units of 1 / (2 · pixels) cells, positions are integers: pixel x lies at (2x + 1) · cells − pixels, held
-    # within the outermost centres, and cell c at 2 · pixels · c. A cell's weight falls linearly to 0 one cell away.
-    unit = 2 * pixels
-    bands = []
-    for first in range(0, pixels, length):
-        end = min(first + length, pixels)
-        ends = [min(max((2 * x + 1) * cells - pixels, 0), unit * (cells - 1)) for x in (first, end - 1)]
-        touched = slice(ends[0] // unit, -(-ends[1] // unit) + 1)
-        at = torch.arange(first, end, dtype=torch.float64, device=device).mul_(2 * cells).add_(cells - pixels)
-        centres = torch.arange(touched.start, touched.stop, dtype=torch.float64, device=device).mul_(unit)
-        distance = (at.clamp_(0, unit * (cells - 1))[:, None] - centres).abs_()
-        weights = distance.neg_().add_(unit).clamp_(min=0).div_(unit)
-        bands.append(_Band(slice(first, end), touched, weights.to(dtype)))
-    return bands
-
-
 class _Slice(NamedTuple):
     """A slice of one image: cells (h, C, w), labels, and where the gradient of the cells goes."""
 
@@ -113,8 +90,8 @@ def _slices(logits: Tensor, labels: Tensor, gradient: Tensor | None, wide: torch
     budget = _LOGITS.get(logits.device.type, 2**24)
     columns = min(labels.shape[-1], max(128, budget // (_ROWS * channels)))
     rows = max(1, min(_ROWS, budget // (channels * columns)))
-    bands_x = _bands(width, labels.shape[-1], columns, wide, logits.device)
-    bands_y = _bands(height, labels.shape[-2], rows, wide, logits.device)
+    bands_x = bands(width, labels.shape[-1], columns, wide, logits.device)
+    bands_y = bands(height, labels.shape[-2], rows, wide, logits.device)
     for i in range(batch):
         image = logits[i].transpose(0, 1)
         into = None if gradient is None else gradient[i].transpose(0, 1)

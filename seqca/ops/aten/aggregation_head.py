@@ -1,0 +1,198 @@
+"""An aggregation head in torch operators, in one pass forward and one backward, tile by tile.
+
+Neither pass needs to have seen y = Σ up(X_l) W_l + b before. Its statistics are those of the maps: with x a token of all
+levels upsampled, m its mean and K its covariance, y has mean W m + b and variance diag(W K Wᵀ), and K is made of products
+at the maps' own resolutions, since Σ up_j(X_j)ᵀ up_k(X_k) = (up_kᵀ up_j X_j)ᵀ X_k.
+
+Backward, with σ² = variance + ε, a = γ/σ, s the gradient of the normalised y, r = Σ s, R = Σ s (x − m)ᵀ and T tokens
+(Ioffe and Szegedy 2015): dγ = (rowsum(R ⊙ W) + r (W m + b − mean)) / σ, dβ = r, and the gradient of y is
+a (s − r/T − (y − mean) dγ/(T σ)). The last term is an affine function of the maps, so that it enters their gradients
+afterwards, through Wᵀ diag(a dγ/(T σ)) W, and the weight's through W K.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..shared.synchronisation import merged_moments, summed
+from .pyramid import Adjoint, Plan, Resampling, image_levels, image_maps, merged, plan, sums, unmerged
+
+
+def forward(
+    maps: list[Tensor],
+    order: list[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    eps: float,
+    group: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Prediction, mean and unbiased variance of y, and for backward 1/σ (C,) and m (Σ c_l,)."""
+    head = _Head(maps, order, weight, bias)
+    if running_mean is None or running_var is None:
+        centre = head.mean()
+        own_mean = head.mean_of_sum(centre)
+        total, mean, squares = merged_moments(head.tokens, own_mean, head.squares(centre), group)
+        inverse, variance = (squares / total + eps).rsqrt(), squares / (total - 1)
+    else:
+        centre = head.weight.new_zeros(len(head.weight))
+        own_mean = head.mean_of_sum(centre)
+        mean, variance = running_mean.to(head.wide, copy=True), running_var.to(head.wide, copy=True)
+        inverse = (variance + eps).rsqrt()
+    scale = norm_weight * inverse
+    shift = (own_mean - mean) * scale + norm_bias
+    last = prediction_weight.flatten(1).to(head.wide).T
+    offset = last.new_zeros(last.shape[1]) if prediction_bias is None else prediction_bias.to(head.wide)
+    output = weight.new_empty(len(maps[0]), last.shape[1], *head.plan.sizes[0])
+    for place, levels in zip(output, head.images(centre), strict=True):
+        for tile, hidden in sums(levels, head.by_level(head.weight * scale), shift):
+            predicted = torch.addmm(offset, hidden.relu_().flatten(0, 1), last)
+            place[:, tile.rows, tile.columns] = predicted.view(*hidden.shape[:2], -1).permute(2, 0, 1)
+    return output, mean, variance, inverse, centre
+
+
+def backward(
+    grad: Tensor,
+    maps: list[Tensor],
+    order: list[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    centre: Tensor,
+    training: bool,
+    group: str,
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the maps, the weight, the bias, γ, β, and of the last layer's weight and bias, in their dtypes."""
+    head = _Head(maps, order, weight, bias)
+    scale = norm_weight * inverse
+    excess = head.mean_of_sum(centre) - mean
+    shift = excess * scale + norm_bias
+    last = prediction_weight.flatten(1).to(head.wide)
+    d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
+    scaled = head.by_level(head.weight * scale)
+    adjoint = Adjoint(scaled)
+    gradients = []
+    for gradient, levels in zip(grad, head.images(centre), strict=True):
+        adjoint.start(levels)
+        for tile, hidden in sums(levels, scaled, shift):
+            g = gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(head.wide).flatten(0, 1)
+            active = hidden.relu_().flatten(0, 1)
+            d_last.addmm_(g.T, active)
+            adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()).view(hidden.shape))
+        gradients.append(adjoint.finish())
+    d_joined, d_shift = torch.cat(adjoint.weights()), adjoint.shift()
+    d_scale = ((d_joined * head.weight).sum(0) + d_shift * excess) * inverse
+    d_joined, d_bias = d_joined * scale, d_shift * scale
+    if training:
+        # For the sums of all processes; this process's share of the gradient of y sums to d_bias, 0 if it is alone.
+        total, shifts, scales = summed(head.tokens, d_shift, d_scale, group)
+        slope = scale * scales * inverse / total
+        scatter = head.subtract_affine(gradients, centre, scale * shifts / total + slope * excess, slope)
+        d_bias = (d_shift - head.tokens / total * shifts) * scale - head.tokens * slope * excess
+        d_joined -= torch.mm(scatter, head.weight * slope)
+    d_joined += torch.outer(centre, d_bias)
+    results = [x.new_empty(x.shape) for x in maps]
+    for image, levels in enumerate(gradients):
+        image_maps(levels, image, head.plan, results)
+    return (
+        results,
+        unmerged(head.by_level(d_joined), head.plan, weight),
+        d_bias.to(weight.dtype),
+        d_scale.to(norm_weight.dtype),
+        d_shift.to(norm_bias.dtype),
+        d_last.view(prediction_weight.shape).to(prediction_weight.dtype),
+        d_offset.to(prediction_weight.dtype),
+    )
+
+
+class _Head:
+    """The maps and the weight of a call, W (Σ c_l, C) the weights of all levels one below the other."""
+
+    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None) -> None:
+        self.wide = torch.promote_types(weight.dtype, torch.float32)
+        self.maps, self.bias = maps, bias
+        self.plan = plan(maps, order)
+        self.weight = torch.cat(merged(weight, self.plan, self.wide))
+        self.tokens = len(maps[0]) * self.plan.sizes[0][0] * self.plan.sizes[0][1]
+        self._resampling = Resampling(self.plan, self.wide, weight.device)
+
+    def by_level(self, joined: Tensor) -> list[Tensor]:
+        """What all levels have one below the other, by level."""
+        return list(joined.split(self.plan.level_channels()))
+
+    def images(self, centre: Tensor) -> Iterator[list[Tensor]]:
+        """The levels of each image less the centre, (h_l, w_l, c_l)."""
+        for image in range(len(self.maps[0])):
+            yield image_levels(self.maps, image, self.plan, self.by_level(centre))
+
+    def mean(self) -> Tensor:
+        """Of the tokens, m (Σ c_l,)."""
+        means = []
+        for l, members in enumerate(self.plan.members):
+            rows, columns = self._resampling.coverage(l)
+            means += [((self.maps[i].to(self.wide) @ columns) @ rows).sum(0) for i in members]
+        return torch.cat(means) / self.tokens
+
+    def mean_of_sum(self, mean: Tensor) -> Tensor:
+        """W m + b."""
+        result = torch.mv(self.weight.T, mean)
+        return result if self.bias is None else result + self.bias
+
+    def squares(self, centre: Tensor) -> Tensor:
+        """Sums of the squared deviations of y from its mean, (C,)."""
+        scatter = _Scatter(self)
+        for levels in self.images(centre):
+            for l in range(len(levels)):
+                for k in range(l + 1):
+                    scatter.add(k, l, self._resampling(levels[k], k, l), levels[l])
+        return (torch.mm(scatter.sums, self.weight) * self.weight).sum(0)
+
+    def subtract_affine(
+        self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor
+    ) -> Tensor:
+        """Take constant + slope · (y − W m − b) from the gradient of y, in those of the levels; returns T · K."""
+        scatter = _Scatter(self)
+        between = [
+            self.by_level(columns.T) for columns in self.by_level(torch.mm(self.weight * slope, self.weight.T))
+        ]
+        constants = self.by_level(torch.mv(self.weight, constant))
+        for results, levels in zip(gradients, self.images(centre), strict=True):
+            scatter.add(0, 0, levels[0], levels[0])
+            for tile, affine in sums(levels, between[0], constants[0]):
+                results[0][tile.rows, tile.columns] -= affine
+            for l in range(1, len(levels)):
+                rows, columns = self._resampling.coverage(l)
+                results[l] -= (rows[:, None] * columns)[..., None] * constants[l]
+                flat = results[l].view(-1, len(constants[l]))
+                for k, level in enumerate(levels):
+                    moved = self._resampling(level, k, l)
+                    flat.addmm_(moved.flatten(0, 1), between[l][k], alpha=-1)
+                    if k <= l:
+                        scatter.add(k, l, moved, levels[l])
+        return scatter.sums
+
+
+class _Scatter:
+    """Σ (x − m)(x − m)ᵀ over the tokens, (Σ c_l, Σ c_l), block by block."""
+
+    def __init__(self, head: _Head) -> None:
+        channels = len(head.weight)
+        self.sums = head.weight.new_zeros(channels, channels)
+        self._blocks = [block.split(head.plan.level_channels(), 1) for block in head.by_level(self.sums)]
+
+    def add(self, k: int, l: int, moved: Tensor, level: Tensor) -> None:
+        """Add level k, moved to level l, times level l: a block, and the one that mirrors it."""
+        product = torch.mm(moved.flatten(0, 1).T, level.flatten(0, 1))
+        self._blocks[k][l].add_(product)
+        if k != l:
+            self._blocks[l][k].add_(product.T)

@@ -1,0 +1,241 @@
+"""Maps of several resolutions of one image, and sums of products with them at the finest one, tile by tile.
+
+A 1×1 convolution commutes with bilinear upsampling: Σ_l up(X_l) W_l = Σ_l up(X_l W_l), with products at each level's own
+resolution. Tokens come first, (h, w, channels). In a tile of rows × columns at the finest level the sum is one product
+of `left` (tokens of the tile, [X_0, 1, A_1, A_2, …]) and `right` ([W_0; shift; V_1 Y_1; V_2 Y_2; …]): Y_l = X_l W_l, V_l
+the rows and A_l the columns of the interpolation between level l and the tile. The adjoint is the product with `left`
+transposed: sums over tokens for the finest level, and for the others what their cells gather.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .interpolation import Band, bands, interpolation
+
+
+class Plan(NamedTuple):
+    """Which maps form a level, and where their columns of the weight are."""
+
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of each level, the finest first."""
+    members: tuple[tuple[int, ...], ...]
+    """Indices of the maps of each level."""
+    columns: tuple[tuple[slice, ...], ...]
+    """By map: its columns of the weight, several where the map stands several times in the concatenation."""
+    channels: tuple[int, ...]
+    """By map."""
+
+    def level_channels(self) -> list[int]:
+        """Channels of each level, its maps side by side."""
+        return [sum(self.channels[i] for i in level) for level in self.members]
+
+
+def plan(maps: Sequence[Tensor], order: Sequence[int]) -> Plan:
+    """The plan of a concatenation maps[order[0]], maps[order[1]], …, where order[0] is a map of the finest size."""
+    levels: dict[tuple[int, int], list[int]] = {tuple(maps[order[0]].shape[-2:]): []}
+    for i, x in enumerate(maps):
+        levels.setdefault(tuple(x.shape[-2:]), []).append(i)
+    columns: list[list[slice]] = [[] for _ in maps]
+    start = 0
+    for i in order:
+        columns[i].append(slice(start, start + maps[i].shape[1]))
+        start += maps[i].shape[1]
+    return Plan(
+        tuple(levels),
+        tuple(map(tuple, levels.values())),
+        tuple(map(tuple, columns)),
+        tuple(x.shape[1] for x in maps),
+    )
+
+
+def merged(weight: Tensor, plan: Plan, dtype: torch.dtype) -> list[Tensor]:
+    """The weight (C, Σ C_j, 1, 1) by level, (c_l, C): columns that read the same map are summed."""
+    rows = weight.flatten(1).to(dtype).T
+    levels = []
+    for level in plan.members:
+        blocks = []
+        for i in level:
+            first, *others = (rows[columns] for columns in plan.columns[i])
+            blocks.append(sum(others, first))
+        levels.append(torch.cat(blocks))
+    return levels
+
+
+def unmerged(gradients: Sequence[Tensor], plan: Plan, weight: Tensor) -> Tensor:
+    """Gradients (c_l, C) of what `merged` returned as the gradient of the weight: one copy for each of the columns."""
+    result = weight.new_empty(weight.shape)
+    for level, gradient in zip(plan.members, gradients, strict=True):
+        for i, block in zip(level, gradient.split([plan.channels[i] for i in level]), strict=True):
+            for columns in plan.columns[i]:
+                result[:, columns, 0, 0] = block.T
+    return result
+
+
+def image_levels(maps: Sequence[Tensor], image: int, plan: Plan, centre: Sequence[Tensor]) -> list[Tensor]:
+    """The maps of an image less their centre (c_l), by level, (h, w, c_l), in the dtype of the centre."""
+    levels = []
+    for size, members, middle in zip(plan.sizes, plan.members, centre, strict=True):
+        level = middle.new_empty(*size, len(middle))
+        channels = [plan.channels[i] for i in members]
+        for i, place, c in zip(members, level.split(channels, -1), middle.split(channels), strict=True):
+            torch.sub(maps[i][image].permute(1, 2, 0), c, out=place)
+        levels.append(level)
+    return levels
+
+
+def image_maps(levels: Sequence[Tensor], image: int, plan: Plan, results: Sequence[Tensor]) -> None:
+    """Put levels (h, w, c_l) of an image into tensors like the maps: the inverse of `image_levels`."""
+    for level, members in zip(levels, plan.members, strict=True):
+        for i, x in zip(members, level.split([plan.channels[i] for i in members], -1), strict=True):
+            results[i][image] = x.permute(2, 0, 1)
+
+
+class Tile(NamedTuple):
+    """A tile of rows × columns at the finest level."""
+
+    rows: slice
+    columns: slice
+    left: Tensor
+    """(rows, columns, c_0 + 1 + cells), overwritten by the next tile."""
+    down: list[Band]
+    """Along the rows, of the levels after the finest."""
+    across: list[Band]
+
+    def parts(self) -> list[int]:
+        """How the last axis of `left` is divided: the channels of the finest level and 1, then cells by level."""
+        cells = [band.cells.stop - band.cells.start for band in self.across]
+        return [self.left.shape[-1] - sum(cells), *cells]
+
+
+def tiles(levels: Sequence[Tensor], channels: int) -> Iterator[Tile]:
+    """The tiles of an image, X_l (h_l, w_l, c_l), where each is to be multiplied with so many channels."""
+    fine, *coarse = levels
+    height, width, own = fine.shape
+    rows, columns = _tile_size(height, width, channels, fine.device.type)
+    down = [bands(x.shape[0], height, rows, fine.dtype, fine.device) for x in coarse]
+    across = [bands(x.shape[1], width, columns, fine.dtype, fine.device) for x in coarse]
+    for i, first in enumerate(range(0, width, columns)):
+        at = slice(first, min(first + columns, width))
+        here = [each[i] for each in across]
+        weights = [band.weights.expand(rows, -1, -1) for band in here]
+        left = torch.cat([fine.new_ones(rows, at.stop - first, own + 1), *weights], -1)
+        for j, top in enumerate(range(0, height, rows)):
+            end = min(top + rows, height)
+            tile = Tile(slice(top, end), at, left[: end - top], [each[j] for each in down], here)
+            tile.left[..., :own] = fine[tile.rows, tile.columns]
+            yield tile
+
+
+def sums(levels: Sequence[Tensor], weights: Sequence[Tensor], shift: Tensor) -> Iterator[tuple[Tile, Tensor]]:
+    """Σ up(X_l) W_l + shift at the finest level, tile by tile (rows, columns, C); the next tile overwrites it.
+
+    Args:
+        levels: X_l (h_l, w_l, c_l).
+        weights: W_l (c_l, C).
+        shift: (C,).
+    """
+    channels = len(shift)
+    products = [
+        torch.mm(x.flatten(0, 1), w).view(*x.shape[:2], channels)
+        for x, w in zip(levels[1:], weights[1:], strict=True)
+    ]
+    own = torch.cat([weights[0], shift[None]])
+    for tile in tiles(levels, channels):
+        rows, columns, width = tile.left.shape
+        if tile.rows.start == 0:
+            rights = shift.new_empty(rows, width, channels)
+            rights[:, : len(own)] = own
+            results = shift.new_empty(rows, columns, channels)
+        right, result = rights[:rows], results[:rows]
+        _, *stretched = right.split(tile.parts(), 1)
+        for place, product, vertical, horizontal in zip(stretched, products, tile.down, tile.across, strict=True):
+            cells = product[vertical.cells, horizontal.cells]
+            torch.mm(vertical.weights, cells.view(len(cells), -1), out=place.view(rows, -1))
+        yield tile, torch.bmm(tile.left, right, out=result)
+
+
+class Adjoint:
+    """Gradients of the maps and the weights of `sums`, from those of its tiles."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self._weights = weights
+        (own, channels), *_ = (w.shape for w in weights)
+        self._own = weights[0].new_zeros(own + 1, channels)
+        self._coarse = [w.new_zeros(w.shape) for w in weights[1:]]
+
+    def start(self, levels: Sequence[Tensor]) -> None:
+        """The tiles of another image follow."""
+        self._levels = levels
+        self._fine = levels[0].new_empty(levels[0].shape)
+        self._gathered = [x.new_zeros(*x.shape[:2], self._own.shape[1]) for x in levels[1:]]
+
+    def add(self, tile: Tile, gradient: Tensor) -> None:
+        """Add the share of a tile, of which the gradient is (rows, columns, C)."""
+        rows, columns, channels = gradient.shape
+        tokens = gradient.reshape(rows * columns, channels)
+        own, *interpolated = tile.left.split(tile.parts(), -1)
+        self._own.addmm_(own.reshape(len(tokens), -1).T, tokens)
+        self._fine[tile.rows, tile.columns] = torch.mm(tokens, self._weights[0].T).view(rows, columns, -1)
+        for place, weights, vertical, horizontal in zip(
+            self._gathered, interpolated, tile.down, tile.across, strict=True
+        ):
+            shrunk = torch.bmm(weights.mT, gradient)
+            cells = place[vertical.cells, horizontal.cells]
+            cells.view(len(cells), -1).addmm_(vertical.weights.T, shrunk.view(rows, -1))
+
+    def finish(self) -> list[Tensor]:
+        """The gradients of the levels of the image whose tiles have been added."""
+        results = [self._fine]
+        for x, w, gathered, sums in zip(
+            self._levels[1:], self._weights[1:], self._gathered, self._coarse, strict=True
+        ):
+            gradient = gathered.flatten(0, 1)
+            sums.addmm_(x.flatten(0, 1).T, gradient)
+            results.append(torch.mm(gradient, w.T).view(x.shape))
+        return results
+
+    def weights(self) -> list[Tensor]:
+        """Σ Xᵀ up_lᵀ G over the images so far, (c_l, C), by level."""
+        return [self._own[:-1], *self._coarse]
+
+    def shift(self) -> Tensor:
+        """Σ G over the images so far, (C,)."""
+        return self._own[-1]
+
+
+class Resampling:
+    """up_kᵀ up_j of two levels: from cells of level j to cells of level k, by two small matrices."""
+
+    def __init__(self, plan: Plan, dtype: torch.dtype, device: torch.device) -> None:
+        self._down, self._across = (
+            [interpolation(size[axis], plan.sizes[0][axis], device) for size in plan.sizes] for axis in (0, 1)
+        )
+        self._dtype = dtype
+
+    def __call__(self, x: Tensor, j: int, k: int) -> Tensor:
+        """X_j (h_j, w_j, c) → (h_k, w_k, c)."""
+        if j == k == 0:
+            return x
+        rows, columns = ((each[k].T @ each[j]).to(self._dtype) for each in (self._down, self._across))
+        shrunk = torch.mm(rows, x.flatten(1)).view(len(rows), *x.shape[1:])
+        return torch.matmul(columns, shrunk)
+
+    def coverage(self, k: int) -> tuple[Tensor, Tensor]:
+        """The factors (h_k,) and (w_k,) of up_kᵀ 1, the pixels that each cell of level k stands for."""
+        rows, columns = (each[k].sum(0).to(self._dtype) for each in (self._down, self._across))
+        return rows, columns
+
+
+# On a CPU a tile and its products stay in the second-level cache; a GPU wants many tokens at once.
+_TOKENS, _TILE_ELEMENTS = 80, 2**24
+
+
+def _tile_size(height: int, width: int, channels: int, device: str) -> tuple[int, int]:
+    """Rows and columns: columns nearly equal, as their interpolation costs the more the longer a run is."""
+    parts = -(-width // (_TOKENS + _TOKENS // 5))
+    columns = -(-width // parts)
+    tokens = _TOKENS if device == "cpu" else max(_TILE_ELEMENTS // channels, _TOKENS)
+    return min(max(tokens // columns, 1), height), columns

@@ -1,0 +1,54 @@
+"""Sums over the processes of a group, in the order of their ranks: the same bits in every run and in every process.
+
+A custom operator takes the name of a group, since its schema has no groups; "" is this process alone.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_groups: dict[str, "dist.ProcessGroup"] = {}
+
+
+def group_name(group: "dist.ProcessGroup | None") -> str:
+    """The name by which operators find a group again; "" for None."""
+    if group is None:
+        return ""
+    _groups[group.group_name] = group
+    return group.group_name
+
+
+def merged_moments(
+    tokens: int, mean: Tensor, squares: Tensor, group: str
+) -> tuple[int | Tensor, Tensor, Tensor]:
+    """Number of tokens, means, and sums of squared deviations from them, of all processes together (Chan et al. 1983).
+
+    Args:
+        tokens: of this process.
+        mean, squares: of this process, (C,).
+        group: name of the group.
+    """
+    if not group:
+        return tokens, mean, squares
+    counts, means, deviations = _gathered(tokens, mean, squares, group)
+    total = counts.sum(0)
+    merged = (counts * means).sum(0) / total
+    deviations = deviations + counts * (means - merged).square()
+    return total, merged.to(mean), deviations.sum(0).to(mean)
+
+
+def summed(tokens: int, first: Tensor, second: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
+    """A number and two tensors (C,), each summed over the processes."""
+    if not group:
+        return tokens, first, second
+    total, one, other = (x.sum(0) for x in _gathered(tokens, first, second, group))
+    return total, one.to(first), other.to(first)
+
+
+def _gathered(number: int, first: Tensor, second: Tensor, group: str) -> tuple[Tensor, Tensor, Tensor]:
+    """By process, in float64: (processes, 1), (processes, C), (processes, C)."""
+    own = torch.cat([first.new_full((1,), number, dtype=torch.float64), first.double(), second.double()])
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size(_groups[group]))]
+    dist.all_gather(parts, own, _groups[group])
+    numbers, firsts, seconds = torch.stack(parts).split([1, len(first), len(second)], 1)
+    return numbers, firsts, seconds

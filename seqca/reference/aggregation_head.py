@@ -1,0 +1,50 @@
+"""From maps of several resolutions to a dense prediction: plain mathematics."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .scale_aggregation import scale_aggregation
+
+
+def aggregation_head(
+    maps: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor | None,
+    *,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """V · relu(batch_norm(y)) + c with y = W · concat(up(X_0), up(X_1), …) + b (Kim et al. 2022, section 2.4).
+
+    Args:
+        maps: (B, C_j, H_j, W_j), the first at the finest resolution.
+        weight: W (C, Σ C_j, 1, 1).
+        bias: b (C,).
+        norm_weight, norm_bias: scale and shift of the batch norm, (C,).
+        prediction_weight: V (C_out, C, 1, 1).
+        prediction_bias: c (C_out,).
+        running_mean, running_var: (C,), what y is normalised by; without them its own mean and variance over all images
+            and pixels.
+        eps: added to the variance.
+
+    Returns:
+        Prediction (B, C_out, H_0, W_0); mean of y and its unbiased variance, (C,), without gradient: the running ones
+        where these are given.
+    """
+    y = scale_aggregation(maps, weight, bias)
+    mean, variance = running_mean, running_var
+    if mean is None or variance is None:
+        wide = torch.promote_types(y.dtype, torch.float32)
+        variance, mean = torch.var_mean(y.detach().to(wide), (0, 2, 3))
+    normalised = F.batch_norm(
+        y, running_mean, running_var, norm_weight, norm_bias, training=running_mean is None, eps=eps
+    )
+    return F.conv2d(F.relu(normalised), prediction_weight, prediction_bias), mean, variance
