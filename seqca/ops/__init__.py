@@ -1,5 +1,6 @@
 """Fused operators: checks, schema, fakes, autograd and the choice of a backend. One module per operator."""
 
+from .aggregation_head import aggregation_head
 from .linear_attention import linear_attention
 from .scale_aggregation import scale_aggregation
 from .shared.dispatch import BackendUnavailable, use_backend
@@ -10,6 +11,7 @@ from .window_attention import window_attention
 
 __all__ = [
     "BackendUnavailable",
+    "aggregation_head",
     "linear_attention",
     "scale_aggregation",
     "selftest",

@@ -4,10 +4,10 @@ Neither pass needs to have seen y = Σ up(X_l) W_l + b before. Its statistics ar
 levels upsampled, m its mean and K its covariance, y has mean W m + b and variance diag(W K Wᵀ), and K is made of products
 at the maps' own resolutions, since Σ up_j(X_j)ᵀ up_k(X_k) = (up_kᵀ up_j X_j)ᵀ X_k.
 
-Backward, with σ² = variance + ε, a = γ/σ, s the gradient of the normalised y, r = Σ s, R = Σ s (x − m)ᵀ and T tokens
-(Ioffe and Szegedy 2015): dγ = (rowsum(R ⊙ W) + r (W m + b − mean)) / σ, dβ = r, and the gradient of y is
-a (s − r/T − (y − mean) dγ/(T σ)). The last term is an affine function of the maps, so that it enters their gradients
-afterwards, through Wᵀ diag(a dγ/(T σ)) W, and the weight's through W K.
+Backward, with σ² = variance + ε, s the gradient of the normalised y less its shift, r = Σ s, R = Σ s (x − m)ᵀ and T
+tokens (Ioffe and Szegedy 2015): dγ = (rowsum(R ⊙ W) + r (W m + b − mean)) / σ, dβ = r, and the gradient of y is
+γ/σ (s − r/T − (y − mean) dγ/(T σ)). What it has beside s is an affine function of the maps, whose share of their
+gradients and of the weight's follows from W and K alone, after the pass.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..shared.synchronisation import merged_moments, summed
-from .pyramid import Adjoint, Plan, Resampling, image_levels, image_maps, merged, plan, sums, unmerged
+from .pyramid import Adjoint, Resampling, image_levels, image_maps, merged, plan, sums, unmerged
 
 
 def forward(
@@ -32,29 +32,32 @@ def forward(
     running_var: Tensor | None,
     eps: float,
     group: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Prediction, mean and unbiased variance of y, and for backward 1/σ (C,) and m (Σ c_l,)."""
-    head = _Head(maps, order, weight, bias)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Prediction, mean and unbiased variance of y, and for backward 1/σ and `excess` (C,) and m (Σ c_l,) in float64."""
+    head = _Head(maps, order, weight)
+    own_bias = 0 if bias is None else bias.double()
     if running_mean is None or running_var is None:
-        centre = head.mean()
-        own_mean = head.mean_of_sum(centre)
-        total, mean, squares = merged_moments(head.tokens, own_mean, head.squares(centre), group)
+        average = head.mean()
+        centre = average.to(head.wide)
+        own = head.of(average) + own_bias
+        total, mean, squares = merged_moments(head.tokens, own, head.squares(centre), group)
         inverse, variance = (squares / total + eps).rsqrt(), squares / (total - 1)
     else:
-        centre = head.weight.new_zeros(len(head.weight))
-        own_mean = head.mean_of_sum(centre)
-        mean, variance = running_mean.to(head.wide, copy=True), running_var.to(head.wide, copy=True)
+        average = head.weight.new_zeros(len(head.weight), dtype=torch.float64)
+        centre = average.to(head.wide)
+        own, mean, variance = average.new_zeros(len(weight)) + own_bias, running_mean.double(), running_var.double()
         inverse = (variance + eps).rsqrt()
+    # y − mean = W (x − centre) + excess
+    excess, inverse = (own - mean + head.of(centre - average)).to(head.wide), inverse.to(head.wide)
     scale = norm_weight * inverse
-    shift = (own_mean - mean) * scale + norm_bias
     last = prediction_weight.flatten(1).to(head.wide).T
     offset = last.new_zeros(last.shape[1]) if prediction_bias is None else prediction_bias.to(head.wide)
     output = weight.new_empty(len(maps[0]), last.shape[1], *head.plan.sizes[0])
     for place, levels in zip(output, head.images(centre), strict=True):
-        for tile, hidden in sums(levels, head.by_level(head.weight * scale), shift):
+        for tile, hidden in sums(levels, head.by_level(head.weight * scale), excess * scale + norm_bias):
             predicted = torch.addmm(offset, hidden.relu_().flatten(0, 1), last)
             place[:, tile.rows, tile.columns] = predicted.view(*hidden.shape[:2], -1).permute(2, 0, 1)
-    return output, mean, variance, inverse, centre
+    return output, mean.to(head.wide, copy=True), variance.to(head.wide, copy=True), inverse, excess, average
 
 
 def backward(
@@ -66,20 +69,20 @@ def backward(
     norm_weight: Tensor,
     norm_bias: Tensor,
     prediction_weight: Tensor,
-    mean: Tensor,
+    prediction_bias: Tensor | None,
     inverse: Tensor,
-    centre: Tensor,
+    excess: Tensor,
+    average: Tensor,
     training: bool,
     group: str,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the maps, the weight, the bias, γ, β, and of the last layer's weight and bias, in their dtypes."""
-    head = _Head(maps, order, weight, bias)
+    """Gradients of the maps, the weight, its bias, γ, β, and of the last layer's weight and bias, in their dtypes."""
+    head = _Head(maps, order, weight)
+    centre = average.to(head.wide)
     scale = norm_weight * inverse
-    excess = head.mean_of_sum(centre) - mean
-    shift = excess * scale + norm_bias
     last = prediction_weight.flatten(1).to(head.wide)
     d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
-    scaled = head.by_level(head.weight * scale)
+    scaled, shift = head.by_level(head.weight * scale), excess * scale + norm_bias
     adjoint = Adjoint(scaled)
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
@@ -90,16 +93,21 @@ def backward(
             d_last.addmm_(g.T, active)
             adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()).view(hidden.shape))
         gradients.append(adjoint.finish())
-    d_joined, d_shift = torch.cat(adjoint.weights()), adjoint.shift()
-    d_scale = ((d_joined * head.weight).sum(0) + d_shift * excess) * inverse
+    d_joined, d_shift = torch.cat(adjoint.weights()), adjoint.shift().clone()
+    d_scale = ((d_joined * head.weight).sum(0, dtype=torch.float64) + d_shift * excess).to(head.wide) * inverse
     d_joined, d_bias = d_joined * scale, d_shift * scale
     if training:
-        # For the sums of all processes; this process's share of the gradient of y sums to d_bias, 0 if it is alone.
+        # What is taken from γ/σ · s everywhere is constant + slope · W (x − centre), by the sums of all processes.
         total, shifts, scales = summed(head.tokens, d_shift, d_scale, group)
         slope = scale * scales * inverse / total
-        scatter = head.subtract_affine(gradients, centre, scale * shifts / total + slope * excess, slope)
-        d_bias = (d_shift - head.tokens / total * shifts) * scale - head.tokens * slope * excess
-        d_joined -= torch.mm(scatter, head.weight * slope)
+        constant = scale * shifts / total + slope * excess
+        scatter = head.subtract_affine(gradients, centre, constant, slope)
+        rest = average - centre
+        d_joined -= torch.mm(scatter, head.weight * slope) + torch.outer(rest.to(head.wide), head.tokens * constant)
+        # The mean of y less that of all processes is 0 where there is one process.
+        d_bias = (d_shift - head.tokens / total * shifts) * scale
+        if group:
+            d_bias -= head.tokens * slope * (excess + head.of(rest).to(head.wide))
     d_joined += torch.outer(centre, d_bias)
     results = [x.new_empty(x.shape) for x in maps]
     for image, levels in enumerate(gradients):
@@ -116,11 +124,11 @@ def backward(
 
 
 class _Head:
-    """The maps and the weight of a call, W (Σ c_l, C) the weights of all levels one below the other."""
+    """The maps and the weight of a call: W (Σ c_l, C), the weights of all levels one below the other."""
 
-    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor) -> None:
         self.wide = torch.promote_types(weight.dtype, torch.float32)
-        self.maps, self.bias = maps, bias
+        self.maps = maps
         self.plan = plan(maps, order)
         self.weight = torch.cat(merged(weight, self.plan, self.wide))
         self.tokens = len(maps[0]) * self.plan.sizes[0][0] * self.plan.sizes[0][1]
@@ -136,31 +144,30 @@ class _Head:
             yield image_levels(self.maps, image, self.plan, self.by_level(centre))
 
     def mean(self) -> Tensor:
-        """Of the tokens, m (Σ c_l,)."""
+        """Of the tokens, m (Σ c_l,), in float64."""
         means = []
-        for l, members in enumerate(self.plan.members):
-            rows, columns = self._resampling.coverage(l)
-            means += [((self.maps[i].to(self.wide) @ columns) @ rows).sum(0) for i in members]
+        for level, members in enumerate(self.plan.members):
+            rows, columns = self._resampling.coverage(level)
+            means += [((self.maps[i].to(self.wide) @ columns).double() @ rows.double()).sum(0) for i in members]
         return torch.cat(means) / self.tokens
 
-    def mean_of_sum(self, mean: Tensor) -> Tensor:
-        """W m + b."""
-        result = torch.mv(self.weight.T, mean)
-        return result if self.bias is None else result + self.bias
+    def of(self, token: Tensor) -> Tensor:
+        """W of a token (Σ c_l,), in float64."""
+        return torch.mv(self.weight.T.double(), token.double())
 
     def squares(self, centre: Tensor) -> Tensor:
-        """Sums of the squared deviations of y from its mean, (C,)."""
+        """Sums of the squared deviations of y from its mean, (C,), in float64."""
         scatter = _Scatter(self)
         for levels in self.images(centre):
             for l in range(len(levels)):
                 for k in range(l + 1):
                     scatter.add(k, l, self._resampling(levels[k], k, l), levels[l])
-        return (torch.mm(scatter.sums, self.weight) * self.weight).sum(0)
+        return (torch.mm(scatter.sums, self.weight) * self.weight).sum(0, dtype=torch.float64)
 
     def subtract_affine(
         self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor
     ) -> Tensor:
-        """Take constant + slope · (y − W m − b) from the gradient of y, in those of the levels; returns T · K."""
+        """Take constant + slope · W (x − centre) from the gradient of y, in those of the levels; returns T · K."""
         scatter = _Scatter(self)
         between = [
             self.by_level(columns.T) for columns in self.by_level(torch.mm(self.weight * slope, self.weight.T))
@@ -183,7 +190,7 @@ class _Head:
 
 
 class _Scatter:
-    """Σ (x − m)(x − m)ᵀ over the tokens, (Σ c_l, Σ c_l), block by block."""
+    """Σ (x − centre)(x − centre)ᵀ over the tokens, (Σ c_l, Σ c_l), block by block."""
 
     def __init__(self, head: _Head) -> None:
         channels = len(head.weight)

@@ -21,9 +21,9 @@ def forward(maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor |
 
 
 def backward(
-    grad: Tensor, maps: list[Tensor], order: list[int], weight: Tensor
+    grad: Tensor, maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients of the maps, the weight and the bias, in their dtypes."""
+    """Gradients of the maps, of the weight and of a bias, in their dtypes."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     shape = plan(maps, order)
     weights = merged(weight, shape, wide)
@@ -35,4 +35,4 @@ def backward(
         for tile in tiles(levels, len(weight)):
             adjoint.add(tile, gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(wide))
         image_maps(adjoint.finish(), image, shape, results)
-    return results, unmerged(adjoint.weights(), shape, weight), adjoint.shift().to(weight.dtype)
+    return results, unmerged(adjoint.weights(), shape, weight), adjoint.shift().to(weight.dtype, copy=True)

@@ -20,6 +20,8 @@ class Sample(NamedTuple):
     """By parameter name: tensors, lists of tensors, or plain values."""
     differentiable: tuple[str, ...]
     """The arguments whose tensors take the dtype under test and have gradients."""
+    statistics: tuple[str, ...] = ()
+    """Arguments, with gradients or without, that are float32 where the dtype under test is half precision."""
 
 
 Sampler = Callable[[int, int, Generator], Sample]

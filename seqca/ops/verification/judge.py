@@ -40,30 +40,43 @@ def leaves(tree: Any) -> list[Tensor]:
 
 
 def mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """The same lists and tensors, each tensor passed through a function."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    return [mapped(function, branch) for branch in tree] if isinstance(tree, (list, tuple)) else tree
+    """The same lists and tensors, each tensor passed through a function; one that stands twice is passed once."""
+    results: dict[int, Tensor] = {}
+
+    def of(branch: Any) -> Any:
+        if isinstance(branch, Tensor):
+            if id(branch) not in results:
+                results[id(branch)] = function(branch)
+            return results[id(branch)]
+        return [of(each) for each in branch] if isinstance(branch, (list, tuple)) else branch
+
+    return of(tree)
 
 
 def prepared(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
-    """A sample whose differentiable tensors are changed, say rounded or laid out otherwise, and are leaves."""
+    """A sample whose differentiable tensors are changed, say rounded or laid out otherwise, and are leaves.
 
-    def leaf(tensor: Tensor) -> Tensor:
-        return change(tensor).detach().requires_grad_()
+    Statistics stay in float32 where half precision would be made of them.
+    """
+
+    def leaf(name: str, tensor: Tensor) -> Tensor:
+        changed = change(tensor)
+        if name in sample.statistics and changed.dtype.itemsize == 2:
+            changed = tensor.float()
+        return changed.detach().requires_grad_()
 
     arguments = {
-        name: mapped(leaf, value) if name in sample.differentiable else value
+        name: mapped(partial(leaf, name), value) if name in sample.differentiable else value
         for name, value in sample.arguments.items()
     }
-    return Sample(arguments, sample.differentiable)
+    return sample._replace(arguments=arguments)
 
 
 def rounded(sample: Sample, dtype: torch.dtype, device: str = "cpu") -> Sample:
     """A sample in a dtype and on a device. For float64 the values are those of float32, see `allowed`."""
     narrow = torch.float32 if dtype == torch.float64 else dtype
     moved = {name: mapped(lambda x: x.to(device), value) for name, value in sample.arguments.items()}
-    return prepared(Sample(moved, sample.differentiable), lambda x: x.to(narrow).to(dtype))
+    return prepared(sample._replace(arguments=moved), lambda x: x.to(narrow).to(dtype))
 
 
 def cotangents(operator: Operator, sample: Sample, generator: Generator) -> list[Tensor]:
@@ -78,19 +91,22 @@ def cotangents(operator: Operator, sample: Sample, generator: Generator) -> list
 def evaluate(function: Callable[..., Any], sample: Sample, gradients: Sequence[Tensor]) -> Results:
     """Outputs of a function, and the gradients of the differentiable arguments."""
     outputs = leaves(function(**sample.arguments))
+    differentiable = [(x, g) for x, g in zip(outputs, gradients, strict=True) if x.requires_grad]
     inputs = {
         f"gradient of {name}[{i}]": tensor
         for name in sample.differentiable
         for i, tensor in enumerate(leaves(sample.arguments[name]))
     }
-    differentiated = torch.autograd.grad(outputs, list(inputs.values()), gradients)
+    differentiated = torch.autograd.grad(
+        [x for x, _ in differentiable], list(inputs.values()), [g for _, g in differentiable]
+    )
     results = {f"output[{i}]": output.detach() for i, output in enumerate(outputs)}
     return results | dict(zip(inputs, differentiated, strict=True))
 
 
 def inputs_of(sample: Sample) -> list[Tensor]:
-    """The tensors that have gradients, in order."""
-    return leaves([sample.arguments[name] for name in sample.differentiable])
+    """The tensors that have gradients, in order, each once."""
+    return list({id(x): x for x in leaves([sample.arguments[name] for name in sample.differentiable])}.values())
 
 
 def reference_of(operator: Operator, sample: Sample) -> Compute:

@@ -1,0 +1,289 @@
+"""From the maps of all scales to a dense prediction: aggregation, batch norm, ReLU and the last 1×1 convolution."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqca.reference.aggregation_head import aggregation_head as reference
+
+from .samples.aggregation_head import SAMPLES
+from .scale_aggregation import check_kind, check_maps, check_vector, distinct_maps, given
+from .shared.autocast import to_autocast_dtype
+from .shared.dispatch import BackendUnavailable, resolve
+from .shared.operator import (
+    Call,
+    Operator,
+    call_fused,
+    kernel_scope,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register,
+)
+from .shared.synchronisation import group_name
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class AggregationHead(NamedTuple):
+    """What `aggregation_head` returns."""
+
+    prediction: Tensor
+    """(B, C_out, H_0, W_0), in the dtype of the maps."""
+    mean: Tensor
+    """Mean of what is normalised, over all images and pixels, (C,), without gradient."""
+    variance: Tensor
+    """Unbiased, as running variances take it: divided by T − 1 for T pixels in all."""
+
+
+def aggregation_head(
+    maps: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor | None = None,
+    *,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    eps: float = 1e-5,
+    group: "ProcessGroup | None" = None,
+) -> AggregationHead:
+    """V · relu(batch_norm(y)) + c, where y = W · concat(up(X_0), up(X_1), …) + b as in `scale_aggregation`.
+
+    y, which has C channels at the finest resolution, is never kept, nor on `aten` ever whole: backward computes it again
+    from the maps, which with the statistics of the batch norm are all that is kept (Kim et al. 2022, section 2.4; the
+    algebra is in docs/aggregation.md). On the backend `reference` this is `seqca.reference.aggregation_head`.
+
+    Args:
+        maps: (B, C_j, H_j, W_j), any strides, the first at the finest resolution; any ratio of sizes, per axis; a map may
+            stand several times. float32, bfloat16, float16 or float64. Under autocast maps, W, b, V and c are cast to
+            its dtype.
+        weight: W (C, Σ C_j, 1, 1), as of a convolution.
+        bias: b (C,).
+        norm_weight, norm_bias: scale and shift of the batch norm, (C,), both in the dtype of the maps or float32.
+        prediction_weight: V (C_out, C, 1, 1).
+        prediction_bias: c (C_out,).
+        running_mean, running_var: (C,) of the dtype of `norm_weight`: what y is normalised by (evaluation). Without them
+            it is normalised by its own mean and variance (training), which are returned. They are not updated here.
+        eps: added to the variance, positive.
+        group: processes over which mean and variance are taken (synchronised batch norm), each with its own images.
+            Gradients of parameters are each process's share of their sum.
+
+    Returns:
+        Prediction, mean and variance; with running statistics these themselves.
+
+    Raises:
+        TypeError: if an argument is no tensor or list of tensors, or dtypes do not fit or are not supported.
+        ValueError: if shapes or devices do not fit, a map is empty or larger than the first, or the mean is to be taken
+            of a single pixel.
+        BackendUnavailable: if a forced backend cannot run the call; `reference` cannot with a group.
+        NotImplementedError: from a second derivative, a forward-mode one, or a transform of `torch.func` (`grad`,
+            `vmap`, …), except on the backend `reference`.
+    """
+    distinct, order = distinct_maps(maps)
+    *distinct, weight, prediction_weight = to_autocast_dtype([*distinct, weight, prediction_weight])
+    bias, prediction_bias = (None if x is None else to_autocast_dtype([x])[0] for x in (bias, prediction_bias))
+    check_maps(distinct, order, weight, bias)
+    repeated = [distinct[i] for i in order]
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    _check_norm(repeated[0], len(weight), *norm, eps, group)
+    _check_prediction(repeated[0], len(weight), prediction_weight, prediction_bias)
+    backend = resolve(OPERATOR, _call(repeated, weight))
+    if backend == "reference":
+        if group is not None:
+            raise BackendUnavailable("aggregation_head: backend 'reference' cannot run (group is given)")
+        layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
+        running = {"running_mean": running_mean, "running_var": running_var}
+        return AggregationHead(*reference(repeated, *layers, **running, eps=eps))
+    parameters = given(weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
+    refuse_forward_mode("aggregation_head", *distinct, *parameters)
+    layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
+    rest = (running_mean, running_var, eps, group_name(group), backend)
+    prediction, mean, variance, *_ = call_fused("aggregation_head", _forward, distinct, order, *layers, *rest)
+    if running_mean is not None and running_var is not None:
+        mean, variance = running_mean, running_var
+    return AggregationHead(prediction, mean, variance)
+
+
+@torch.library.custom_op("seqca::aggregation_head", mutates_args=())
+def _forward(
+    maps: Sequence[Tensor],
+    order: Sequence[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    eps: float,
+    group: str,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
+    with kernel_scope(weight):
+        implementation = OPERATOR.implementation(backend)
+        return implementation.forward(maps, order, *layers, running_mean, running_var, eps, group)
+
+
+@torch.library.custom_op("seqca::aggregation_head_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    maps: Sequence[Tensor],
+    order: Sequence[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor | None,
+    inverse: Tensor,
+    excess: Tensor,
+    average: Tensor,
+    training: bool,
+    group: str,
+    backend: str,
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
+    with kernel_scope(weight):
+        implementation = OPERATOR.implementation(backend)
+        return implementation.backward(grad, maps, order, *layers, inverse, excess, average, training, group)
+
+
+@_forward.register_fake
+def _(
+    maps: Sequence[Tensor],
+    order: Sequence[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    eps: float,
+    group: str,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    first = maps[order[0]]
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    prediction = first.new_empty(first.shape[0], prediction_weight.shape[0], *first.shape[2:])
+    mean, variance, inverse, excess = (weight.new_empty(weight.shape[0], dtype=wide) for _ in range(4))
+    average = weight.new_empty(sum(x.shape[1] for x in maps), dtype=torch.float64)
+    return prediction, mean, variance, inverse, excess, average
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor,
+    maps: Sequence[Tensor],
+    order: Sequence[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor | None,
+    inverse: Tensor,
+    excess: Tensor,
+    average: Tensor,
+    training: bool,
+    group: str,
+    backend: str,
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        [x.new_empty(x.shape) for x in maps],
+        weight.new_empty(weight.shape),
+        weight.new_empty(weight.shape[0]),
+        norm_weight.new_empty(norm_weight.shape),
+        norm_bias.new_empty(norm_bias.shape),
+        prediction_weight.new_empty(prediction_weight.shape),
+        prediction_weight.new_empty(prediction_weight.shape[0]),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    maps, ctx.order, weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias = inputs[:8]
+    running_mean, _, _, ctx.group, ctx.backend = inputs[8:]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # no zeros in place of gradients of the statistics
+    ctx.training = running_mean is None
+    # Backward computes nothing from the biases. They are kept because only then does the gradient depend on them for
+    # autograd, so that a second derivative is refused whichever argument it is taken by.
+    layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
+    ctx.save_for_backward(*maps, *layers, *output[3:])
+
+
+def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    maps, kept = list(saved[:-9]), saved[-9:]
+    d_maps, *d_layers = _backward(grad, maps, ctx.order, *kept, ctx.training, ctx.group, ctx.backend)
+    d_layers = [None if x is None else d for d, x in zip(d_layers, kept[:6], strict=True)]
+    return (d_maps, None, *d_layers, *[None] * 5)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+refuse_second_derivative(_backward, "aggregation_head")
+
+
+def _check_norm(
+    first: Tensor,
+    channels: int,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    eps: float,
+    group: "ProcessGroup | None",
+) -> None:
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean, running_var: got one of them, expected both or neither")
+    named = {"norm_weight": norm_weight, "norm_bias": norm_bias}
+    if running_mean is not None and running_var is not None:
+        named |= {"running_mean": running_mean, "running_var": running_var}
+        if group is not None:
+            raise ValueError("group: got a process group beside running statistics, expected None")
+    elif group is None and first.numel() == first.shape[1]:
+        raise ValueError("maps: got a single pixel in all, expected at least two to take a variance of")
+    for name, x in named.items():
+        check_vector(name, x, channels)
+        check_kind(name, x, first, torch.float32)
+        if x.dtype != norm_weight.dtype:
+            raise TypeError(f"{name}: got {x.dtype}, expected {norm_weight.dtype} as in norm_weight")
+    if not isinstance(eps, (int, float)):
+        raise TypeError(f"eps: got {type(eps).__name__}, expected a number")
+    if not eps > 0:
+        raise ValueError(f"eps: got {eps}, expected a positive number")
+
+
+def _check_prediction(first: Tensor, channels: int, weight: Tensor, bias: Tensor | None) -> None:
+    if weight.ndim != 4 or tuple(weight.shape[1:]) != (channels, 1, 1) or not len(weight):
+        raise ValueError(f"prediction_weight: got shape {tuple(weight.shape)}, expected (C_out, {channels}, 1, 1)")
+    check_kind("prediction_weight", weight, first)
+    if bias is not None:
+        check_vector("prediction_bias", bias, len(weight))
+        check_kind("prediction_bias", bias, first)
+
+
+def _call(maps: Sequence[Tensor], weight: Tensor, *_: Any, **__: Any) -> Call:
+    batch, _, height, width = maps[0].shape
+    return Call(maps[0].device.type, maps[0].dtype, weight.shape[0], batch * height * width)
+
+
+OPERATOR = register(
+    Operator(
+        name="aggregation_head",
+        function=aggregation_head,
+        reference=reference,
+        backends=("aten",),
+        samples=SAMPLES,
+        describe=_call,
+        channel_axis=1,
+    )
+)

@@ -1,0 +1,84 @@
+"""Maps, weights and batch norms that show what `aggregation_head` does."""
+
+import torch
+from torch import Generator, Tensor
+
+from seqca.reference.scale_aggregation import scale_aggregation
+
+from ..shared.sample import Sample, Sampler, map_size, normal
+from .scale_aggregation import Size, halves, maps_and_weight
+
+_DIFFERENTIABLE = ("maps", "weight", "bias", "norm_weight", "norm_bias", "prediction_weight", "prediction_bias")
+_STATISTICS = ("norm_weight", "norm_bias", "running_mean", "running_var")
+
+
+def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, generator: Generator) -> Sample:
+    """A head on maps; half of what it normalises is positive, and nothing near zero, where the ReLU has a kink."""
+    inputs = sum(x.shape[1] for x in maps)
+    weight = normal(channels, inputs, 1, 1, generator=generator) / inputs**0.5
+    bias = normal(channels, generator=generator) if biases else None
+    norm_weight = 0.75 + torch.rand(channels, generator=generator, dtype=torch.float64)
+    y = scale_aggregation(maps, weight, bias).transpose(0, 1).flatten(1)
+    variance, mean = torch.var_mean(y, 1, correction=0)
+    if running:
+        mean = mean + normal(channels, generator=generator) / 4
+        variance = variance * (0.75 + torch.rand(channels, generator=generator, dtype=torch.float64))
+    scaled = (y - mean[:, None]) * (norm_weight / (variance + 1e-5).sqrt())[:, None]
+    arguments = {
+        "maps": maps,
+        "weight": weight,
+        "bias": bias,
+        "norm_weight": norm_weight,
+        "norm_bias": -_widest_gap(scaled),
+        "prediction_weight": normal(channels // 8 + 1, channels, 1, 1, generator=generator) / channels**0.5,
+        "prediction_bias": normal(channels // 8 + 1, generator=generator) if biases else None,
+    }
+    if running:
+        arguments |= {"running_mean": mean, "running_var": variance}
+    differentiable = tuple(name for name in _DIFFERENTIABLE if arguments[name] is not None)
+    return Sample(arguments, differentiable, tuple(name for name in _STATISTICS if name in arguments))
+
+
+def _widest_gap(values: Tensor) -> Tensor:
+    """The middle of the widest gap between two values of a row, in the middle half of the row."""
+    ordered = values.sort(1).values
+    count = ordered.shape[1]
+    ordered = ordered[:, count // 4 : count - count // 4]
+    widest = ordered.diff(dim=1).argmax(1, keepdim=True)
+    return (ordered.gather(1, widest) + ordered.gather(1, widest + 1))[:, 0] / 2
+
+
+def _maps(channels: int, sizes: list[Size], generator: Generator) -> list[Tensor]:
+    return maps_and_weight(channels, sizes, generator)[0]
+
+
+def _training(tokens: int, channels: int, generator: Generator) -> Sample:
+    """Statistics of the batch."""
+    return _sample(channels, _maps(channels, halves(tokens), generator), False, True, generator)
+
+
+def _evaluation(tokens: int, channels: int, generator: Generator) -> Sample:
+    """Running statistics."""
+    return _sample(channels, _maps(channels, halves(tokens), generator), True, True, generator)
+
+
+def _repeated(tokens: int, channels: int, generator: Generator) -> Sample:
+    """As in the network: maps of a scale stand once for each coarser scale."""
+    sizes = halves(tokens)
+    fine, middle, coarse, attended, *_ = _maps(channels, [*sizes, sizes[0], sizes[1]], generator)
+    return _sample(channels, [fine, attended, fine, middle, coarse, middle], False, True, generator)
+
+
+def _odd_ratios(tokens: int, channels: int, generator: Generator) -> Sample:
+    """Ratios that are no integers and differ by axis, no biases."""
+    h, w = map_size(tokens)
+    maps = _maps(channels, [(h, w), (h, 2 * w // 3), (3 * h // 4 or 1, w)], generator)
+    return _sample(channels, maps, False, False, generator)
+
+
+SAMPLES: dict[str, Sampler] = {
+    "batch statistics": _training,
+    "running statistics": _evaluation,
+    "repeated maps": _repeated,
+    "odd ratios": _odd_ratios,
+}
