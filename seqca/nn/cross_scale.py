@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.ops import scale_aggregation
+from seqca.ops import aggregation_head
 
+from .batch_norm import synchronised_over, update_running_statistics, uses_batch_statistics
 from .checks import check_map, check_positive, check_scales, checked_channels
 from .cross_attention import ConvBN, CrossAttention
 
@@ -49,7 +49,9 @@ class FeatureAggregation(nn.Module):
     """All scales and what each gathered, brought to the finest scale, to one task's prediction.
 
     Concatenates [F̂^k, A_kj] for every k < j in order, then the coarsest map, each upsampled bilinearly; 1×1 convolution
-    with as many channels as that has, batch norm, ReLU, 1×1 convolution.
+    with as many channels as that has, batch norm, ReLU, 1×1 convolution: one call of `seqca.ops.aggregation_head`. The
+    layers `conv`, `bn` and `prediction` hold parameters and statistics; their forward hooks are not run. As
+    `nn.SyncBatchNorm`, which `convert_sync_batchnorm` makes of it, `bn` takes statistics over processes.
 
     Args:
         channels_per_scale: C_k, the finest scale first.
@@ -82,8 +84,18 @@ class FeatureAggregation(nn.Module):
             pairs = zip(features[:-1], attended, strict=True)
             maps = [x for own, gathered in pairs for a in gathered for x in (own, a)]
             maps.append(features[-1])
-        y = scale_aggregation(maps, self.conv.weight, self.conv.bias)
-        return self.prediction(F.relu(self.bn(y)))
+        return self._predict(maps)
+
+    def _predict(self, maps: Sequence[Tensor]) -> Tensor:
+        layers = (self.conv.weight, self.conv.bias, self.bn.weight, self.bn.bias)
+        last = (self.prediction.weight, self.prediction.bias)
+        if not uses_batch_statistics(self.bn):
+            running = {"running_mean": self.bn.running_mean, "running_var": self.bn.running_var}
+            return aggregation_head(maps, *layers, *last, **running, eps=self.bn.eps).prediction
+        group = synchronised_over(self.bn)
+        prediction, mean, variance = aggregation_head(maps, *layers, *last, eps=self.bn.eps, group=group)
+        update_running_statistics(self.bn, mean, variance)
+        return prediction
 
     def _check(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> None:
         if not isinstance(attended, (list, tuple)) or not all(isinstance(maps, (list, tuple)) for maps in attended):

@@ -54,21 +54,22 @@ def aggregation_head(
 ) -> AggregationHead:
     """V · relu(batch_norm(y)) + c, where y = W · concat(up(X_0), up(X_1), …) + b as in `scale_aggregation`.
 
-    y, which has C channels at the finest resolution, is never kept, nor on `aten` ever whole: backward computes it again
-    from the maps, which with the statistics of the batch norm are all that is kept (Kim et al. 2022, section 2.4; the
-    algebra is in docs/aggregation.md). On the backend `reference` this is `seqca.reference.aggregation_head`.
+    y, which has C channels at the finest resolution, is never kept, nor on `aten` ever whole: backward computes it
+    again from the maps, which with the statistics of the batch norm are all that is kept (Kim et al. 2022, section 2.4;
+    the algebra is in docs/aggregation.md). On the backend `reference` this is `seqca.reference.aggregation_head`.
 
     Args:
-        maps: (B, C_j, H_j, W_j), any strides, the first at the finest resolution; any ratio of sizes, per axis; a map may
-            stand several times. float32, bfloat16, float16 or float64. Under autocast maps, W, b, V and c are cast to
-            its dtype.
+        maps: (B, C_j, H_j, W_j), any strides, the first at the finest resolution; any ratio of sizes, per axis; a map
+            may stand several times. float32, bfloat16, float16 or float64. Under autocast maps, W, b, V and c are cast
+            to its dtype.
         weight: W (C, Σ C_j, 1, 1), as of a convolution.
         bias: b (C,).
-        norm_weight, norm_bias: scale and shift of the batch norm, (C,), both in the dtype of the maps or float32.
+        norm_weight, norm_bias: scale and shift of the batch norm, (C,), in the dtype of the maps or float32.
         prediction_weight: V (C_out, C, 1, 1).
         prediction_bias: c (C_out,).
-        running_mean, running_var: (C,) of the dtype of `norm_weight`: what y is normalised by (evaluation). Without them
-            it is normalised by its own mean and variance (training), which are returned. They are not updated here.
+        running_mean, running_var: (C,), in the dtype of the maps or float32: what y is normalised by (evaluation).
+            Without them it is normalised by its own mean and variance (training), which are returned. They are not
+            updated.
         eps: added to the variance, positive.
         group: processes over which mean and variance are taken (synchronised batch norm), each with its own images.
             Gradients of parameters are each process's share of their sum.
@@ -254,8 +255,6 @@ def _check_norm(
     for name, x in named.items():
         check_vector(name, x, channels)
         check_kind(name, x, first, torch.float32)
-        if x.dtype != norm_weight.dtype:
-            raise TypeError(f"{name}: got {x.dtype}, expected {norm_weight.dtype} as in norm_weight")
     if not isinstance(eps, (int, float)):
         raise TypeError(f"eps: got {type(eps).__name__}, expected a number")
     if not eps > 0:

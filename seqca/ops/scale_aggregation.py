@@ -22,6 +22,7 @@ from .shared.operator import (
     register,
 )
 
+
 def scale_aggregation(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = W · concat(up(X_0), up(X_1), …) + b, everything upsampled bilinearly to the size of the first map.
 
@@ -58,9 +59,7 @@ def scale_aggregation(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | Non
 
 
 @torch.library.custom_op("seqca::scale_aggregation", mutates_args=())
-def _forward(
-    maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bias: Tensor | None, backend: str
-) -> Tensor:
+def _forward(maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bias: Tensor | None, backend: str) -> Tensor:
     with kernel_scope(weight):
         return OPERATOR.implementation(backend).forward(maps, order, weight, bias)
 

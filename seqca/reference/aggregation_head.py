@@ -40,11 +40,32 @@ def aggregation_head(
         where these are given.
     """
     y = scale_aggregation(maps, weight, bias)
-    mean, variance = running_mean, running_var
-    if mean is None or variance is None:
-        wide = torch.promote_types(y.dtype, torch.float32)
-        variance, mean = torch.var_mean(y.detach().to(wide), (0, 2, 3))
-    normalised = F.batch_norm(
-        y, running_mean, running_var, norm_weight, norm_bias, training=running_mean is None, eps=eps
-    )
+    if running_mean is not None and running_var is not None:
+        mean, variance = running_mean, running_var
+        running = [x.to(norm_weight.dtype) for x in (mean, variance)]
+        normalised = F.batch_norm(y, *running, norm_weight, norm_bias, eps=eps)
+    else:
+        mean, variance = _moments(y.detach())
+        normalised = _batch_norm(y, norm_weight, norm_bias, eps)
     return F.conv2d(F.relu(normalised), prediction_weight, prediction_bias), mean, variance
+
+
+# torch's batch norm and var_mean add up float32 in float64, but float64 one by one, and so err by many roundings where
+# they ought to be exact. Means alone are added up in a tree.
+
+
+def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of the channels, at least in float32."""
+    wide = y.to(torch.promote_types(y.dtype, torch.float32))
+    mean = wide.mean((0, 2, 3))
+    squares = (wide - mean[:, None, None]).square().sum((0, 2, 3))
+    return mean, squares / (y.numel() // y.shape[1] - 1)
+
+
+def _batch_norm(y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """By the statistics of the batch."""
+    if y.dtype != torch.float64:
+        return F.batch_norm(y, None, None, weight, bias, training=True, eps=eps)
+    centred = y - y.mean((0, 2, 3), keepdim=True)
+    variance = centred.square().mean((0, 2, 3), keepdim=True)
+    return centred * (variance + eps).rsqrt() * weight[:, None, None] + bias[:, None, None]

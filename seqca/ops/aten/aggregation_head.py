@@ -1,8 +1,8 @@
 """An aggregation head in torch operators, in one pass forward and one backward, tile by tile.
 
-Neither pass needs to have seen y = Σ up(X_l) W_l + b before. Its statistics are those of the maps: with x a token of all
-levels upsampled, m its mean and K its covariance, y has mean W m + b and variance diag(W K Wᵀ), and K is made of products
-at the maps' own resolutions, since Σ up_j(X_j)ᵀ up_k(X_k) = (up_kᵀ up_j X_j)ᵀ X_k.
+Neither pass needs to have seen y = Σ up(X_i) W_i + b before. Its statistics are those of the maps: with x a token of
+all levels, upsampled and side by side, m its mean and K its covariance, y has mean W m + b and variance diag(W K Wᵀ),
+and K is made of products at the levels' own resolutions, since up_j(X_j)ᵀ up_i(X_i) = (up_iᵀ up_j X_j)ᵀ X_i.
 
 Backward, with σ² = variance + ε, s the gradient of the normalised y less its shift, r = Σ s, R = Σ s (x − m)ᵀ and T
 tokens (Ioffe and Szegedy 2015): dγ = (rowsum(R ⊙ W) + r (W m + b − mean)) / σ, dβ = r, and the gradient of y is
@@ -33,7 +33,7 @@ def forward(
     eps: float,
     group: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Prediction, mean and unbiased variance of y, and for backward 1/σ and `excess` (C,) and m (Σ c_l,) in float64."""
+    """Prediction, mean and unbiased variance of y, and for backward 1/σ and `excess` (C,) and m (Σ c_i,) in float64."""
     head = _Head(maps, order, weight)
     own_bias = 0 if bias is None else bias.double()
     if running_mean is None or running_var is None:
@@ -93,7 +93,7 @@ def backward(
             d_last.addmm_(g.T, active)
             adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()).view(hidden.shape))
         gradients.append(adjoint.finish())
-    d_joined, d_shift = torch.cat(adjoint.weights()), adjoint.shift().clone()
+    d_joined, d_shift = torch.cat(adjoint.weights()), adjoint.shift().to(head.wide, copy=True)
     d_scale = ((d_joined * head.weight).sum(0, dtype=torch.float64) + d_shift * excess).to(head.wide) * inverse
     d_joined, d_bias = d_joined * scale, d_shift * scale
     if training:
@@ -124,7 +124,7 @@ def backward(
 
 
 class _Head:
-    """The maps and the weight of a call: W (Σ c_l, C), the weights of all levels one below the other."""
+    """The maps and the weight of a call: W (Σ c_i, C), the weights of all levels one below the other."""
 
     def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor) -> None:
         self.wide = torch.promote_types(weight.dtype, torch.float32)
@@ -144,62 +144,59 @@ class _Head:
             yield image_levels(self.maps, image, self.plan, self.by_level(centre))
 
     def mean(self) -> Tensor:
-        """Of the tokens, m (Σ c_l,), in float64."""
+        """Of the tokens, m (Σ c_i,), in float64."""
         means = []
         for level, members in enumerate(self.plan.members):
             rows, columns = self._resampling.coverage(level)
-            means += [((self.maps[i].to(self.wide) @ columns).double() @ rows.double()).sum(0) for i in members]
+            pixels = rows[:, None] * columns
+            means += [(self.maps[i] * pixels).sum((0, 2, 3), dtype=torch.float64) for i in members]
         return torch.cat(means) / self.tokens
 
     def of(self, token: Tensor) -> Tensor:
-        """W of a token (Σ c_l,), in float64."""
+        """W of a token (Σ c_i,), in float64."""
         return torch.mv(self.weight.T.double(), token.double())
 
     def squares(self, centre: Tensor) -> Tensor:
         """Sums of the squared deviations of y from its mean, (C,), in float64."""
         scatter = _Scatter(self)
         for levels in self.images(centre):
-            for l in range(len(levels)):
-                for k in range(l + 1):
-                    scatter.add(k, l, self._resampling(levels[k], k, l), levels[l])
+            for i, level in enumerate(levels):
+                for j in range(i + 1):
+                    scatter.add(j, i, self._resampling(levels[j], j, i), level)
         return (torch.mm(scatter.sums, self.weight) * self.weight).sum(0, dtype=torch.float64)
 
-    def subtract_affine(
-        self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor
-    ) -> Tensor:
+    def subtract_affine(self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor) -> Tensor:
         """Take constant + slope · W (x − centre) from the gradient of y, in those of the levels; returns T · K."""
         scatter = _Scatter(self)
-        between = [
-            self.by_level(columns.T) for columns in self.by_level(torch.mm(self.weight * slope, self.weight.T))
-        ]
+        between = [self.by_level(columns.T) for columns in self.by_level(torch.mm(self.weight * slope, self.weight.T))]
         constants = self.by_level(torch.mv(self.weight, constant))
         for results, levels in zip(gradients, self.images(centre), strict=True):
             scatter.add(0, 0, levels[0], levels[0])
             for tile, affine in sums(levels, between[0], constants[0]):
                 results[0][tile.rows, tile.columns] -= affine
-            for l in range(1, len(levels)):
-                rows, columns = self._resampling.coverage(l)
-                results[l] -= (rows[:, None] * columns)[..., None] * constants[l]
-                flat = results[l].view(-1, len(constants[l]))
-                for k, level in enumerate(levels):
-                    moved = self._resampling(level, k, l)
-                    flat.addmm_(moved.flatten(0, 1), between[l][k], alpha=-1)
-                    if k <= l:
-                        scatter.add(k, l, moved, levels[l])
+            for i in range(1, len(levels)):
+                rows, columns = self._resampling.coverage(i)
+                results[i] -= (rows[:, None] * columns)[..., None] * constants[i]
+                tokens = results[i].view(-1, len(constants[i]))
+                for j, level in enumerate(levels):
+                    moved = self._resampling(level, j, i)
+                    tokens.addmm_(moved.flatten(0, 1), between[i][j], alpha=-1)
+                    if j <= i:
+                        scatter.add(j, i, moved, levels[i])
         return scatter.sums
 
 
 class _Scatter:
-    """Σ (x − centre)(x − centre)ᵀ over the tokens, (Σ c_l, Σ c_l), block by block."""
+    """Σ (x − centre)(x − centre)ᵀ over the tokens, (Σ c_i, Σ c_i), block by block."""
 
     def __init__(self, head: _Head) -> None:
         channels = len(head.weight)
         self.sums = head.weight.new_zeros(channels, channels)
         self._blocks = [block.split(head.plan.level_channels(), 1) for block in head.by_level(self.sums)]
 
-    def add(self, k: int, l: int, moved: Tensor, level: Tensor) -> None:
-        """Add level k, moved to level l, times level l: a block, and the one that mirrors it."""
+    def add(self, j: int, i: int, moved: Tensor, level: Tensor) -> None:
+        """Add level j, moved to the size of level i, times level i: a block, and the one that mirrors it."""
         product = torch.mm(moved.flatten(0, 1).T, level.flatten(0, 1))
-        self._blocks[k][l].add_(product)
-        if k != l:
-            self._blocks[l][k].add_(product.T)
+        self._blocks[j][i].add_(product)
+        if i != j:
+            self._blocks[i][j].add_(product.T)

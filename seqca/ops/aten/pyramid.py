@@ -1,10 +1,10 @@
 """Maps of several resolutions of one image, and sums of products with them at the finest one, tile by tile.
 
-A 1×1 convolution commutes with bilinear upsampling: Σ_l up(X_l) W_l = Σ_l up(X_l W_l), with products at each level's own
+A 1×1 convolution commutes with bilinear upsampling: Σ up(X_i) W_i = Σ up(X_i W_i), with products at each level's own
 resolution. Tokens come first, (h, w, channels). In a tile of rows × columns at the finest level the sum is one product
-of `left` (tokens of the tile, [X_0, 1, A_1, A_2, …]) and `right` ([W_0; shift; V_1 Y_1; V_2 Y_2; …]): Y_l = X_l W_l, V_l
-the rows and A_l the columns of the interpolation between level l and the tile. The adjoint is the product with `left`
-transposed: sums over tokens for the finest level, and for the others what their cells gather.
+of `left` (tokens of the tile, [X_0, 1, A_1, A_2, …]) and [W_0; shift; V_1 Y_1; V_2 Y_2; …], where Y_i = X_i W_i, and
+V_i are the rows, A_i the columns of the interpolation between level i and the tile. The adjoint is the product with
+`left` transposed: sums over tokens for the finest level, and for the others what their cells gather.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def plan(maps: Sequence[Tensor], order: Sequence[int]) -> Plan:
 
 
 def merged(weight: Tensor, plan: Plan, dtype: torch.dtype) -> list[Tensor]:
-    """The weight (C, Σ C_j, 1, 1) by level, (c_l, C): columns that read the same map are summed."""
+    """The weight (C, Σ C_j, 1, 1) by level, (c_i, C): columns that read the same map are summed."""
     rows = weight.flatten(1).to(dtype).T
     levels = []
     for level in plan.members:
@@ -65,7 +65,7 @@ def merged(weight: Tensor, plan: Plan, dtype: torch.dtype) -> list[Tensor]:
 
 
 def unmerged(gradients: Sequence[Tensor], plan: Plan, weight: Tensor) -> Tensor:
-    """Gradients (c_l, C) of what `merged` returned as the gradient of the weight: one copy for each of the columns."""
+    """Gradients (c_i, C) of what `merged` returned as the gradient of the weight: one copy for each of the columns."""
     result = weight.new_empty(weight.shape)
     for level, gradient in zip(plan.members, gradients, strict=True):
         for i, block in zip(level, gradient.split([plan.channels[i] for i in level]), strict=True):
@@ -75,7 +75,7 @@ def unmerged(gradients: Sequence[Tensor], plan: Plan, weight: Tensor) -> Tensor:
 
 
 def image_levels(maps: Sequence[Tensor], image: int, plan: Plan, centre: Sequence[Tensor]) -> list[Tensor]:
-    """The maps of an image less their centre (c_l), by level, (h, w, c_l), in the dtype of the centre."""
+    """The maps of an image less their centre (c_i), by level, (h, w, c_i), in the dtype of the centre."""
     levels = []
     for size, members, middle in zip(plan.sizes, plan.members, centre, strict=True):
         level = middle.new_empty(*size, len(middle))
@@ -87,7 +87,7 @@ def image_levels(maps: Sequence[Tensor], image: int, plan: Plan, centre: Sequenc
 
 
 def image_maps(levels: Sequence[Tensor], image: int, plan: Plan, results: Sequence[Tensor]) -> None:
-    """Put levels (h, w, c_l) of an image into tensors like the maps: the inverse of `image_levels`."""
+    """Put levels (h, w, c_i) of an image into tensors like the maps: the inverse of `image_levels`."""
     for level, members in zip(levels, plan.members, strict=True):
         for i, x in zip(members, level.split([plan.channels[i] for i in members], -1), strict=True):
             results[i][image] = x.permute(2, 0, 1)
@@ -111,7 +111,7 @@ class Tile(NamedTuple):
 
 
 def tiles(levels: Sequence[Tensor], channels: int) -> Iterator[Tile]:
-    """The tiles of an image, X_l (h_l, w_l, c_l), where each is to be multiplied with so many channels."""
+    """The tiles of an image, X_i (h_i, w_i, c_i), where each is to be multiplied with so many channels."""
     fine, *coarse = levels
     height, width, own = fine.shape
     rows, columns = _tile_size(height, width, channels, fine.device.type)
@@ -130,17 +130,16 @@ def tiles(levels: Sequence[Tensor], channels: int) -> Iterator[Tile]:
 
 
 def sums(levels: Sequence[Tensor], weights: Sequence[Tensor], shift: Tensor) -> Iterator[tuple[Tile, Tensor]]:
-    """Σ up(X_l) W_l + shift at the finest level, tile by tile (rows, columns, C); the next tile overwrites it.
+    """Σ up(X_i) W_i + shift at the finest level, tile by tile (rows, columns, C); the next tile overwrites it.
 
     Args:
-        levels: X_l (h_l, w_l, c_l).
-        weights: W_l (c_l, C).
+        levels: X_i (h_i, w_i, c_i).
+        weights: W_i (c_i, C).
         shift: (C,).
     """
     channels = len(shift)
     products = [
-        torch.mm(x.flatten(0, 1), w).view(*x.shape[:2], channels)
-        for x, w in zip(levels[1:], weights[1:], strict=True)
+        torch.mm(x.flatten(0, 1), w).view(*x.shape[:2], channels) for x, w in zip(levels[1:], weights[1:], strict=True)
     ]
     own = torch.cat([weights[0], shift[None]])
     for tile in tiles(levels, channels):
@@ -162,35 +161,43 @@ class Adjoint:
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self._weights = weights
-        (own, channels), *_ = (w.shape for w in weights)
-        self._own = weights[0].new_zeros(own + 1, channels)
-        self._coarse = [w.new_zeros(w.shape) for w in weights[1:]]
+        self._sums = [w.new_zeros(w.shape) for w in weights]
+        self._total = weights[0].new_zeros(weights[0].shape[1], dtype=torch.float64)
 
     def start(self, levels: Sequence[Tensor]) -> None:
         """The tiles of another image follow."""
         self._levels = levels
         self._fine = levels[0].new_empty(levels[0].shape)
-        self._gathered = [x.new_zeros(*x.shape[:2], self._own.shape[1]) for x in levels[1:]]
+        self._gathered = [x.new_zeros(*x.shape[:2], len(self._total)) for x in levels[1:]]
 
     def add(self, tile: Tile, gradient: Tensor) -> None:
         """Add the share of a tile, of which the gradient is (rows, columns, C)."""
-        rows, columns, channels = gradient.shape
-        tokens = gradient.reshape(rows * columns, channels)
-        own, *interpolated = tile.left.split(tile.parts(), -1)
-        self._own.addmm_(own.reshape(len(tokens), -1).T, tokens)
-        self._fine[tile.rows, tile.columns] = torch.mm(tokens, self._weights[0].T).view(rows, columns, -1)
+        self.add_finest(tile.rows, tile.columns, gradient)
+        self.add_others(tile, gradient)
+
+    def add_finest(self, rows: slice, columns: slice, gradient: Tensor) -> None:
+        """Add what a region, of which the gradient is (rows, columns, C), has for the finest level."""
+        tokens = gradient.flatten(0, 1)
+        features = self._levels[0][rows, columns]
+        self._sums[0].addmm_(features.reshape(len(tokens), -1).T, tokens)
+        self._total += tokens.sum(0)
+        self._fine[rows, columns] = torch.mm(tokens, self._weights[0].T).view(features.shape)
+
+    def add_others(self, tile: Tile, gradient: Tensor) -> None:
+        """Add what a tile has for the other levels."""
+        _, *interpolated = tile.left.split(tile.parts(), -1)
         for place, weights, vertical, horizontal in zip(
             self._gathered, interpolated, tile.down, tile.across, strict=True
         ):
             shrunk = torch.bmm(weights.mT, gradient)
             cells = place[vertical.cells, horizontal.cells]
-            cells.view(len(cells), -1).addmm_(vertical.weights.T, shrunk.view(rows, -1))
+            cells.view(len(cells), -1).addmm_(vertical.weights.T, shrunk.view(len(shrunk), -1))
 
     def finish(self) -> list[Tensor]:
         """The gradients of the levels of the image whose tiles have been added."""
         results = [self._fine]
         for x, w, gathered, sums in zip(
-            self._levels[1:], self._weights[1:], self._gathered, self._coarse, strict=True
+            self._levels[1:], self._weights[1:], self._gathered, self._sums[1:], strict=True
         ):
             gradient = gathered.flatten(0, 1)
             sums.addmm_(x.flatten(0, 1).T, gradient)
@@ -198,12 +205,12 @@ class Adjoint:
         return results
 
     def weights(self) -> list[Tensor]:
-        """Σ Xᵀ up_lᵀ G over the images so far, (c_l, C), by level."""
-        return [self._own[:-1], *self._coarse]
+        """Σ Xᵀ up_iᵀ G over the images so far, (c_i, C), by level."""
+        return self._sums
 
     def shift(self) -> Tensor:
-        """Σ G over the images so far, (C,)."""
-        return self._own[-1]
+        """Σ G over the images so far, (C,), in float64."""
+        return self._total
 
 
 class Resampling:

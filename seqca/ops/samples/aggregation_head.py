@@ -9,7 +9,7 @@ from ..shared.sample import Sample, Sampler, map_size, normal
 from .scale_aggregation import Size, halves, maps_and_weight
 
 _DIFFERENTIABLE = ("maps", "weight", "bias", "norm_weight", "norm_bias", "prediction_weight", "prediction_bias")
-_STATISTICS = ("norm_weight", "norm_bias", "running_mean", "running_var")
+_STATISTICS = ("norm_weight", "norm_bias")
 
 
 def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, generator: Generator) -> Sample:
@@ -23,6 +23,7 @@ def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, gene
     if running:
         mean = mean + normal(channels, generator=generator) / 4
         variance = variance * (0.75 + torch.rand(channels, generator=generator, dtype=torch.float64))
+    outputs = channels // 8 + 1
     scaled = (y - mean[:, None]) * (norm_weight / (variance + 1e-5).sqrt())[:, None]
     arguments = {
         "maps": maps,
@@ -30,13 +31,14 @@ def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, gene
         "bias": bias,
         "norm_weight": norm_weight,
         "norm_bias": -_widest_gap(scaled),
-        "prediction_weight": normal(channels // 8 + 1, channels, 1, 1, generator=generator) / channels**0.5,
-        "prediction_bias": normal(channels // 8 + 1, generator=generator) if biases else None,
+        # Of a mean that is not 0: if all channels are one, nothing cancels by chance.
+        "prediction_weight": (1 + normal(outputs, channels, 1, 1, generator=generator)) / channels**0.5,
+        "prediction_bias": normal(outputs, generator=generator) if biases else None,
     }
     if running:
-        arguments |= {"running_mean": mean, "running_var": variance}
+        arguments |= {"running_mean": mean.float(), "running_var": variance.float()}
     differentiable = tuple(name for name in _DIFFERENTIABLE if arguments[name] is not None)
-    return Sample(arguments, differentiable, tuple(name for name in _STATISTICS if name in arguments))
+    return Sample(arguments, differentiable, _STATISTICS)
 
 
 def _widest_gap(values: Tensor) -> Tensor:

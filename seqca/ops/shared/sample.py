@@ -21,7 +21,7 @@ class Sample(NamedTuple):
     differentiable: tuple[str, ...]
     """The arguments whose tensors take the dtype under test and have gradients."""
     statistics: tuple[str, ...] = ()
-    """Arguments, with gradients or without, that are float32 where the dtype under test is half precision."""
+    """Those of the differentiable arguments that stay float32 where the dtype under test is half precision."""
 
 
 Sampler = Callable[[int, int, Generator], Sample]

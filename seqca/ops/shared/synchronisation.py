@@ -18,9 +18,7 @@ def group_name(group: "dist.ProcessGroup | None") -> str:
     return group.group_name
 
 
-def merged_moments(
-    tokens: int, mean: Tensor, squares: Tensor, group: str
-) -> tuple[int | Tensor, Tensor, Tensor]:
+def merged_moments(tokens: int, mean: Tensor, squares: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
     """Number of tokens, means, and sums of squared deviations from them, of all processes together (Chan et al. 1983).
 
     Args:
