@@ -90,7 +90,7 @@ def backward(
         for tile, hidden in sums(levels, scaled, shift):
             g = gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(head.wide).flatten(0, 1)
             active = hidden.relu_().flatten(0, 1)
-            d_last.addmm_(g.T, active)
+            d_last += torch.mm(g.T, active)
             adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()).view(hidden.shape))
         gradients.append(adjoint.finish())
     d_joined, d_shift = torch.cat(adjoint.weights()), adjoint.shift().to(head.wide, copy=True)

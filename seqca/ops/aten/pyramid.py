@@ -172,26 +172,19 @@ class Adjoint:
 
     def add(self, tile: Tile, gradient: Tensor) -> None:
         """Add the share of a tile, of which the gradient is (rows, columns, C)."""
-        self.add_finest(tile.rows, tile.columns, gradient)
-        self.add_others(tile, gradient)
-
-    def add_finest(self, rows: slice, columns: slice, gradient: Tensor) -> None:
-        """Add what a region, of which the gradient is (rows, columns, C), has for the finest level."""
-        tokens = gradient.flatten(0, 1)
-        features = self._levels[0][rows, columns]
-        self._sums[0].addmm_(features.reshape(len(tokens), -1).T, tokens)
+        rows, columns, channels = gradient.shape
+        tokens = gradient.reshape(rows * columns, channels)
+        own, *interpolated = tile.left.split(tile.parts(), -1)
+        # Products are added as a whole: accumulated term by term they would be rounded as often as they have terms.
+        self._sums[0] += torch.mm(own[..., :-1].reshape(len(tokens), -1).T, tokens)
         self._total += tokens.sum(0)
-        self._fine[rows, columns] = torch.mm(tokens, self._weights[0].T).view(features.shape)
-
-    def add_others(self, tile: Tile, gradient: Tensor) -> None:
-        """Add what a tile has for the other levels."""
-        _, *interpolated = tile.left.split(tile.parts(), -1)
+        self._fine[tile.rows, tile.columns] = torch.mm(tokens, self._weights[0].T).view(rows, columns, -1)
         for place, weights, vertical, horizontal in zip(
             self._gathered, interpolated, tile.down, tile.across, strict=True
         ):
             shrunk = torch.bmm(weights.mT, gradient)
             cells = place[vertical.cells, horizontal.cells]
-            cells.view(len(cells), -1).addmm_(vertical.weights.T, shrunk.view(len(shrunk), -1))
+            cells.view(len(cells), -1).addmm_(vertical.weights.T, shrunk.view(rows, -1))
 
     def finish(self) -> list[Tensor]:
         """The gradients of the levels of the image whose tiles have been added."""
@@ -200,7 +193,7 @@ class Adjoint:
             self._levels[1:], self._weights[1:], self._gathered, self._sums[1:], strict=True
         ):
             gradient = gathered.flatten(0, 1)
-            sums.addmm_(x.flatten(0, 1).T, gradient)
+            sums += torch.mm(x.flatten(0, 1).T, gradient)
             results.append(torch.mm(gradient, w.T).view(x.shape))
         return results
 

@@ -32,9 +32,7 @@ def backward(
     for image, gradient in enumerate(grad):
         levels = image_levels(maps, image, shape, [w.new_zeros(len(w)) for w in weights])
         adjoint.start(levels)
-        tokens = gradient.permute(1, 2, 0).to(wide)
-        adjoint.add_finest(slice(None), slice(None), tokens)
         for tile in tiles(levels, len(weight)):
-            adjoint.add_others(tile, tokens[tile.rows, tile.columns])
+            adjoint.add(tile, gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(wide))
         image_maps(adjoint.finish(), image, shape, results)
     return results, unmerged(adjoint.weights(), shape, weight), adjoint.shift().to(weight.dtype, copy=True)
