@@ -8,7 +8,7 @@ import torch
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
 from seqca.ops.shared.dispatch import record_calls, use_backend
-from seqca.ops.shared.operator import Call
+from seqca.ops.shared.operator import OPERATORS, Call
 from seqca.tasks import get_task
 
 TASKS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
@@ -29,7 +29,7 @@ def network_calls(
         batch: number of images.
 
     Returns:
-        {operator: its calls, ordered by channels, those with most tokens first}.
+        {operator: its calls, ordered by channels, those with most tokens first; none if the network does without it}.
     """
     return _recorded(tuple(tasks.items()), height, width, batch)
 
@@ -47,9 +47,9 @@ def _recorded(tasks: tuple[tuple[str, int], ...], height: int, width: int, batch
             for task, n in channels.items()
         }
         criterion(output, targets)
-    found: dict[str, set[Call]] = {}
+    found: dict[str, set[Call]] = {operator: set() for operator in OPERATORS}
     for operator, call in calls:
-        found.setdefault(operator, set()).add(call)
+        found[operator].add(call)
     return {operator: tuple(sorted(different, key=_order)) for operator, different in found.items()}
 
 

@@ -60,7 +60,8 @@ class Execution:
         return [*(output.detach() for output in outputs), *self._differentiate(outputs, inputs)]
 
     def _differentiate(self, outputs: list[Tensor], inputs: Inputs) -> list[Tensor]:
-        """Gradients of the leaves; zeros for leaves that the outputs do not depend on."""
+        """Gradients of the leaves; zeros for leaves that the outputs do not depend on. Statistics have no gradients."""
+        outputs = [x for x in outputs if x.requires_grad]
         of = inputs.leaves if self._provider.leaves is None else self._provider.leaves
         return list(torch.autograd.grad(outputs, of, inputs.gradients, materialize_grads=True))
 

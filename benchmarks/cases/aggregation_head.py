@@ -1,0 +1,94 @@
+"""Cases of `aggregation_head`: each task's head on each data set, and sweeps over scales and channels."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Generator
+
+from seqca.models.configuration import NETWORK
+from seqca.ops.shared.operator import Call
+
+from ..harness.case import DTYPES, Cost
+from ..harness.operator_case import Arguments, OperatorCase, normal
+from .scale_aggregation import Level, pyramid_cost, pyramid_maps
+from .shapes import CHANNELS, Dataset, Plan
+
+
+def cases(plan: Plan) -> Iterator[OperatorCase]:
+    """Heads of the network; then heads of maps that stand once each, on 1 to 4 scales, and of other channels."""
+    for data in plan.datasets:
+        for outputs in sorted(set(data.tasks.values())):
+            for dtype in plan.dtypes:
+                for direction in plan.directions:
+                    shape = f"{data.name}-outputs{outputs}"
+                    yield case(shape, network_levels(data), data.batch, outputs, dtype, direction, plan)
+    data = plan.datasets[0]
+    for scales in range(1, len(CHANNELS) + 1):
+        levels = [level._replace(repeats=(1,)) for level in network_levels(data)[:scales]]
+        yield case(f"scales/{scales}", levels, data.batch, 1, plan.sweep_dtype, "both", plan, sweep=True)
+    for channels in plan.channel_sweep:
+        levels = [Level(height, width, channels, (1,)) for height, width, _, _ in network_levels(data)]
+        yield case(f"channels/{channels}", levels, data.batch, 1, plan.sweep_dtype, "both", plan, sweep=True)
+
+
+def network_levels(data: Dataset) -> list[Level]:
+    """Of a task: F̂^k stands once for every coarser scale, beside what it gathered there."""
+    last = len(CHANNELS) - 1
+    return [
+        Level(data.height // stride, data.width // stride, c, (max(last - k, 1), *[1] * (last - k)))
+        for k, (c, stride) in enumerate(zip(CHANNELS, NETWORK.strides, strict=True))
+    ]
+
+
+def case(
+    shape: str,
+    levels: Sequence[Level],
+    batch: int,
+    outputs: int,
+    dtype: str,
+    direction: str,
+    plan: Plan,
+    sweep: bool = False,
+) -> OperatorCase:
+    """A head with as many channels inside as its concatenation has."""
+    channels = sum(sum(level.repeats) * level.channels for level in levels)
+    tokens = batch * levels[0].height * levels[0].width
+
+    def draw(generator: Generator) -> Arguments:
+        maps = pyramid_maps(levels, batch, dtype, generator)
+        # Positive or negative by far in every channel: near zero a ReLU's gradient is chance.
+        shift = torch.tensor([8.0, -8.0], device=generator.device).repeat(channels)[:channels]
+        arguments = {
+            "maps": maps,
+            "weight": normal((channels, channels, 1, 1), dtype, generator) / channels**0.5,
+            "bias": normal((channels,), dtype, generator),
+            "norm_weight": torch.ones(channels, dtype=DTYPES[dtype], device=generator.device),
+            "norm_bias": shift.to(DTYPES[dtype]),
+            "prediction_weight": normal((outputs, channels, 1, 1), dtype, generator) / channels**0.5,
+            "prediction_bias": normal((outputs,), dtype, generator),
+        }
+        size = (batch, outputs, levels[0].height, levels[0].width)
+        return Arguments(arguments, tuple(arguments), [normal(size, dtype, generator)])
+
+    return OperatorCase(
+        operator="aggregation_head",
+        shape=shape,
+        dtype=dtype,
+        direction=direction,
+        device=plan.device,
+        sizes={"tokens": tokens, "channels": channels, "scales": len(levels), "outputs": outputs},
+        draw=draw,
+        least_cost=cost(levels, batch, channels, outputs, DTYPES[dtype].itemsize, direction),
+        call=Call(plan.device, DTYPES[dtype], channels, tokens),
+        modes=plan.modes(sweep),
+    )
+
+
+def cost(levels: Sequence[Level], batch: int, channels: int, outputs: int, itemsize: int, direction: str) -> Cost:
+    """The sum's, whose result stays where it is, and the last product: once forward, three times backward (y again)."""
+    own = pyramid_cost(levels, batch, channels, itemsize, direction, recomputed=True)
+    tokens = batch * levels[0].height * levels[0].width
+    passes = {"forward": 1, "backward": 2, "both": 3}[direction]
+    return Cost(
+        own.bytes + passes * tokens * outputs * itemsize, own.operations + passes * 2 * tokens * channels * outputs, 0
+    )

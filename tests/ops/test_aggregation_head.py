@@ -1,0 +1,153 @@
+"""What holds for aggregation heads alone; what every operator must do is asked in test_operators.py."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Generator, Tensor
+
+from benchmarks.harness.quantities import kept_bytes
+from seqca.ops import aggregation_head, scale_aggregation, use_backend
+from seqca.ops.aten import pyramid
+from seqca.ops.shared.operator import OPERATORS
+from seqca.ops.shared.sample import Sample, normal
+from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
+
+HEAD, SUM = OPERATORS["aggregation_head"], OPERATORS["scale_aggregation"]
+
+
+def head_sample(batch: int = 2, size: tuple[int, int] = (8, 12), channels: int = 24) -> Sample:
+    """A map at each of three scales, the finest twice; all that the batch norm sees is positive or negative by far."""
+    g = Generator().manual_seed(0)
+    sizes = (size, (size[0] // 2, size[1] // 2), (size[0] // 4, size[1] // 4))
+    maps = [normal(batch, 16 + i, *s, generator=g) for i, s in enumerate(sizes)]
+    maps.append(maps[0])
+    arguments = {
+        "maps": maps,
+        "weight": normal(channels, 67, 1, 1, generator=g) / 67**0.5,
+        "bias": normal(channels, generator=g),
+        "norm_weight": 1 + torch.rand(channels, generator=g, dtype=torch.float64),
+        "norm_bias": torch.tensor([12.0, -12.0], dtype=torch.float64).repeat(channels // 2),
+        "prediction_weight": normal(3, channels, 1, 1, generator=g) / channels**0.5,
+        "prediction_bias": normal(3, generator=g),
+    }
+    return Sample(arguments, tuple(arguments), ("norm_weight", "norm_bias"))
+
+
+def results_of(operator: Any, sample: Sample) -> dict[str, Tensor]:
+    """Outputs and gradients on `aten`, agreeing with the reference."""
+    gradients = cotangents(operator, sample, Generator().manual_seed(1))
+    with use_backend("aten"):
+        results = evaluate(operator.function, sample, gradients)
+    for verdict in judge(operator, sample, gradients, results):
+        assert verdict.ok, str(verdict)
+    return results
+
+
+def test_an_image_of_many_tiles_is_the_sum_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyramid, "_TOKENS", 5)
+    results_of(HEAD, rounded(head_sample(), torch.float32))
+
+
+def test_a_map_that_stands_twice_is_read_once() -> None:
+    sample = rounded(head_sample(), torch.float32).arguments
+    weight = sample["weight"].detach()
+    merged = torch.cat([weight[:, :16] + weight[:, 51:], weight[:, 16:51]], 1)
+    with use_backend("aten"), torch.no_grad():
+        twice = scale_aggregation(sample["maps"], weight)
+        once = scale_aggregation(sample["maps"][:3], merged)
+    assert torch.equal(twice, once)
+
+
+def test_keeps_the_maps_and_numbers_by_channel_alone() -> None:
+    sample = rounded(head_sample(size=(40, 60)), torch.float32)
+    arguments = sample.arguments
+    parameters = [x for name, x in arguments.items() if name != "maps"]
+    with use_backend("aten"):
+        kept = kept_bytes(lambda: aggregation_head(**arguments).prediction, parameters)
+    maps = sum(x.nbytes for x in {id(x): x for x in arguments["maps"]}.values())
+    assert maps <= kept <= maps + 4 * 4 * 24 + 8 * 51
+
+
+def test_an_offset_of_many_deviations_costs_no_digits_of_the_gradients() -> None:
+    sample = head_sample(size=(16, 24))
+    shifted = [x + 100 for x in sample.arguments["maps"]]
+    shifted[3] = shifted[0]
+    results_of(HEAD, rounded(sample._replace(arguments=sample.arguments | {"maps": shifted}), torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"maps": []}, "maps: got no map, expected at least one"),
+        ({"bias": torch.zeros(3)}, r"bias: got shape \(3,\), expected \(24,\)"),
+        (
+            {"norm_weight": torch.ones(24, dtype=torch.float64)},
+            "norm_weight: got torch.float64, expected torch.float32",
+        ),
+        ({"running_mean": torch.zeros(24)}, "running_mean, running_var: got one of them, expected both or neither"),
+        ({"prediction_weight": torch.zeros(3, 5, 1, 1)}, r"prediction_weight: got shape \(3, 5, 1, 1\)"),
+        ({"eps": 0.0}, "eps: got 0.0, expected a positive number"),
+    ],
+    ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
+)
+def test_refuses_what_does_not_fit_by_name(change: dict[str, Any], message: str) -> None:
+    arguments = rounded(head_sample(), torch.float32).arguments | change
+    with pytest.raises((TypeError, ValueError), match=message):
+        aggregation_head(**arguments)
+
+
+def test_refuses_a_map_that_is_larger_than_the_first() -> None:
+    arguments = rounded(head_sample(), torch.float32).arguments
+    arguments["maps"] = [*arguments["maps"][:2], torch.zeros(2, 5, 9, 12)]
+    with pytest.raises(ValueError, match=r"maps\[2\]: got the size \(9, 12\), expected at most \(8, 12\)"):
+        scale_aggregation(arguments["maps"], arguments["weight"])
+
+
+def test_refuses_to_take_a_variance_of_one_pixel() -> None:
+    arguments = rounded(head_sample(batch=1, size=(4, 4)), torch.float32).arguments
+    arguments["maps"] = [x[..., :1, :1] for x in arguments["maps"]]
+    with pytest.raises(ValueError, match="maps: got a single pixel in all"):
+        aggregation_head(**arguments)
+
+
+def _of_process(rank: int, path: Path) -> None:
+    """Two images of three on the first process, one on the second, each with its share of the gradient."""
+    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
+    sample, gradients = _for_processes()
+    images = slice(0, 2) if rank == 0 else slice(2, 3)
+    own = {id(x): x.detach()[images].requires_grad_() for x in sample.arguments["maps"]}
+    arguments = sample.arguments | {"maps": [own[id(x)] for x in sample.arguments["maps"]], "group": dist.group.WORLD}
+    with use_backend("aten"):
+        part = sample._replace(arguments=arguments)
+        results = evaluate(aggregation_head, part, [gradients[0][images], *gradients[1:]])
+    torch.save(results, path / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _for_processes() -> tuple[Sample, list[Tensor]]:
+    sample = rounded(head_sample(batch=3), torch.float64)
+    return sample, cotangents(HEAD, sample, Generator().manual_seed(1))
+
+
+def test_two_processes_with_other_numbers_of_images_are_as_one(tmp_path: Path) -> None:
+    mp.spawn(_of_process, (tmp_path,), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    sample, gradients = _for_processes()
+    with use_backend("reference"):
+        whole = evaluate(aggregation_head, sample, gradients)
+    for what, expected in whole.items():
+        shares = [part[what] for part in parts]
+        if what == "output[0]" or "maps" in what:
+            found = torch.cat(shares)
+        elif what.startswith("output"):
+            assert torch.equal(*shares), what
+            found = shares[0]
+        else:
+            found = sum(shares)
+        # The gradient of a bias in front of the batch norm is 0.
+        scale = whole["gradient of norm_bias[0]"] if what == "gradient of bias[0]" else expected
+        assert (found - expected).abs().max() <= 1e-12 * scale.abs().max(), what
