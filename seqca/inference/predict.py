@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import itertools
+import math
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ from .output import (
     write_signed,
 )
 from .panel import draw_panel
+from .resizing import LARGE, enlarge, fitting_size, shrink
 from .restore import ClassNames, load_network
 
 DONE, SOME_FAILED, NOTHING_DONE = 0, 3, 4
@@ -69,10 +71,11 @@ def main(arguments: Sequence[str]) -> int:
             pass  # so that a folder that cannot be written to is known before anything is computed
     except OSError as error:
         return nothing_done(f"--out {options.out}: {error.strerror}")
+    warn_of_large(images, options.max_side)
     written, missing = 0, len(problems)
     for path, target in tqdm(targets.items(), desc="predicting", unit="image", disable=None):
         try:
-            predict_one(network, path, target, class_names, options.device, options.panel)
+            predict_one(network, path, target, class_names, options.device, options.panel, options.max_side)
         # Where memory runs out torch raises RuntimeError on a CPU, and a kind of it on a GPU; Matplotlib a ValueError
         # where it cannot draw.
         except (UnreadableImage, MemoryError, RuntimeError, ValueError) as error:
@@ -100,14 +103,18 @@ def predict_one(
     class_names: ClassNames,
     device: str,
     with_panel: bool,
+    max_side: int | None,
 ) -> None:
-    """Write the arrays of one picture and, if wanted, its panel, `target` with their suffixes."""
+    """Write the arrays of one picture and, if wanted, its panel, `target` with their suffixes. Both have the picture's
+    own size, whatever the size at which the network sees it."""
     arrays, panel = (target.with_name(target.name + suffix) for suffix in (ARRAYS, PANEL))
     for file in (arrays, panel) if with_panel else (arrays,):
         check_free(file)
     image = read_image(path)
-    inputs = normalise(image)[None].to(device)
-    predictions = {task: p[0].cpu().numpy() for task, p in network.predict(inputs).items()}
+    inputs = normalise(shrink(image, max_side))[None].to(device)
+    predictions = {
+        task: enlarge(p[0].cpu().numpy(), task, image.shape[:2]) for task, p in network.predict(inputs).items()
+    }
     if not with_panel:
         write_signed(npz_bytes(predictions), arrays)
         return
@@ -118,6 +125,28 @@ def predict_one(
     except OSError:
         arrays.unlink(missing_ok=True)  # a picture is done or not
         raise
+
+
+def warn_of_large(images: Iterable[Path], max_side: int | None) -> None:
+    """Say, before anything is computed, that some pictures are so large that one takes minutes or a lot of memory."""
+    large = {path: size for path in images if (size := predicted_size(path, max_side)) and math.prod(size) > LARGE}
+    if large:
+        path, (height, width) = max(large.items(), key=lambda item: math.prod(item[1]))
+        print(
+            f"seqca predict: {len(large)} of the pictures above {LARGE // 10**6} megapixels, the largest {path} "
+            f"({width}×{height}): time and memory are {height * width / (480 * 640):.0f} times those of 640×480; "
+            "--max-side N shrinks the longer side to N pixels first",
+            file=sys.stderr,
+        )
+
+
+def predicted_size(path: Path, max_side: int | None) -> tuple[int, int] | None:
+    """Height and width at which the network would see a picture, from the head of its file; None if that has none."""
+    try:
+        with Image.open(path) as picture:
+            return fitting_size(picture.height, picture.width, max_side)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None  # it is skipped, and why, when it is read
 
 
 def nothing_done(reason: str) -> int:
@@ -146,9 +175,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="Python module to import first, one that registers tasks of your own; may be repeated",
     )
     parser.add_argument("--no-panel", dest="panel", action="store_false", help="write the arrays alone")
+    parser.add_argument(
+        "--max-side",
+        type=positive,
+        metavar="N",
+        help="shrink pictures whose longer side has more than N pixels before predicting; arrays and panel still have "
+        "the picture's own size",
+    )
     best = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=best, help="where to compute (default here: %(default)s)")
     return parser
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a positive integer")
+    return int(text)
 
 
 def find_images(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:

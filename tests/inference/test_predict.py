@@ -9,7 +9,7 @@ from PIL import Image
 
 from seqca import tasks
 from seqca.inference.predict import DONE, NOTHING_DONE, SOME_FAILED, main, output_names, read_image
-from seqca.models import to_published_state
+from seqca.models import SequentialCrossAttentionNet, to_published_state
 from seqca.training.module import MultiTaskModule
 
 
@@ -52,6 +52,44 @@ def test_without_panels_the_arrays_are_written_alone(ckpt, tmp_path):
     arguments = ["--ckpt", ckpt, "--images", str(path), "--out", str(out), "--device", "cpu", "--no-panel"]
     assert main(arguments) == DONE
     assert [file.name for file in out.iterdir()] == ["a.npz"]
+
+
+def test_a_picture_beyond_max_side_is_predicted_shrunk_and_written_at_its_own_size(ckpt, tmp_path, monkeypatch):
+    path, out = picture(tmp_path / "a.png", size=(96, 48)), tmp_path / "out"
+    seen = []
+    predict = SequentialCrossAttentionNet.predict
+    monkeypatch.setattr(
+        SequentialCrossAttentionNet, "predict", lambda net, x: seen.append(tuple(x.shape)) or predict(net, x)
+    )
+    arguments = ["--ckpt", ckpt, "--images", str(path), "--out", str(out), "--device", "cpu", "--max-side", "40"]
+    assert main(arguments) == DONE
+    assert seen == [(1, 3, 20, 40)]
+    arrays = np.load(out / "a.npz")
+    assert arrays["semseg"].shape == (48, 96) and arrays["depth"].shape == (1, 48, 96)
+    assert {file.name for file in out.iterdir()} == {"a.npz", "a.png"}
+
+
+def test_a_large_picture_is_told_before_it_is_computed_unless_it_is_shrunk(ckpt, tmp_path, monkeypatch, capsys):
+    picture(tmp_path / "in" / "large.png", size=(96, 48))
+    picture(tmp_path / "in" / "small.png")
+    (tmp_path / "in" / "broken.png").write_text("no picture")
+    monkeypatch.setattr("seqca.inference.predict.LARGE", 96 * 48 - 1)
+    told = []
+    monkeypatch.setattr("seqca.inference.predict.predict_one", lambda *_: told.append(capsys.readouterr().err))
+    arguments = ["--ckpt", ckpt, "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    main(arguments)
+    assert "1 of the pictures" in told[0] and "large.png (96×48)" in told[0] and "--max-side" in told[0]
+    told.clear()
+    main([*arguments, "--max-side", "95"])
+    assert "large.png" not in "".join(told)
+
+
+@pytest.mark.parametrize("side", ["0", "-1", "many"])
+def test_a_max_side_that_is_no_positive_number_is_wrong_usage(ckpt, tmp_path, capsys, side):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--ckpt", ckpt, "--images", str(tmp_path), "--out", str(tmp_path / "out"), f"--max-side={side}"])
+    assert stopped.value.code == 2
+    assert f"--max-side: got {side}, expected a positive integer" in capsys.readouterr().err
 
 
 def test_unreadable_files_are_reported_and_the_rest_is_done(ckpt, tmp_path, capsys):
@@ -115,7 +153,7 @@ def test_a_task_of_ones_own_needs_the_module_that_registers_it(module, tmp_path,
     given = ["--ckpt", str(tmp_path / "heat.ckpt"), "--images", str(tmp_path / "in")]
     arguments = [*given, "--out", str(tmp_path / "out")]
     assert main(arguments) == NOTHING_DONE
-    assert "'heat' is unknown" in capsys.readouterr().err
+    assert "task: got 'heat', expected one of" in capsys.readouterr().err
     assert main([*arguments, "--import", "heat_task"]) == DONE
     assert "heat" in np.load(tmp_path / "out" / "room.npz")
 
