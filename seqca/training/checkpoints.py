@@ -120,8 +120,9 @@ class LastCheckpoint(Callback):
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = self._path(trainer).parent  # asks all processes
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            remove_leftovers(self._path(trainer).parent, r".*\.ckpt")
+            remove_leftovers(folder, r".*\.ckpt")
         # Instead of Lightning's handlers: at SIGTERM it would stop in the middle of a validation, without saving.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
