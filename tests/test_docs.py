@@ -53,7 +53,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["aggregation", "losses", "network", "operators", "own_data", "prediction", "rooms", "training"])
+@pytest.mark.parametrize(
+    "page", ["aggregation", "losses", "network", "operators", "own_data", "prediction", "rooms", "training"]
+)
 def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
     # What takes long is tested elsewhere; here it is called as the page calls it.
     monkeypatch.setattr(seqca, "selftest", lambda: True)
