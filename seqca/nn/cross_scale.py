@@ -32,7 +32,7 @@ class CrossScaleAttention(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
         """Maps (B, C_k, H_k, W_k), finest first → for each scale but the last, [A_kj for j = k+1 …] at its size."""
-        weight = self.attention[0].value.conv.weight if len(self.attention) else None
+        weight = next(self.parameters(), None)
         check_scales("features", features, self.channels, weight)
         return [
             [attention(features[k], self.project(k, j, features[j])) for j in range(k + 1, len(features))]
@@ -90,8 +90,9 @@ class FeatureAggregation(nn.Module):
         layers = (self.conv.weight, self.conv.bias, self.bn.weight, self.bn.bias)
         last = (self.prediction.weight, self.prediction.bias)
         if not uses_batch_statistics(self.bn):
-            running = {"running_mean": self.bn.running_mean, "running_var": self.bn.running_var}
-            return aggregation_head(maps, *layers, *last, **running, eps=self.bn.eps).prediction
+            mean, variance = self.bn.running_mean, self.bn.running_var
+            head = aggregation_head(maps, *layers, *last, running_mean=mean, running_var=variance, eps=self.bn.eps)
+            return head.prediction
         group = synchronised_over(self.bn)
         prediction, mean, variance = aggregation_head(maps, *layers, *last, eps=self.bn.eps, group=group)
         update_running_statistics(self.bn, mean, variance)

@@ -98,8 +98,9 @@ def aggregation_head(
         if group is not None:
             raise BackendUnavailable("aggregation_head: backend 'reference' cannot run (group is given)")
         layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
-        running = {"running_mean": running_mean, "running_var": running_var}
-        return AggregationHead(*reference(repeated, *layers, **running, eps=eps))
+        return AggregationHead(
+            *reference(repeated, *layers, running_mean=running_mean, running_var=running_var, eps=eps)
+        )
     parameters = given(weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
     refuse_forward_mode("aggregation_head", *distinct, *parameters)
     layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
@@ -271,7 +272,7 @@ def _check_prediction(first: Tensor, channels: int, weight: Tensor, bias: Tensor
 
 
 def _call(maps: Sequence[Tensor], weight: Tensor, *_: Any, **__: Any) -> Call:
-    batch, _, height, width = maps[0].shape
+    batch, height, width = maps[0].shape[0], *maps[0].shape[2:]
     return Call(maps[0].device.type, maps[0].dtype, weight.shape[0], batch * height * width)
 
 

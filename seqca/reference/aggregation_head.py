@@ -42,8 +42,8 @@ def aggregation_head(
     y = scale_aggregation(maps, weight, bias)
     if running_mean is not None and running_var is not None:
         mean, variance = running_mean, running_var
-        running = [x.to(norm_weight.dtype) for x in (mean, variance)]
-        normalised = F.batch_norm(y, *running, norm_weight, norm_bias, eps=eps)
+        of_dtype = mean.to(norm_weight.dtype), variance.to(norm_weight.dtype)
+        normalised = F.batch_norm(y, of_dtype[0], of_dtype[1], norm_weight, norm_bias, eps=eps)
     else:
         mean, variance = _moments(y.detach())
         normalised = _batch_norm(y, norm_weight, norm_bias, eps)

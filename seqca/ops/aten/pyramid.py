@@ -35,9 +35,10 @@ class Plan(NamedTuple):
 
 def plan(maps: Sequence[Tensor], order: Sequence[int]) -> Plan:
     """The plan of a concatenation maps[order[0]], maps[order[1]], …, where order[0] is a map of the finest size."""
-    levels: dict[tuple[int, int], list[int]] = {tuple(maps[order[0]].shape[-2:]): []}
-    for i, x in enumerate(maps):
-        levels.setdefault(tuple(x.shape[-2:]), []).append(i)
+    sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
+    levels: dict[tuple[int, int], list[int]] = {sizes[order[0]]: []}
+    for i, size in enumerate(sizes):
+        levels.setdefault(size, []).append(i)
     columns: list[list[slice]] = [[] for _ in maps]
     start = 0
     for i in order:
