@@ -163,4 +163,4 @@ def test_it_counts_what_is_published_and_the_network_keeps_less() -> None:
     run = operators_run(lambda: torch.autograd.grad(published_objective(published(images), targets), leaves))
     assert run == pytest.approx(9150, rel=0.01)
     of_network = kept(SequentialCrossAttentionNet(data.tasks, drop_path=0.0), lambda *x: criterion(*x).total)
-    assert of_network <= 0.84 * of_published
+    assert of_network <= 0.6 * of_published
