@@ -21,16 +21,16 @@ def normalise(image: np.ndarray | torch.Tensor) -> torch.Tensor:
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
-            raise TypeError(f"image must be uint8, got {image.dtype}")
+            raise TypeError(f"image: got {image.dtype}, expected uint8")
         if image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"a NumPy image must have shape (H, W, 3), got {image.shape}")
+            raise ValueError(f"image: got an array of shape {image.shape}, expected (H, W, 3)")
         image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     elif not isinstance(image, torch.Tensor):
-        raise TypeError(f"image must be a NumPy array or a tensor, got {type(image).__name__}")
+        raise TypeError(f"image: got {type(image).__name__}, expected a NumPy array or a tensor")
     if image.dtype != torch.uint8:
-        raise TypeError(f"image must be uint8, got {image.dtype}")
+        raise TypeError(f"image: got {image.dtype}, expected uint8")
     if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"an image tensor must have shape (3, H, W), got {tuple(image.shape)}")
+        raise ValueError(f"image: got a tensor of shape {tuple(image.shape)}, expected (3, H, W)")
     return (image.to(torch.float32) / 255 - _channels(IMAGENET_MEAN, image)) / _channels(IMAGENET_STD, image)
 
 
@@ -40,11 +40,11 @@ def denormalise(image: torch.Tensor) -> np.ndarray:
     NaN or a wrong shape raises ValueError, an integer image TypeError.
     """
     if not image.is_floating_point():
-        raise TypeError(f"image must be a normalised floating-point image, got {image.dtype}")
+        raise TypeError(f"image: got {image.dtype}, expected a normalised floating-point image")
     if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"image must have shape (3, H, W), got {tuple(image.shape)}")
+        raise ValueError(f"image: got shape {tuple(image.shape)}, expected (3, H, W)")
     if image.isnan().any():
-        raise ValueError("image has NaN values")
+        raise ValueError("image: got NaN values, expected numbers")
     image = image.detach().to(torch.float32)
     levels = (image * _channels(IMAGENET_STD, image) + _channels(IMAGENET_MEAN, image)) * 255
     return levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -68,7 +68,7 @@ def draw_panel(
         task = get_task(name)
         maps = [row[name] for row in rows]
         options = length_range(maps) if task.kind is LabelKind.DISTANCE else {}
-        for row, (values, suffix) in enumerate(zip(maps, ("", " (truth)"), strict=False)):
+        for row, (values, suffix) in enumerate(zip(maps, ("", " (label)"), strict=False)):
             tile(row, column, task.colour(values, **options), name + suffix)
         if name in present:
             draw_legend(axes(column, 0, foot), task, present[name], (class_names or {}).get(name))

@@ -279,7 +279,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
-        raise ValueError(f"pictures of mode {picture.mode} have no known range of brightness")
+        raise ValueError(f"got a picture of mode {picture.mode}, expected one whose range of brightness is known")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

@@ -22,7 +22,7 @@ class CalibrateBatchNorm(Callback):
 
     def __init__(self, batches: int = 16) -> None:
         if batches < 1:
-            raise ValueError(f"batches must be positive, got {batches}")
+            raise ValueError(f"batches: got {batches}, expected at least 1")
         self.batches = batches
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -23,7 +23,7 @@ class ImagePanels(Callback):
 
     def __init__(self, samples: int = 3) -> None:
         if samples < 0:
-            raise ValueError(f"samples must not be negative, got {samples}")
+            raise ValueError(f"samples: got {samples}, expected at least 0")
         self.samples = samples
 
     def on_validation_batch_end(

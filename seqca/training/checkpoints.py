@@ -113,7 +113,7 @@ class LastCheckpoint(Callback):
 
     def __init__(self, every_n_steps: int = 500) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be positive, got {every_n_steps}")
+            raise ValueError(f"every_n_steps: got {every_n_steps}, expected at least 1")
         self.every_n_steps = every_n_steps
         self._signal: int | None = None
         self._step_before = 0

@@ -104,7 +104,9 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         optimizer = self.make_optimizer(self.parameters())
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
-            raise ValueError("the decay of the learning rate needs the length of the run: give max_epochs or max_steps")
+            raise ValueError(
+                "max_steps: got neither it nor max_epochs, expected one of them: the learning rate decays by it"
+            )
         decay = LambdaLR(optimizer, lambda step: max(1 - step / max(steps, 1), 0.0) ** self.decay_power)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
 
@@ -193,9 +195,11 @@ def read_scores(files: Iterable[Path], primary: Mapping[str, Score]) -> dict[str
     for file in files:
         scores = json.loads(Path(file).read_text())
         if twice := found.keys() & scores.keys():
-            raise ValueError(f"single_task_scores: {file} has {', '.join(sorted(twice))}, which another file has too")
+            raise ValueError(
+                f"single_task_scores: got {', '.join(sorted(twice))} in {file} and in another file, expected each once"
+            )
         found |= scores
     for task, score in primary.items():
         if f"{task}/{score.name}" not in found:
-            raise ValueError(f"single_task_scores: no file has {task}/{score.name}; they have {', '.join(found)}")
+            raise ValueError(f"single_task_scores: got {', '.join(found)}, expected {task}/{score.name} as well")
     return found

@@ -26,11 +26,15 @@ def test_denormalise_undoes_normalise_for_every_level():
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (IMAGE.astype(np.float32), TypeError, "uint8, got float32"),
-        (torch.zeros(3, 2, 2), TypeError, "uint8, got torch.float32"),
-        ([[1]], TypeError, "got list"),
-        (IMAGE[..., :2], ValueError, r"\(H, W, 3\), got \(2, 3, 2\)"),
-        (torch.zeros(2, 3, 3, dtype=torch.uint8), ValueError, r"\(3, H, W\), got \(2, 3, 3\)"),
+        (IMAGE.astype(np.float32), TypeError, "image: got float32, expected uint8"),
+        (torch.zeros(3, 2, 2), TypeError, "image: got torch.float32, expected uint8"),
+        ([[1]], TypeError, "image: got list, expected a NumPy array"),
+        (IMAGE[..., :2], ValueError, r"image: got an array of shape \(2, 3, 2\), expected \(H, W, 3\)"),
+        (
+            torch.zeros(2, 3, 3, dtype=torch.uint8),
+            ValueError,
+            r"image: got a tensor of shape \(2, 3, 3\), expected \(3, H, W\)",
+        ),
     ],
 )
 def test_other_images_are_refused(image, error, message):

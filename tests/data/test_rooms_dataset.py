@@ -64,17 +64,17 @@ def test_worker_processes_give_the_same_samples():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"split": "dev"}, ValueError, "split must be one of train, val, test, got 'dev'"),
-        ({"tasks": ("depth", "flow")}, ValueError, "tasks must be among .*, got 'flow'"),
-        ({"tasks": ()}, ValueError, "at least one task"),
+        ({"split": "dev"}, ValueError, "split: got 'dev', expected one of train, val, test"),
+        ({"tasks": ("depth", "flow")}, ValueError, "tasks: got 'flow', expected some of "),
+        ({"tasks": ()}, ValueError, "at least one name"),
         ({"tasks": ("depth", "depth")}, ValueError, "none twice"),
         ({"tasks": "depth"}, TypeError, "single string 'depth'"),
-        ({"size": (96, 7)}, ValueError, r"size must be two integers .*at least 8, got \(96, 7\)"),
-        ({"size": (96.0, 128)}, ValueError, "size must be two integers"),
-        ({"size": (96,)}, ValueError, "size must be two integers"),
-        ({"length": 0}, ValueError, "length must be an integer from 1"),
-        ({"seed": -1}, ValueError, "seed must be an integer from 0"),
-        ({"seed": 2**32}, ValueError, "seed must be an integer from 0 to 4294967295, got 4294967296"),
+        ({"size": (96, 7)}, ValueError, r"size: got \(96, 7\), expected two integers .*at least 8"),
+        ({"size": (96.0, 128)}, ValueError, r"size: got .*, expected two integers"),
+        ({"size": (96,)}, ValueError, r"size: got .*, expected two integers"),
+        ({"length": 0}, ValueError, "length: got 0, expected an integer from 1"),
+        ({"seed": -1}, ValueError, "seed: got -1, expected an integer from 0"),
+        ({"seed": 2**32}, ValueError, "seed: got 4294967296, expected an integer from 0 to 4294967295"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(change, error, message):
@@ -84,7 +84,7 @@ def test_bad_arguments_are_refused_by_name(change, error, message):
 
 @pytest.mark.parametrize("index", [-1, 2])
 def test_an_index_outside_the_data_set_is_refused(index):
-    with pytest.raises(IndexError, match=f"index must be from 0 to 1, got {index}"):
+    with pytest.raises(IndexError, match=f"index: got {index}, expected 0 to 1"):
         Rooms("train", 2)[index]
 
 
@@ -112,4 +112,4 @@ def test_the_command_line_refuses_a_bad_count_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rooms", "--speed", "--count", "0"])
     with pytest.raises(SystemExit) as stop:
         command.main()
-    assert stop.value.code == 2 and "length must be an integer from 1" in capsys.readouterr().err
+    assert stop.value.code == 2 and "length: got 0, expected an integer from 1" in capsys.readouterr().err

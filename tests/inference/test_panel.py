@@ -70,7 +70,7 @@ def test_depth_has_a_scale_in_metres_that_covers_prediction_and_truth(image):
 
 def test_labels_make_a_second_row(image):
     titles = [axes.get_title() for axes in draw_panel(image, maps(), maps(1)).axes if axes.get_title()]
-    assert titles.count("semseg") == titles.count("semseg (truth)") == 1
+    assert titles.count("semseg") == titles.count("semseg (label)") == 1
 
 
 @pytest.mark.parametrize("shape", [(24, 32), (32, 24), (1, 1)])

@@ -53,5 +53,5 @@ def test_every_process_averages_over_the_same_batches():
 
 
 def test_batches_must_be_positive():
-    with pytest.raises(ValueError, match="batches must be positive, got 0"):
+    with pytest.raises(ValueError, match="batches: got 0, expected at least 1"):
         CalibrateBatchNorm(0)

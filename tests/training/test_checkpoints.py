@@ -37,7 +37,7 @@ def test_a_checkpoint_is_not_seen_before_it_is_complete(tmp_path, monkeypatch):
 
 
 def test_steps_between_checkpoints_must_be_positive():
-    with pytest.raises(ValueError, match="every_n_steps must be positive, got 0"):
+    with pytest.raises(ValueError, match="every_n_steps: got 0, expected at least 1"):
         LastCheckpoint(every_n_steps=0)
 
 

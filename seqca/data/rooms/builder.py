@@ -83,7 +83,7 @@ class Spot:
     ) -> None:
         hx, hy, hz = (0.5 * (b - a) for a, b in zip(low, high, strict=True))
         if min(hx, hy, hz) <= 0:
-            raise ValueError(f"a solid needs low < high on every axis, got low={low}, high={high}")
+            raise ValueError(f"low, high: got {low}, {high}, expected low < high on every axis")
         centre = self.world(*(0.5 * (a + b) for a, b in zip(low, high, strict=True)))
         turn = self.turn
         if turn[0] == 0.0:  # a quarter turn swaps the axes; left unturned, it needs no rays of its own

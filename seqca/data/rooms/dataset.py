@@ -52,19 +52,19 @@ class Rooms(Dataset[dict[str, torch.Tensor | str]]):
         tasks: Sequence[str] = ("semseg", "depth", "normals", "edge"),
     ) -> None:
         if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+            raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
         if isinstance(tasks, str):
-            raise TypeError(f"tasks must be a sequence of names, got the single string {tasks!r}")
+            raise TypeError(f"tasks: got the single string {tasks!r}, expected a sequence of names")
         unknown = [task for task in tasks if task not in ROOMS_TASKS]
         if unknown:
-            raise ValueError(f"tasks must be among {', '.join(ROOMS_TASKS)}, got {', '.join(map(repr, unknown))}")
+            raise ValueError(f"tasks: got {', '.join(map(repr, unknown))}, expected some of {', '.join(ROOMS_TASKS)}")
         if len(set(tasks)) != len(tasks) or not tasks:
-            raise ValueError(f"tasks must name at least one task and none twice, got {tuple(tasks)}")
+            raise ValueError(f"tasks: got {tuple(tasks)}, expected at least one name and none twice")
         if len(size) != 2 or any(not isinstance(side, int) or side < MIN_SIZE for side in size):
-            raise ValueError(f"size must be two integers (height, width), each at least {MIN_SIZE}, got {size}")
+            raise ValueError(f"size: got {size}, expected two integers (height, width), each at least {MIN_SIZE}")
         for name, value, least in (("length", length, 1), ("seed", seed, 0)):
             if not isinstance(value, int) or not least <= value < _WORDS:
-                raise ValueError(f"{name} must be an integer from {least} to {_WORDS - 1}, got {value!r}")
+                raise ValueError(f"{name}: got {value!r}, expected an integer from {least} to {_WORDS - 1}")
         self.split = split
         self.length = length
         self.size = (size[0], size[1])
@@ -77,7 +77,7 @@ class Rooms(Dataset[dict[str, torch.Tensor | str]]):
     def rendering(self, index: int) -> Rendering:
         """Scene `index` as NumPy arrays, with all labels."""
         if not 0 <= index < self.length:
-            raise IndexError(f"index must be from 0 to {self.length - 1}, got {index}")
+            raise IndexError(f"index: got {index}, expected 0 to {self.length - 1}")
         return render(make_scene(self.seed, self.split, index), *self.size)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | str]:

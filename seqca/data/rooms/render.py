@@ -41,7 +41,7 @@ class Rendering:
 def render(scene: Scene, height: int, width: int) -> Rendering:
     """Render a scene with all labels; both sides at least MIN_SIZE pixels."""
     if height < MIN_SIZE or width < MIN_SIZE:
-        raise ValueError(f"an image needs at least {MIN_SIZE}x{MIN_SIZE} pixels, got {height}x{width}")
+        raise ValueError(f"height, width: got {height}×{width} pixels, expected at least {MIN_SIZE}×{MIN_SIZE}")
     hits = trace(scene, height, width)
     shape = (height, width)
     owner = np.array([-1, *(p.owner for p in scene.primitives)], dtype=np.int32)[hits.solid]

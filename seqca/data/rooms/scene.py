@@ -83,7 +83,7 @@ def look(eye: Vector, target: Vector, tan_half: float, roll: tuple[float, float]
     flat = math.sqrt(fx * fx + fy * fy)
     norm = math.sqrt(fx * fx + fy * fy + fz * fz)
     if flat < 1e-6 * norm or norm == 0.0:
-        raise ValueError(f"the camera's target must not be above or below its eye, got eye={eye}, target={target}")
+        raise ValueError(f"target: got {target} and eye {eye}, expected a target neither above nor below the eye")
     rx, ry = fy / flat, -fx / flat
     fx, fy, fz = fx / norm, fy / norm, fz / norm
     dx, dy, dz = -fz * ry, fz * rx, fx * ry - fy * rx  # forward x right

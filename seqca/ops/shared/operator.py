@@ -80,9 +80,9 @@ OPERATORS: dict[str, Operator] = {}
 def register(operator: Operator) -> Operator:
     """Adds an operator to those that tests, `explain` and `selftest` go through."""
     if operator.name in OPERATORS:
-        raise ValueError(f"operator: {operator.name!r} is registered already")
+        raise ValueError(f"operator: got {operator.name!r}, which is registered already, expected a new name")
     if not operator.samples:
-        raise ValueError(f"operator: {operator.name!r} has no samples, so nothing could check it")
+        raise ValueError(f"operator: got {operator.name!r} without samples, expected some to check it with")
     OPERATORS[operator.name] = operator
     return operator
 
