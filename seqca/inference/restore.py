@@ -23,21 +23,30 @@ def load_network(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttention
     Only tensors and plain data are read from the file, no code, and nothing it says leads anywhere else.
 
     Args:
-        path: a checkpoint of `seqca fit`, or one in the published format; a local file.
+        path: a checkpoint of `seqca fit`, one in the published format, or a folder that `save_pretrained` wrote; local.
 
     Raises:
         CheckpointError: the file is neither, damaged, or one of its tasks is not registered; its weights do not fit or
             are not finite. It is a ValueError.
     """
-    checkpoint = read_checkpoint(path)
+    folder = os.path.isdir(path)
+    checkpoint = {} if folder else read_checkpoint(path)
     try:
-        network, class_names = restore(checkpoint)
+        network, class_names = restore_folder(path) if folder else restore(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     # The settings are anybody's: what they make the constructor raise cannot be foreseen, but is the file's fault.
     except Exception as error:
         raise CheckpointError(f"{path}: checkpoint: got what makes no network: {error}") from error
+    network.class_names = class_names
     return network.eval(), class_names
+
+
+def restore_folder(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttentionNet, ClassNames]:
+    network = SequentialCrossAttentionNet.from_pretrained(os.fspath(path), local_files_only=True)
+    for task in network.tasks:
+        get_task(task)
+    return network, checked_class_names(network.class_names)
 
 
 def restore(checkpoint: Mapping[str, Any]) -> tuple[SequentialCrossAttentionNet, ClassNames]:

@@ -21,6 +21,7 @@ from seqca.tasks import check_task_name, get_task
 from .backbone import create_backbone
 from .configuration import NETWORK
 from .evaluation import evaluation_view
+from .hub import HubNetwork
 
 SCALES = range(len(NETWORK.strides))
 COARSEST = SCALES[-1]
@@ -82,7 +83,7 @@ class TaskHead(nn.Module):
         return self.aggregation(features, None if self.attention is None else self.attention(features))
 
 
-class SequentialCrossAttentionNet(nn.Module):
+class SequentialCrossAttentionNet(HubNetwork, nn.Module):
     """One image in, the prediction of every task out (Kim, Choi, Min, ICIP 2022, arXiv 2209.02518).
 
     Args:
@@ -112,6 +113,15 @@ class SequentialCrossAttentionNet(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks, self.auxiliary = dict(tasks), dict(auxiliary or {})
+        self.settings = {
+            "tasks": self.tasks,
+            "auxiliary": self.auxiliary,
+            "backbone": backbone,
+            "drop_path": drop_path,
+            "cross_task": cross_task,
+            "cross_scale": cross_scale,
+        }
+        self.class_names = {}
         check_tasks(self.tasks, self.auxiliary)
         every = self.tasks | self.auxiliary
 
