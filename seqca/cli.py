@@ -27,6 +27,15 @@ def export(arguments: Sequence[str]) -> int:
     return main(arguments[1:])
 
 
+def data(arguments: Sequence[str]) -> int:
+    if arguments[1:2] != ["check"]:
+        print(f"seqca data: got {' '.join(arguments[1:]) or 'nothing'}, expected check", file=sys.stderr)
+        return 2
+    from seqca.data.check import main
+
+    return main(arguments[2:])
+
+
 def explain(arguments: Sequence[str]) -> int:
     from seqca import explain
 
@@ -61,6 +70,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "test": ("score a checkpoint on the test set", train),
     "predict": ("predict every task for pictures of your own", predict),
     "export": ("write a network as a file that runs without this package", export),
+    "data": ("data check ROOT: tell what a folder of NYUD-v2 or PASCAL-Context holds", data),
     "explain": ("tell which backend each operator would use here, and why not the others", explain),
     "selftest": ("judge every operator on every backend that can run here", selftest),
 }

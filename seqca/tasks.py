@@ -89,17 +89,18 @@ class Task:
                 f"expected {LabelKind.CLASS} for class indices and nothing else"
             )
 
-    def build_metric(self, channels: int | None = None, score: Score | None = None) -> "Metric":
+    def build_metric(self, channels: int | None = None, score: Score | None = None, *, quick: bool = False) -> "Metric":
         """A fresh metric of `score` (by default the task's own); `channels`, those of the raw output, are needed
-        where the data set decides them."""
+        where the data set decides them; `quick` for the score's quick options."""
         score = score or self.score
+        options = {**score.options, **score.quick} if quick else score.options
         if self.channels is None:
             if channels is None:
                 raise ValueError(f"channels: got None, expected the number that the data set gives task {self.name!r}")
-            return score.metric_class()(channels, **score.options)
+            return score.metric_class()(channels, **options)
         if channels not in (None, self.channels):
             raise ValueError(f"channels: got {channels}, expected {self.channels} for task {self.name!r}")
-        return score.metric_class()(**score.options)
+        return score.metric_class()(**options)
 
 
 _OF_MODULE_DICT = frozenset(dir(nn.ModuleDict()))

@@ -54,7 +54,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["aggregation", "losses", "network", "operators", "own_data", "prediction", "rooms", "training"]
+    "page", ["aggregation", "data", "losses", "network", "operators", "own_data", "prediction", "rooms", "training"]
 )
 def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
     # What takes long is tested elsewhere; here it is called as the page calls it.
@@ -64,6 +64,8 @@ def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
     given = {
         "prediction": torch.randn(2, 40, 8, 8, requires_grad=True),
         "target": torch.zeros(2, 32, 32).long(),
+        "nyud_root": ROOT / "tests" / "golden" / "datasets" / "nyud_mtinet",
+        "pascal_root": ROOT / "tests" / "golden" / "datasets" / "pascal",
         "MyDataset": lambda split, labels: Rooms(split, 8, tasks=labels),
     }
     exec(compile(examples(ROOT / "docs" / f"{page}.md"), f"{page}.md", "exec"), given)

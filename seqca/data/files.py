@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from seqca.labels import IGNORE, LabelKind, LabelRange, check_label
@@ -18,7 +16,7 @@ from seqca.protocols import DEFAULT, get_protocol
 from seqca.tasks import Score
 
 from .archives import check_archive
-from .preparation import prepare
+from .preparation import prepare, resize
 
 Arrays = dict[str, Any]
 
@@ -39,6 +37,7 @@ class FileDataset(Dataset[dict[str, Any]]):
         split: "train" or "val". "test" is another name of "val", the set that all published numbers are from.
         tasks: the labels wanted.
         protocol: whose files and conventions, see `seqca.protocols`.
+        size: height and width of a sample in place of the protocol's.
 
     Attributes:
         tasks: {task: channels that a network has to predict}.
@@ -52,10 +51,19 @@ class FileDataset(Dataset[dict[str, Any]]):
     max_distance: float  # within which edges are matched, in units of the image's diagonal
     available: Mapping[str, Sequence[str] | None]  # {task: names of its classes, or None}
 
-    def __init__(self, root: str | Path, split: str, tasks: Iterable[str], protocol: str = DEFAULT) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        tasks: Iterable[str],
+        protocol: str = DEFAULT,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         self.root, self.split, self.protocol = Path(root), split, protocol
         rules = get_protocol(protocol)
         self.preparation = rules.preparation[self.name]
+        if size is not None:
+            self.preparation = replace(self.preparation, size=(size[0], size[1]))
         names = _checked_tasks(tasks, self.available)
         if split not in ("train", "val", "test"):
             raise ValueError(f"split: got {split!r}, expected train, val or test")
@@ -69,7 +77,7 @@ class FileDataset(Dataset[dict[str, Any]]):
                 "seqca.metrics:OdsF",
                 higher_is_better=True,
                 options={"max_distance": self.max_distance, "protocol": protocol},
-                quick={"thresholds": 9},
+                quick={"thresholds": 9, "every": 8},
             )
         self.ids = read_ids(self.split_file("val" if split == "test" else split))
 
@@ -97,12 +105,21 @@ class FileDataset(Dataset[dict[str, Any]]):
             protocols' own loaders do: normals by cubic interpolation, others to the nearest pixel.
         """
         name = self.ids[index]
-        image = read_image(self.files(name)["image"])
-        arrays: Arrays = {"image": image}
+        image = self.image(name)
+        height, width = image.shape[:2]
+        labels = {}
         for task in self.tasks:
-            label = self.read(name, task)
-            arrays[task] = mark(task, resize_label(task, label, image.shape[:2]))
-        return {**arrays, "name": name}
+            label = torch.from_numpy(np.ascontiguousarray(self.label(name, task)))
+            labels[task] = resize(label, (height, width), get_protocol(self.protocol).task(task).kind).numpy()
+        return {"image": image, **labels, "name": name}
+
+    def image(self, name: str) -> np.ndarray:
+        """A sample's image, uint8 (H, W, 3)."""
+        return read_image(self.files(name)["image"])
+
+    def label(self, name: str, task: str) -> np.ndarray:
+        """A sample's label as `load` returns it, of the size that its file has."""
+        return mark(task, self.read(name, task))
 
     def stored(self, index: int) -> dict[str, Any]:
         """`load(index)` as tensors, the image (3, H, W): what augmentation begins with."""
@@ -115,6 +132,34 @@ class FileDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return prepare(self.stored(index), self.protocol, self.preparation)
+
+
+class _View(Dataset[dict[str, Any]]):
+    """Other samples of the same data set."""
+
+    def __init__(self, dataset: FileDataset) -> None:
+        self.dataset = dataset
+        self.tasks, self.class_names, self.scores = dataset.tasks, dataset.class_names, dataset.scores
+        self.protocol = dataset.protocol
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class Stored(_View):
+    """The samples as they are stored: what augmentation begins with."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.dataset.stored(index)
+
+
+class Original(_View):
+    """The prepared samples and, as "original", their labels as they are stored: what is evaluated at original size."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        stored = self.dataset.stored(index)
+        prepared = prepare(stored, self.dataset.protocol, self.dataset.preparation)
+        return {**prepared, "original": {task: stored[task] for task in self.tasks}}
 
 
 def _checked_tasks(tasks: Iterable[str], available: Mapping[str, Any]) -> tuple[str, ...]:
@@ -136,19 +181,6 @@ def mark(task: str, label: np.ndarray) -> np.ndarray:
     if task == "human_parts" and not label.any():
         return np.full_like(label, int(IGNORE))
     return label
-
-
-def resize_label(task: str, label: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A label (…, H, W) at another size; the same array where it has it already."""
-    if label.shape[-2:] == tuple(size):
-        return label
-    values = torch.from_numpy(np.ascontiguousarray(label)).double()
-    maps: Tensor = values[None] if values.ndim == 3 else values[None, None]
-    if get_protocol(DEFAULT).task(task).kind is LabelKind.VECTOR:
-        resized = F.interpolate(maps, size, mode="bicubic", align_corners=False)
-    else:
-        resized = F.interpolate(maps, size, mode="nearest")
-    return (resized[0] if values.ndim == 3 else resized[0, 0]).numpy().astype(label.dtype)
 
 
 def read_ids(path: Path) -> list[str]:

@@ -15,16 +15,22 @@ class MultiTaskMetric(nn.Module):
         tasks: {name: channels of its raw output}, as the network takes them.
         scores: {name: how it is scored on this data set}, where it is not the task's own way.
         protocol: "mtinet" or "invpt", which define some tasks differently.
+        quick: score fast and only roughly right where a score has such a setting, as odsF has.
     """
 
     def __init__(
-        self, tasks: Mapping[str, int], scores: Mapping[str, Score] | None = None, protocol: str = DEFAULT
+        self,
+        tasks: Mapping[str, int],
+        scores: Mapping[str, Score] | None = None,
+        protocol: str = DEFAULT,
+        *,
+        quick: bool = False,
     ) -> None:
         super().__init__()
         rules = get_protocol(protocol)
         self.metrics = nn.ModuleDict(
             {
-                name: rules.task(name).build_metric(channels, (scores or {}).get(name))
+                name: rules.task(name).build_metric(channels, (scores or {}).get(name), quick=quick)
                 for name, channels in tasks.items()
             }
         )

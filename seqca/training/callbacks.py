@@ -13,6 +13,8 @@ from torch import Tensor
 from seqca.data.normalise import denormalise
 from seqca.inference.panel import draw_panel, to_array
 
+from .provenance import about
+
 
 class ImagePanels(Callback):
     """Draws predictions beside the labels for the first validation samples, the same ones every time, in TensorBoard.
@@ -59,8 +61,8 @@ def draw_sample(
 
 
 class ScoresFile(Callback):
-    """`seqca validate` and `seqca test` write their scores, {"task/score": value}, to val_scores.json and
-    test_scores.json in the run's folder."""
+    """`seqca validate` and `seqca test` write their scores, {"task/score": value}, and what they are of, "about", to
+    val_scores.json and test_scores.json in the run's folder."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
@@ -77,6 +79,6 @@ def write_scores(trainer: Trainer, pl_module: LightningModule, stage: str) -> No
     path = Path(folder) / f"{stage}_scores.json"
     temporary = path.with_suffix(".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(pl_module.scores, indent=2) + "\n")
+    temporary.write_text(json.dumps({**pl_module.scores, "about": about(trainer, pl_module)}, indent=2) + "\n")
     temporary.replace(path)
     print(f"The scores are in {path}")

@@ -18,14 +18,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from seqca.messages import shortened, without_noise
 from seqca.models.checkpoint import CheckpointError, read_checkpoint
 
+from .archives import NYUDv2DataModule, PASCALContextDataModule
 from .callbacks import ImagePanels, ScoresFile
 from .checkpoints import CHECKPOINTS, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from .datamodule import DenseDataModule, RoomsDataModule
 from .module import MultiTaskModule
 from .randomness import ResumableRandomness
 
+DATA_MODULES = (RoomsDataModule, NYUDv2DataModule, PASCALContextDataModule)  # known by their bare names
 ALIASES = ("best", "last", "hpc")
-LINKED = ("tasks", "auxiliary", "class_names", "scores")  # the model has them from the data
+LINKED = ("tasks", "auxiliary", "class_names", "scores", "protocol")  # the model has them from the data
 FROM_CHECKPOINT = inspect.signature(MultiTaskModule).parameters.keys() - {*LINKED, *MultiTaskModule.given}
 VERSION = "pytorch-lightning_version"
 

@@ -48,6 +48,7 @@ class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: igno
         self.auxiliary = {task: train.tasks[task] for task in auxiliary}
         self.class_names = {task: list(names) for task, names in train.class_names.items()}
         self.scores = dict(train.scores)
+        self.protocol = train.protocol
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, int] | None = None
 
@@ -105,7 +106,9 @@ class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: igno
         return DataLoader(samples, sampler=sampler, **self._loader_settings())
 
     def _samples(self, split: str, transform: Transform | None = None) -> Samples:
-        return Samples(self.dataset(split), self.tasks | self.auxiliary, transform, self.seed, self.cache)
+        return Samples(
+            self.dataset(split), self.tasks | self.auxiliary, transform, self.seed, self.cache, self.protocol
+        )
 
     def _share(self) -> tuple[int, int]:
         """(number of processes, rank of this one)."""

@@ -12,6 +12,7 @@ from seqca.data.dataset import DenseDataset
 from seqca.data.transforms import Transform, augment
 from seqca.labels import check_label
 from seqca.loss_type import LABEL_DTYPES, Loss
+from seqca.protocols import DEFAULT, get_protocol
 from seqca.tasks import get_task
 
 
@@ -33,6 +34,7 @@ class Samples(Dataset[dict[str, Any]]):
         transform: random augmentation, drawn anew from (seed, epoch, index) each time.
         seed: of the augmentation.
         cache: keep every sample in memory once it was made, in each worker process of its own.
+        protocol: which says what labels may hold.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Samples(Dataset[dict[str, Any]]):
         transform: Transform | None = None,
         seed: int = 0,
         cache: bool = False,
+        protocol: str = DEFAULT,
     ) -> None:
         self.dataset, self.tasks = dataset, tasks
+        self.rules = get_protocol(protocol)
         self.transform, self.seed = transform, seed
         self._kept: dict[int, dict[str, Any]] | None = {} if cache else None
 
@@ -63,7 +67,7 @@ class Samples(Dataset[dict[str, Any]]):
         source = sample.get("name", f"sample {index}")
         for task, channels in self.tasks.items():
             check_fit(sample, task, source)
-            valid = get_task(task).labels
+            valid = self.rules.task(task).labels
             check_label(sample[task], valid, source=source, task=task, classes=channels if valid.integer else None)
         if self._kept is not None:
             self._kept[index] = sample

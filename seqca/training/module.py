@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningModule
@@ -16,8 +16,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from seqca.losses import MultiTaskLoss
 from seqca.metrics import MultiTaskMetric, delta_m
+from seqca.metrics.eight_bits import as_stored
 from seqca.models import SequentialCrossAttentionNet
-from seqca.tasks import Score, primary_scores
+from seqca.protocols import DEFAULT, get_protocol
+from seqca.tasks import Score, get_task, primary_scores
 
 from .checkpoints import AtomicCheckpointIO
 from .restoring import LoadsWeightsOnly, fit_state
@@ -44,12 +46,14 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         cross_task: whether tasks exchange features.
         cross_scale: whether the scales of a task exchange features.
         optimizer: makes the optimiser from the parameters; Adam with learning rate and weight decay 1e-4 by default.
+        decay_interval: what t and T count, "step" or "epoch".
         decay_power: the learning rate of step t of T is lr · (1 − t/T)^decay_power; not negative.
         channels_last: keep images and weights in memory pixel by pixel instead of channel by channel.
         single_task_scores: JSON files with the scores of single-task runs, {"task/score": value} in each, as `seqca
             validate` writes them. With them the run is judged by Δm.
         class_names: {task: names of its classes}; they are kept in the checkpoint, for legends.
         scores: {task: how it is scored on this data set}, where it is not the task's own way.
+        protocol: whose losses and evaluation hold, "mtinet" or "invpt".
     """
 
     given: ClassVar = {"optimizer": adam, "pretrained": False, "single_task_scores": None, "scores": None}
@@ -66,10 +70,12 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         cross_scale: bool = True,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = adam,
         decay_power: float = 0.9,
+        decay_interval: Literal["step", "epoch"] = "step",
         channels_last: bool = False,
         single_task_scores: list[Path] | None = None,
         class_names: dict[str, list[str]] | None = None,
         scores: dict[str, Score] | None = None,
+        protocol: str = DEFAULT,
     ) -> None:
         super().__init__()
         if (
@@ -85,10 +91,12 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         )
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self.criterion = MultiTaskLoss(tasks, weights, auxiliary or ())
+        self.criterion = MultiTaskLoss(tasks, weights, auxiliary or (), protocol)
         self.primary = primary_scores(tasks, scores)
-        self.val_metric, self.test_metric = MultiTaskMetric(tasks, self.primary), MultiTaskMetric(tasks, self.primary)
-        self.make_optimizer, self.decay_power = optimizer, decay_power
+        self.protocol = get_protocol(protocol)
+        self.val_metric = MultiTaskMetric(tasks, self.primary, protocol, quick=True)
+        self.test_metric = MultiTaskMetric(tasks, self.primary, protocol)
+        self.make_optimizer, self.decay_power, self.decay_interval = optimizer, decay_power, decay_interval
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.single_task_scores = None if single_task_scores is None else read_scores(single_task_scores, self.primary)
 
@@ -102,13 +110,16 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
-        steps = self.trainer.estimated_stepping_batches
+        steps: float = self.trainer.estimated_stepping_batches
+        if self.decay_interval == "epoch":
+            epochs = self.trainer.max_epochs
+            steps = math.inf if epochs is None or epochs < 0 else epochs
         if math.isinf(steps):
             raise ValueError(
                 "max_steps: got neither it nor max_epochs, expected one of them: the learning rate decays by it"
             )
         decay = LambdaLR(optimizer, lambda step: max(1 - step / max(steps, 1), 0.0) ** self.decay_power)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": self.decay_interval}}
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         image = batch["image"].contiguous(memory_format=self.memory_format)
@@ -134,15 +145,23 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
             )
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(self.val_metric, batch)
+        return self._evaluate(self._validation_metric(), batch)
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(self.test_metric, batch)
+
+    def _validation_metric(self) -> MultiTaskMetric:
+        """Quick while training; `seqca validate` takes its time."""
+        alone = self._trainer is not None and self._trainer.state.fn == "validate"
+        return self.test_metric if alone else self.val_metric
 
     def _evaluate(self, metric: MultiTaskMetric, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         predictions = self.network.predict(batch["image"].contiguous(memory_format=self.memory_format))
         # Mixed precision: scores are sums over many pixels.
         predictions = {task: p.float() if p.is_floating_point() else p for task, p in predictions.items()}
+        if self.protocol.eight_bits and "original" in batch:
+            self._evaluate_stored(metric, predictions, batch)
+            return predictions
         # Several processes take the same number of batches, filled up with samples that do not count.
         counted = batch.get("counted", slice(None))
         metric.update(
@@ -151,8 +170,21 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         )
         return predictions
 
+    def _evaluate_stored(
+        self, metric: MultiTaskMetric, predictions: Mapping[str, Tensor], batch: Mapping[str, Any]
+    ) -> None:
+        """One image at a time, at its original size and in eight bits."""
+        for index, labels in enumerate(batch["original"]):
+            if not batch["counted"][index]:
+                continue
+            stored = {
+                task: as_stored(prediction[index : index + 1], get_task(task).kind, labels[task].shape[-2:])
+                for task, prediction in predictions.items()
+            }
+            metric.update(stored, {task: labels[task][None] for task in predictions})
+
     def on_validation_epoch_end(self) -> None:
-        self._report("val", self.val_metric)
+        self._report("val", self._validation_metric())
 
     def on_test_epoch_end(self) -> None:
         self._report("test", self.test_metric)
@@ -193,7 +225,7 @@ def read_scores(files: Iterable[Path], primary: Mapping[str, Score]) -> dict[str
     """
     found: dict[str, float] = {}
     for file in files:
-        scores = json.loads(Path(file).read_text())
+        scores = {key: value for key, value in json.loads(Path(file).read_text()).items() if "/" in key}
         if twice := found.keys() & scores.keys():
             raise ValueError(
                 f"single_task_scores: got {', '.join(sorted(twice))} in {file} and in another file, expected each once"

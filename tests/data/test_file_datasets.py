@@ -86,11 +86,11 @@ def test_a_folder_above_or_beside_the_archive_is_answered_with_where_it_is(tmp_p
 @pytest.mark.parametrize(
     ("task", "array", "message"),
     [
-        ("depth", np.full((36, 48), -1.0, np.float32), "value -1.0 at row 0, column 0"),
-        ("depth", np.full((36, 48), 4000, np.int64), "value 4000.0 .*expected finite values from 0 to 254"),
-        ("normals", np.full((36, 48, 3), 2.0, np.float32), "value 2.0"),
+        ("depth", np.full((36, 48), -1.0, np.float32), "got -1.0 at row 0, column 0"),
+        ("depth", np.full((36, 48), 4000, np.int64), "got 4000.0 .*expected finite values from 0 to 254"),
+        ("normals", np.full((36, 48, 3), 2.0, np.float32), "got 2.0"),
         ("normals", np.zeros((36, 48), np.float32), "expected numbers in 3 dimensions"),
-        ("edge", np.full((36, 48), np.nan, np.float32), "value nan"),
+        ("edge", np.full((36, 48), np.nan, np.float32), "got nan"),
     ],
 )
 def test_an_array_out_of_range_is_refused_with_file_and_value(task, array, message, tmp_path):
@@ -102,7 +102,7 @@ def test_an_array_out_of_range_is_refused_with_file_and_value(task, array, messa
 
 @pytest.mark.parametrize(
     ("dataset", "file", "message"),
-    [("nyud", "segmentation/0004.png", "value 41"), ("pascal", "semseg/VOC12/2008_000015.png", "value 41")],
+    [("nyud", "segmentation/0004.png", "got 41"), ("pascal", "semseg/VOC12/2008_000015.png", "got 41")],
 )
 def test_a_class_out_of_range_is_refused_with_file_and_value(dataset, file, message, tmp_path):
     folder = copy(dataset, "mtinet", tmp_path)

@@ -11,6 +11,7 @@ from seqca.data.normalise import normalise
 from seqca.data.rooms.classes import ROOMS_CLASSES
 from seqca.data.rooms.layout import SPLITS, make_scene
 from seqca.data.rooms.render import MIN_SIZE, Rendering, render
+from seqca.protocols import DEFAULT
 from seqca.tasks import Score
 
 ROOMS_TASKS: dict[str, int] = {"semseg": len(ROOMS_CLASSES), "depth": 1, "normals": 3, "edge": 1, "sal": 1}
@@ -36,12 +37,13 @@ class Rooms(Dataset[dict[str, torch.Tensor | str]]):
     camera; "edge" and "sal" float32 (1, H, W) in {0, 1}; "name", such as "rooms-train-000123". Every pixel is
     valid in every label.
 
-    `tasks` maps each task asked for to its channels, in the order asked; `class_names` and `scores` are as
+    `tasks` maps each task asked for to its channels, in the order asked; `class_names`, `scores` and `protocol` are as
     `seqca.data.DenseDataset` has them.
     """
 
     class_names: Mapping[str, Sequence[str]] = {"semseg": ROOMS_CLASSES}
     scores: Mapping[str, Score] = {}
+    protocol: str = DEFAULT
 
     def __init__(
         self,
