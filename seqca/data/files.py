@@ -68,17 +68,21 @@ class FileDataset(Dataset[dict[str, Any]]):
         if split not in ("train", "val", "test"):
             raise ValueError(f"split: got {split!r}, expected train, val or test")
         check_archive(self.root, self.name, protocol)
-        self.class_names = {task: classes for task in names if (classes := self.available[task]) is not None}
-        self.tasks: dict[str, int] = {task: rules.task(task).channels or len(self.class_names[task]) for task in names}
-        self.scores: dict[str, Score] = {task: rules.task(task).score for task in names}
+        classes = {task: self.available[task] for task in names}
+        self.class_names: Mapping[str, Sequence[str]] = {t: known for t, known in classes.items() if known is not None}
+        self.tasks: Mapping[str, int] = {
+            task: rules.task(task).channels or len(self.class_names[task]) for task in names
+        }
+        scores = {task: rules.task(task).score for task in names}
         if "edge" in names:
-            self.scores["edge"] = Score(
+            scores["edge"] = Score(
                 "odsF",
                 "seqca.metrics:OdsF",
                 higher_is_better=True,
                 options={"max_distance": self.max_distance, "protocol": protocol},
                 quick={"thresholds": 9, "every": 8},
             )
+        self.scores: Mapping[str, Score] = scores
         self.ids = read_ids(self.split_file("val" if split == "test" else split))
 
     @abstractmethod

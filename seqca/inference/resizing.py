@@ -22,7 +22,7 @@ def fitting_size(height: int, width: int, max_side: int | None) -> tuple[int, in
 
 def shrink(image: np.ndarray, max_side: int | None) -> np.ndarray:
     """A picture (H, W, 3) uint8 at its fitting size, every pixel an average over those it stands for."""
-    height, width = fitting_size(*image.shape[:2], max_side)
+    height, width = fitting_size(image.shape[0], image.shape[1], max_side)
     if (height, width) == image.shape[:2]:
         return image
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

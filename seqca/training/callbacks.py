@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -79,6 +79,8 @@ def write_scores(trainer: Trainer, pl_module: LightningModule, stage: str) -> No
     path = Path(folder) / f"{stage}_scores.json"
     temporary = path.with_suffix(".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps({**pl_module.scores, "about": about(trainer, pl_module)}, indent=2) + "\n")
+    temporary.write_text(
+        json.dumps({**cast(dict[str, float], pl_module.scores), "about": about(trainer, pl_module)}, indent=2) + "\n"
+    )
     temporary.replace(path)
     print(f"The scores are in {path}")

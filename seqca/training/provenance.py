@@ -19,7 +19,7 @@ def about(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
     }
     if getattr(pl_module, "single_task_scores", None) is not None:
-        facts["delta_m"] = pl_module.overall(pl_module.scores)  # type: ignore[operator]
+        facts["delta_m"] = pl_module.overall(pl_module.scores)
     return facts
 
 

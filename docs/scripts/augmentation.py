@@ -1,6 +1,6 @@
 """Draws docs/images/augmentation.png: a training sample of each data set as it is and augmented, under both protocols.
 
-    python docs/augmentation.py [--nyud ROOT] [--nyud-invpt ROOT] [--pascal ROOT] [--out FILE.png]
+    python docs/scripts/augmentation.py [--nyud ROOT] [--nyud-invpt ROOT] [--pascal ROOT] [--out FILE.png]
 
 Without archives of one's own it takes the small ones of the tests.
 """
@@ -18,7 +18,7 @@ from seqca.data.preparation import prepare
 from seqca.data.transforms import augment
 from seqca.tasks import get_task
 
-ARCHIVES = Path(__file__).parents[1] / "tests" / "golden" / "datasets"
+ARCHIVES = Path(__file__).parents[2] / "tests" / "golden" / "datasets"
 DRAWS = 3
 SIDE = 96  # pixels, the height of a tile
 GAP = 6
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--nyud", type=Path, default=ARCHIVES / "nyud_mtinet", help="archive NYUD_MT")
     parser.add_argument("--nyud-invpt", type=Path, default=ARCHIVES / "nyud_invpt", help="archive NYUDv2")
     parser.add_argument("--pascal", type=Path, default=ARCHIVES / "pascal", help="archive PASCAL_MT")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images" / "augmentation.png")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "images" / "augmentation.png")
     options = parser.parse_args()
 
     nyud, pascal = ("semseg", "depth", "normals"), ("semseg", "human_parts", "normals")
