@@ -5,11 +5,11 @@ import triton.language as tl
 
 
 @triton.jit
-def pick(entry, table, FIELD: tl.constexpr):
-    """`table[entry][FIELD]`: the index is known on the device only, so every row is looked at (a few selects)."""
-    value = table[0][FIELD]
+def pick(entry, table, COLUMN: tl.constexpr):
+    """`table[entry][COLUMN]`: the index is known on the device only, so every row is looked at (a few selects)."""
+    value = table[0][COLUMN]
     for i in tl.static_range(1, len(table)):
-        value = tl.where(entry == i, table[i][FIELD], value)
+        value = tl.where(entry == i, table[i][COLUMN], value)
     return value
 
 

@@ -29,7 +29,7 @@ def temporary_file(folder: Path, name: str) -> Iterator[tuple[BinaryIO, Path]]:
         except FileExistsError:
             continue
         if lock(file) is False or os.fstat(file.fileno()).st_nlink == 0:
-            file.close()  # somebody took it for a leftover between its creation and the lock
+            file.close()  # another process took it for a leftover between its creation and the lock
             continue
         break
     try:

@@ -51,8 +51,7 @@ def where(error: BaseException) -> str:
 
 
 class Noise(logging.Filter):
-    """Leaves out of Lightning's log what helps nobody: advertisements, and numbers that are nought for want of
-    counting."""
+    """Leaves out of Lightning's log advertisements, and totals that are zero because nothing was counted."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()

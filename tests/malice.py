@@ -1,4 +1,4 @@
-"""Files that somebody who means harm could offer as checkpoints."""
+"""Malicious files that could be offered as checkpoints."""
 
 import os
 from pathlib import Path

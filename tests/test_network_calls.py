@@ -1,7 +1,9 @@
 """What the network asks of the operators."""
 
 import torch
+from seqca.kernels.linear_attention.cases import TOKENS
 
+from seqca.models.configuration import NETWORK
 from seqca.network_calls import network_calls
 from seqca.ops import softplus
 from seqca.ops.shared.dispatch import record_calls, use_backend
@@ -41,3 +43,8 @@ def test_recording_ends_with_its_block_and_changes_nothing() -> None:
     with use_backend("aten"):
         assert torch.equal(softplus(x), recorded)
     assert len(calls) == 1
+
+
+def test_the_launches_of_the_resource_tables_have_the_shapes_of_the_network() -> None:
+    network = dict(zip(NETWORK.channels, NETWORK.tokens(480, 640), strict=True))
+    assert {channels: TOKENS[channels] for channels in network} == network

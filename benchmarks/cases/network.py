@@ -230,7 +230,7 @@ def cost(data: Dataset, direction: str) -> Cost:
 
 @cache
 def published(tasks: tuple[tuple[str, int], ...], device: str) -> PublishedNetwork:
-    """The published network; whoever uses it loads its weights."""
+    """The published network; the caller loads its weights."""
     return PublishedNetwork(dict(tasks)).to(device)
 
 

@@ -21,7 +21,7 @@ class TimedCall(NamedTuple):
 class Execution:
     """A provider in its mode, compiled or captured when it first runs.
 
-    Whoever uses it forces the provider's backend around it.
+    The caller forces the provider's backend around it.
     """
 
     def __init__(self, provider: Provider, direction: str) -> None:

@@ -176,7 +176,7 @@ def _checked_tasks(tasks: Iterable[str], available: Mapping[str, Any]) -> tuple[
 
 
 def mark(task: str, label: np.ndarray) -> np.ndarray:
-    """Marks pixels without a label, 255 in every channel: depth 0, the zero vector, human parts where nobody is."""
+    """Marks pixels without a label, 255 in every channel: depth 0, the zero vector, human parts where no person is."""
     rules = get_protocol(DEFAULT).task(task)
     if rules.kind is LabelKind.DISTANCE:
         return np.where(label == 0, np.float32(IGNORE), label)

@@ -21,8 +21,8 @@ PART_OF_KEY = {
 
 
 def paint_parts(path: Path, annotation: np.ndarray) -> np.ndarray:
-    """The part at every pixel, int64 (H, W): 0 background, 1 … 6 as in `PARTS`; 255 everywhere where nobody's parts are
-    marked.
+    """The part at every pixel, int64 (H, W): 0 background, 1 … 6 as in `PARTS`; 255 everywhere if no
+    person's parts are marked.
 
     Args:
         path: the file, for messages.

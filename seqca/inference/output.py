@@ -1,7 +1,7 @@
 """Writing what `seqca predict` found, without ever replacing a file that it did not write.
 
 A file it wrote says so by itself: its end holds the SHA-256 of everything in front, as a text chunk of a PNG or as the
-comment of a ZIP archive, which is what an .npz is. Whoever changes the file thereby makes it his own.
+comment of a ZIP archive, which is what an .npz is. A file that was changed is no longer this package's to replace.
 """
 
 import errno
@@ -109,7 +109,7 @@ def reserve(temporary: Path, target: Path) -> None:
     """Make `target` a file that was not there before, whole where the file system has links.
 
     Raises:
-        FileExistsError: there is one, whoever made it and whenever.
+        FileExistsError: there is one, whatever made it.
     """
     try:
         os.link(temporary, target)

@@ -18,7 +18,7 @@ SHOWN = 0  # the test scene of the panel
 
 def main(arguments: Sequence[str]) -> int:
     """Train by `seqca fit` with these arguments, score, print the table and write the panel."""
-    # Of what Lightning says, only what goes wrong is of interest to somebody who sees the package for the first time.
+    # Of what Lightning says, only what goes wrong matters when the package is seen for the first time.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     cli = SeqcaCLI(["fit", *arguments])

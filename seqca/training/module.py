@@ -116,7 +116,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
             steps = math.inf if epochs is None or epochs < 0 else epochs
         if math.isinf(steps):
             raise ValueError(
-                "max_steps: got neither it nor max_epochs, expected one of them: the learning rate decays by it"
+                "max_steps: got a run without an end, expected max_epochs or max_steps: the learning rate decays"
             )
         decay = LambdaLR(optimizer, lambda step: max(1 - step / max(steps, 1), 0.0) ** self.decay_power)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": self.decay_interval}}

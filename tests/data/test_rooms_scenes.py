@@ -81,7 +81,7 @@ def test_a_larger_image_shows_the_same_view():
 
 @pytest.mark.parametrize("size", [(7, 64), (64, 0)])
 def test_a_size_below_the_least_is_refused(size):
-    with pytest.raises(ValueError, match=f"at least 8x8 pixels, got {size[0]}x{size[1]}"):
+    with pytest.raises(ValueError, match=f"height, width: got {size[0]}×{size[1]} pixels, expected at least 8×8"):
         render(make_scene(0, "train", 0), *size)
 
 

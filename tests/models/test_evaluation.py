@@ -1,4 +1,4 @@
-"""Prediction from several threads, and beside training: nobody sees the mode that another one needs."""
+"""Prediction from several threads, and beside training: none sees a mode that another one needs."""
 
 import copy
 import itertools

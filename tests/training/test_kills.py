@@ -1,4 +1,4 @@
-"""A run that is killed again and again, at whatever moment, ends as the run that nobody killed."""
+"""A run that is killed again and again, at whatever moment, ends as an uninterrupted run does."""
 
 import multiprocessing
 import random

@@ -83,7 +83,7 @@ def test_the_learning_rate_falls_polynomially_to_zero_over_the_whole_run(module,
 
 def test_a_run_without_an_end_is_refused(module, monkeypatch):
     monkeypatch.setattr(module, "_trainer", SimpleNamespace(estimated_stepping_batches=math.inf))
-    with pytest.raises(ValueError, match="max_epochs or max_steps"):
+    with pytest.raises(ValueError, match="max_steps: got a run without an end, expected max_epochs or max_steps"):
         module.configure_optimizers()
 
 

@@ -85,8 +85,8 @@ class Room:
     lamps: list[Vector] = field(default_factory=list)
     windows: list[tuple[Wall, Rectangle]] = field(default_factory=list)
 
-    def claim(self, spot: Spot, w: float, d: float, height: float) -> bool:
-        """Reserve the footprint of a piece if it is free, inside the room and not in the camera's face."""
+    def reserve(self, spot: Spot, w: float, d: float, height: float) -> bool:
+        """Takes the footprint of a piece if it is free, inside the room and not in the camera's face."""
         cos, sin = abs(spot.turn[0]), abs(spot.turn[1])
         x, y = 0.5 * (cos * w + sin * d), 0.5 * (sin * w + cos * d)
         low_x, low_y = spot.origin[0] - x, spot.origin[1] - y
@@ -171,7 +171,7 @@ def _openings(room: Room) -> None:
         w, h = rng.uniform(0.85, 1.05), rng.uniform(2.0, 2.15)
         x = rng.uniform(-0.5, 0.5) * (wall.length - w - 0.2)
         front = wall.spot.at(x, 0.35)
-        if room.claim(front, w, 0.68, 1.5) and wall.take((x - w / 2, 0.0, x + w / 2, h)):
+        if room.reserve(front, w, 0.68, 1.5) and wall.take((x - w / 2, 0.0, x + w / 2, h)):
             fixtures.door(wall.spot.at(x, 0.0), w, h, room.style, rng)
             break
     wanted = rng.weighted(((0, 0.15), (1, 0.55), (2, 0.3)))
@@ -200,7 +200,7 @@ def _along_walls(room: Room, kind: str) -> None:
         x = rng.uniform(-0.5, 0.5) * (wall.length - w - 0.1)
         spot = wall.spot.at(x, d / 2 + margin)
         rectangle = (x - w / 2, 0.0, x + w / 2, h)
-        if any(_overlaps(rectangle, other, 0.03) for other in wall.taken) or not room.claim(spot, w, d, h):
+        if any(_overlaps(rectangle, other, 0.03) for other in wall.taken) or not room.reserve(spot, w, d, h):
             continue
         wall.taken.append(rectangle)
         room.build(name, spot, w, d, h)
@@ -233,7 +233,7 @@ def _centre(room: Room, kind: str) -> None:
     if name and rng.chance(0.9):
         w, d, h = (rng.uniform(*extent) for extent in PIECES[name][1:])
         reach = 0.75 if name == "table" else 0.0
-        if room.claim(spot, w, d + 2 * reach, h):
+        if room.reserve(spot, w, d + 2 * reach, h):
             room.build(name, spot, w, d, h)
             if name == "table":
                 _chairs_around(room, spot, w, d)
@@ -269,9 +269,9 @@ def _scatter(room: Room) -> None:
         kind = rng.weighted((("armchair", 0.25), ("chair", 0.35), ("carton", 0.2), ("ball", 0.2)))
         if kind in PIECES:
             w, d, h = (rng.uniform(*extent) for extent in PIECES[kind][1:])
-            if room.claim(spot, w, d, h):
+            if room.reserve(spot, w, d, h):
                 room.build(kind, spot, w, d, h)
-        elif room.claim(spot, 0.45, 0.45, 0.4):
+        elif room.reserve(spot, 0.45, 0.45, 0.4):
             if kind == "carton":
                 props.carton(spot, rng.uniform(0.3, 0.42), room.style, rng)
             else:

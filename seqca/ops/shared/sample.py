@@ -1,7 +1,7 @@
 """Inputs that show what an operator does, for its tests, `selftest` and benchmarks' checks.
 
 A sampler makes arguments from a number of tokens, a number of channels and a generator. Floating tensors are
-drawn in float64 and contiguous; whoever uses them rounds them to the dtype under test and lays them out.
+drawn in float64 and contiguous; their users round them to the dtype under test and lay them out.
 They are conditioned so that the reference stays finite in every dtype: a yardstick of NaN measures nothing.
 """
 

@@ -284,8 +284,8 @@ def test_a_case_whose_timing_failed_is_no_measured_one(
         (["run", "--op", "nonsense"], "no case is selected"),
         (["list", "--op", "nonsense"], "no case is selected"),
         (
-            ["list", "--op", "softplus", "--provider", "nobody"],
-            "--provider: got nobody, expected part of a name among aten",
+            ["list", "--op", "softplus", "--provider", "unknown"],
+            "--provider: got unknown, expected part of a name among aten",
         ),
         (["compare", __file__], "a second result file is needed"),
         (["report", "--output", "mine"], "--output for result files that are named"),
