@@ -83,7 +83,7 @@ def test_imports_lead_downwards(file: Path) -> None:
 
 def test_only_the_operators_import_the_reference() -> None:
     importers = {part_of(file) for file in FILES if "reference" in imported_parts(file)}
-    assert importers == {"ops"}
+    assert importers - {"reference"} == {"ops"}
 
 
 def loaded_by(statement: str) -> set[str]:
