@@ -4,6 +4,7 @@ import copy
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import MethodType
 
 import pytest
 import torch
@@ -94,4 +95,22 @@ def test_a_view_shares_every_tensor_and_sees_what_becomes_of_them():
 def test_a_network_compiled_in_place_predicts_in_evaluation_mode_too():
     network = nn.Sequential(nn.Dropout(0.5))
     network.compile(backend="eager")
+    assert torch.equal(evaluation_view(network)(torch.ones(1000)), torch.ones(1000))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_part_that_is_compiled_predicts_in_evaluation_mode_too(inside):
+    network = nn.Sequential(nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)), nn.Identity())
+    points = torch.randn(64, 3)
+    expected, buffers = evaluation_view(network)(points), copy.deepcopy(list(network.buffers()))
+    if inside:
+        network[0][0] = torch.compile(network[0][0], backend="eager")
+    network[0] = torch.compile(network[0], backend="eager")
+    assert torch.equal(evaluation_view(network)(points), expected)
+    assert all(torch.equal(one, two) for one, two in zip(network.buffers(), buffers, strict=True))
+
+
+def test_a_forward_of_an_objects_own_is_that_of_the_view():
+    network = nn.Sequential(nn.Dropout(0.5))
+    network.forward = MethodType(nn.Sequential.forward, network)
     assert torch.equal(evaluation_view(network)(torch.ones(1000)), torch.ones(1000))
