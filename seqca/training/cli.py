@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import re
 import signal
 import sys
@@ -127,28 +128,38 @@ def named_data(arguments: Sequence[str]) -> type[DenseDataModule] | None:
         option, _, value = argument.partition("=")
         value = value or following
         if option in ("--data", "--data.class_path"):
-            named = named_class(value) or named
+            named = named_class(value, Path()) or named
         elif option in ("--config", "-c"):
-            content = content_of(value)
-            named = named_class(content.get("data") if isinstance(content, Mapping) else None) or named
+            content, folder = content_of(value, Path())
+            named = named_class(content.get("data") if isinstance(content, Mapping) else None, folder) or named
     return find_data(named) if named else None
 
 
-def named_class(value: object) -> str | None:
+def named_class(value: object, folder: Path) -> str | None:
     """The class that a value of `data` names: its name, a file or text with {class_path: name}, or that mapping."""
     if isinstance(value, str):
-        value = content_of(value)
+        value, _ = content_of(value, folder)
     if isinstance(value, Mapping):
         value = value.get("class_path")
     return value if isinstance(value, str) else None
 
 
-def content_of(value: str) -> object:
-    """What is in a file of settings, or in a text of them; None if it is neither."""
+def content_of(value: str, folder: Path) -> tuple[object, Path]:
+    """What is in a file of settings, or in a text of them, None if it is neither; and the folder from which the paths
+    in it lead: that of the file, or else `folder`."""
+    path = folder / os.path.expanduser(value)
     try:
-        return yaml.safe_load(Path(value).read_text() if Path(value).is_file() else value)
+        text, folder = (path.read_text(), path.parent) if is_file(path) else (value, folder)
+        return yaml.safe_load(text), folder
     except (OSError, ValueError, yaml.YAMLError):
-        return None
+        return None, folder
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is too long for a path, or that none can have
+        return False
 
 
 def find_data(name: str) -> type[DenseDataModule] | None:

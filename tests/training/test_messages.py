@@ -39,6 +39,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "rooms.yaml").write_text("data: {class_path: RoomsDataModule, init_args: {batch_size: 5}}")
     (tmp_path / "mine.yaml").write_text("data: {class_path: own_data.Mine, init_args: {auxiliary: [edge]}}")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "linked.yaml").write_text("data: data.yaml")  # a path from the file's own folder
+    (tmp_path / "recipes" / "data.yaml").write_text("{class_path: own_data.Mine, init_args: {flip: 0.75}}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "own_data", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
@@ -61,6 +64,8 @@ MINE = {"tasks": ["depth"], "auxiliary": [], "batch_size": 3, "num_workers": 0, 
         (["--data.flip=0.1", "--config", "mine.yaml"], {"auxiliary": ["edge"], "flip": 0.1}),
         (["--config", "rooms.yaml", "--data=own_data.Mine"], {"batch_size": 5}),
         (["--config", "rooms.yaml", "--config", "mine.yaml"], {"batch_size": 5, "auxiliary": ["edge"]}),
+        (["--config", "recipes/linked.yaml"], {"flip": 0.75}),
+        (["--data", f"{{class_path: own_data.Mine, init_args: {{flip: 0.5}}}}  #{'-' * 5000}"], {"flip": 0.5}),
     ],
 )
 def test_what_is_not_given_comes_from_the_class_that_is_named(folder, capsys, arguments, given):
