@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -92,10 +93,14 @@ class BestCheckpoint(ModelCheckpoint):
         })  # fmt: skip
 
     def score_of(self, path: Path) -> Tensor | None:
-        """The score of a checkpoint that was kept as one of the best; None for another file."""
+        """The score of a checkpoint that was kept as one of the best; None for another file, a copy of one by another
+        name too, which is its owner's and must not be removed for a better one."""
         try:
-            score = read_checkpoint(path, mmap=True)["callbacks"][self.state_key]["current_score"]
-        except (CheckpointError, KeyError, TypeError):
+            state = read_checkpoint(path, mmap=True)["callbacks"][self.state_key]
+            score = state["current_score"]
+            if path.name not in {re.split(r"[/\\]", name)[-1] for name in state["best_k_models"]}:
+                return None
+        except (CheckpointError, LookupError, TypeError):
             return None
         return score.clone() if isinstance(score, Tensor) else None
 

@@ -95,7 +95,7 @@ def best_checkpoint(folder: Path, **settings: object) -> BestCheckpoint:
 def keep(folder: Path, **scores: float) -> None:
     """Checkpoints that were kept for their scores, and the newest one, which is always there."""
     for name, score in {**scores, "last": 9.0}.items():
-        state = {"current_score": torch.tensor(score)}
+        state = {"current_score": torch.tensor(score), "best_k_models": {f"elsewhere/{name}.ckpt": torch.tensor(score)}}
         torch.save({"callbacks": {best_checkpoint(folder).state_key: state}}, folder / f"{name}.ckpt")
 
 
@@ -139,6 +139,15 @@ def test_of_several_best_ones_no_more_count_than_are_kept(tmp_path, mode, kept):
     callback.load_state_dict(saved_state("runs"))
     assert {Path(path).stem for path in callback.best_k_models} == set(kept)
     assert Path(callback.best_model_path).stem == kept[0] and Path(callback.kth_best_model_path).stem == kept[1]
+
+
+def test_a_copy_of_the_best_checkpoint_is_its_owners_and_never_removed_for_a_better_one(tmp_path):
+    keep(tmp_path, best=-15.7)
+    for name in ("aaa.ckpt", "zzz.ckpt"):
+        (tmp_path / name).write_bytes((tmp_path / "best.ckpt").read_bytes())
+    callback = best_checkpoint(tmp_path)
+    callback.load_state_dict(saved_state("runs"))
+    assert [*callback.best_k_models] == [str(tmp_path / "best.ckpt")]
 
 
 def test_how_often_it_is_written_may_change_on_the_way(tmp_path):
