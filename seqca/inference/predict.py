@@ -201,7 +201,7 @@ def find_images(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
     for path in paths:
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            found = [p for p in found if not is_signed(p)]
+            found = [p for p in found if not is_ours(p)]
             images.update(dict.fromkeys(found))
             if not found:
                 problems.append(f"{path}: no pictures in this folder")
@@ -210,6 +210,15 @@ def find_images(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
         else:
             problems.append(f"{path}: no such file or folder")
     return list(images), problems
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a picture is a panel of this command; one that cannot be read is not, and is told of when its turn
+    comes."""
+    try:
+        return is_signed(path)
+    except OSError:
+        return False
 
 
 def refuse_overlap(parser: argparse.ArgumentParser, out: Path, paths: Iterable[Path]) -> None:
@@ -271,7 +280,9 @@ def read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             return np.array(to_rgb(ImageOps.exif_transpose(picture)))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises any of these
+    except MemoryError:
+        raise
+    except Exception as error:  # what Pillow raises depends on the format and on the damage: TypeError, EOFError, …
         raise UnreadableImage(str(error)) from error
 
 

@@ -279,3 +279,34 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
     (tmp_path / "out" / ".mine.1").write_bytes(bytes(100))
     assert run(tmp_path / "in", tmp_path / "out") == DONE
     assert sorted(contents(tmp_path / "out")) == [".mine.1", "sea.npz", "sea.png"]
+
+
+def test_a_panel_that_cannot_be_read_costs_no_other(tmp_path, monkeypatch, capsys):
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.png")
+    usual = Path.open
+
+    def forbidden(path: Path, *rest: str) -> object:
+        if path.name == "a.png" and path.parent.name == "in":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, *rest)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    assert run(tmp_path / "in", tmp_path / "out") in (DONE, SOME_FAILED)
+    assert (tmp_path / "out" / "b.png").is_file()
+
+
+@pytest.mark.parametrize("error", [TypeError("of a rational number"), EOFError("no more"), KeyError(0), RuntimeError()])
+def test_whatever_a_damaged_picture_raises_costs_no_other(tmp_path, monkeypatch, capsys, error):
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.png", shade=ord(name))
+    usual = predict.to_rgb
+
+    def damaged(image: Image.Image) -> Image.Image:
+        if image.getpixel((0, 0))[0] == ord("a"):
+            raise error
+        return usual(image)
+
+    monkeypatch.setattr(predict, "to_rgb", damaged)
+    assert run(tmp_path / "in", tmp_path / "out") == SOME_FAILED
+    assert sorted(contents(tmp_path / "out")) == ["b.npz", "b.png"]
