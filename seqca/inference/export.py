@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -14,10 +15,12 @@ from seqca.models.checkpoint import CheckpointError
 from seqca.models.configuration import NETWORK
 from seqca.ops import use_backend
 
+from .onnx import write_onnx
 from .restore import load_network
 
 DONE, NOTHING_DONE = 0, 4
-SUFFIX = ".pt2"
+PT2, ONNX = ".pt2", ".onnx"
+SIZE, BATCH = (480, 640), 1
 
 
 class FinalPredictions(nn.Module):
@@ -55,26 +58,37 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit status."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if options.out.suffix != SUFFIX:
-        parser.error(f"--out: got {options.out}, expected a name that ends in {SUFFIX}")
+    kind = options.out.suffix
+    if kind not in (PT2, ONNX):
+        parser.error(f"--out: got {options.out}, expected a name that ends in {PT2} or {ONNX}")
     if options.out.exists():
         parser.error(f"--out: got {options.out}, which exists, expected a new file")
+    for name in ("size", "batch"):
+        if kind == ONNX and getattr(options, name) is not None:
+            parser.error(f"--{name}: got a value for an {ONNX} file, which takes any, expected none")
+    if kind == ONNX and not find_spec("onnx"):
+        parser.error(f"--out: got {options.out}, but onnx is not installed, expected pip install 'seqca[export]'")
     try:
         network, _ = load_network(options.ckpt)
     except CheckpointError as error:
         print(f"seqca export: --ckpt: {error}", file=sys.stderr)
         return NOTHING_DONE
+    temporary = options.out.with_name(f".{options.out.stem}.{os.getpid()}{kind}")
     try:
-        program = exported(network, options.batch, *options.size)
+        if kind == ONNX:
+            with use_backend("reference"), torch.no_grad():
+                write_onnx(FinalPredictions(network), list(network.tasks), temporary)
+            images = f"any size, sides multiples of {NETWORK.strides[-1]}"
+        else:
+            batch, size = BATCH if options.batch is None else options.batch, options.size or SIZE
+            torch.export.save(exported(network, batch, *size), temporary)
+            images = f"size {(batch, 3, *size)}"
+        temporary.replace(options.out)
     except ValueError as error:
         parser.error(str(error))
-    temporary = options.out.with_name(f".{options.out.stem}.{os.getpid()}{SUFFIX}")
-    try:
-        torch.export.save(program, temporary)
-        temporary.replace(options.out)
     finally:
         temporary.unlink(missing_ok=True)
-    print(f"{options.out}: {', '.join(network.tasks)} of images {(options.batch, 3, *options.size)}")
+    print(f"{options.out}: {', '.join(network.tasks)} of images of {images}")
     return DONE
 
 
@@ -82,14 +96,15 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(
         prog="seqca export",
-        description="Write the network of a checkpoint as a program of torch.export, which runs without this package. "
-        "It takes images of one size and gives the raw predictions of every task at a quarter of it.",
+        description="Write the network of a checkpoint as a file that runs without this package: a program of "
+        f"torch.export ({PT2}) for images of one size, or ONNX ({ONNX}) for any. It gives the raw predictions of every "
+        "task at a quarter of the images' size.",
         epilog=f"exit status: {DONE} done; {NOTHING_DONE} no readable checkpoint; 2 wrong usage",
     )
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of seqca fit, or of the published format")
-    parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{SUFFIX}")
+    parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{PT2} or NAME{ONNX}")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="multiples of 32 (480 640)"
+        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=f"of {PT2}: multiples of 32 (480 640)"
     )
-    parser.add_argument("--batch", type=int, default=1, help="images of a call (%(default)s)")
+    parser.add_argument("--batch", type=int, help=f"of {PT2}: images of a call ({BATCH})")
     return parser

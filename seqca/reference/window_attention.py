@@ -79,9 +79,9 @@ def window_attention(
     """
     batch, height, width, channels = x.shape
     heads = bias_table.shape[1]
-    normed = F.layer_norm(x, (channels,), norm_weight, norm_bias, eps)
-    padded = F.pad(normed, (0, 0, 0, -width % window, 0, -height % window))
-    rows, columns = padded.shape[1:3]
+    normed = F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps)
+    rows, columns = ((side + window - 1) // window * window for side in (height, width))
+    padded = F.pad(normed, (0, 0, 0, columns - width, 0, rows - height))
     if shift:
         padded = padded.roll((-shift, -shift), (1, 2))
 
