@@ -37,7 +37,7 @@ torch.save(program(torch.load(sys.argv[2])), sys.argv[3])
 
 
 class Small(nn.Module):
-    """As a network is called, with fused operators, and small: tracing the whole one takes minutes."""
+    """As a network is called, with fused operators, and small."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Small(nn.Module):
 
 
 class Blocks(nn.Module):
-    """Every block of a network, with few channels: tracing the whole one takes half a minute."""
+    """Every block of a network, with few channels, so that it is traced in seconds."""
 
     def __init__(self) -> None:
         super().__init__()
