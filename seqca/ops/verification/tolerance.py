@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 FALSE_ALARMS = 5e-7
-"""The probability, per norm, that one more draw of the reference exceeds what its draws allow, at most."""
+"""The probability, per norm, that one more draw of the reference exceeds what Student's quantile allows."""
 
 DEVIATIONS = {8: 32.0, 16: 14.0, 64: 9.0}
 """How many standard deviations above its mean the next draw of a norm stays but for `FALSE_ALARMS`, by the number of
-draws that mean and standard deviation are taken from. Computed for the largest of n normal errors, n = 1 … 10⁵; with
-infinitely many draws 6.8 (n = 1) to 10.3 (n → ∞, Gumbel) would do."""
+draws that mean and standard deviation are taken from. Computed for the largest of n normal errors of one size, n = 1 to
+10⁵; with infinitely many draws 6.8 (n = 1) to 10.3 (n → ∞, Gumbel) would do."""
 
 FEW, MANY = 16, 64
 """Numbers of draws: where they agree with each other, and where they scatter."""
