@@ -7,7 +7,7 @@ import timm
 from timm.models import load_state_dict as read_state_dict
 from torch import Tensor, nn
 
-from .checkpoint import read_checkpoint
+from .checkpoint import CheckpointError, read_checkpoint
 from .configuration import NETWORK
 
 
@@ -70,6 +70,9 @@ def load_backbone_weights(backbone: nn.Module, name: str, path: Path) -> None:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file of timm's, tensors and plain data alone."""
-    if path.suffix.lower() != ".safetensors":  # which timm reads, and which holds nothing but tensors
+    if not path.name.endswith(".safetensors"):  # in timm's eyes; such a file holds nothing but tensors
         read_checkpoint(path, mmap=True)  # what it refuses is told without torch's advice
-    return read_state_dict(str(path), device="cpu", weights_only=True)
+    try:
+        return read_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:  # of the library that reads the format, whose kinds of errors are its own
+        raise CheckpointError(f"pretrained: got {path}, which is damaged or of another format: {error}") from None

@@ -93,6 +93,7 @@ def test_two_weights_of_one_name_and_keys_that_are_no_strings_are_refused():
     [
         (torch.tensor([1.0, float("nan")]), "not finite"),
         (torch.tensor([1.0, float("inf")]), "not finite"),
+        (torch.tensor([1.0, 1e300], dtype=torch.float64), "not finite in torch.float32"),
         (torch.ones(3), r"the shape \(3,\), expected \(2,\)"),
         (torch.ones(2, dtype=torch.int64), r"torch.int64, expected torch.float32"),
         (torch.ones(2, dtype=torch.complex64), r"torch.complex64, expected torch.float32"),
@@ -106,10 +107,26 @@ def test_weights_that_do_not_fit_are_refused_with_the_reason(value, reason):
         check_state({"a": value}, {"a": torch.ones(2)}, "the network")
 
 
+def test_negative_variances_are_refused_and_short_numbers_are_not():
+    expected = {"a.running_var": torch.ones(2)}
+    with pytest.raises(CheckpointError, match=r"a\.running_var: got negative numbers, expected variances"):
+        check_state({"a.running_var": torch.tensor([1.0, -1.0])}, expected, "the network")
+    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        check_state({"a.running_var": torch.ones(2).to(dtype)}, expected, "the network")
+
+
 def test_many_differences_fit_on_a_screen():
     with pytest.raises(CheckpointError, match=r"missing: key0\n(.|\n)*\n  and 992 more") as error:
         check_state({}, {f"key{n}": torch.ones(1) for n in range(1000)}, "the network")
     assert len(str(error.value).splitlines()) == LISTED + 2
+
+
+@pytest.mark.parametrize("name", ["weights.SAFETENSORS", "weights.safetensors", "weights.pth"])
+def test_damaged_weights_of_a_backbone_are_called_so_without_unsafe_advice(tmp_path, name):
+    write_malicious(tmp_path / name, tmp_path / "sign")
+    with pytest.raises(CheckpointError, match=name) as error:
+        create_backbone("hrnet_w18_small_v2", pretrained=tmp_path / name)
+    assert "weights_only" not in str(error.value) and not (tmp_path / "sign").exists()
 
 
 @pytest.mark.parametrize("name", ["hf-hub:evil/model", "hf_hub:evil/model", "local-dir:/tmp", "\thf-hub:a/b", "", 3])
