@@ -5,6 +5,7 @@ import errno
 import importlib
 import itertools
 import math
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -199,13 +200,13 @@ def find_images(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
     images: dict[Path, None] = {}
     problems = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # which, unlike Path's, takes any name
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
             found = [p for p in found if not is_ours(p)]
             images.update(dict.fromkeys(found))
             if not found:
                 problems.append(f"{path}: no pictures in this folder")
-        elif path.is_file():
+        elif os.path.isfile(path):
             images[path] = None
         else:
             problems.append(f"{path}: no such file or folder")
@@ -224,7 +225,7 @@ def is_ours(path: Path) -> bool:
 def refuse_overlap(parser: argparse.ArgumentParser, out: Path, paths: Iterable[Path]) -> None:
     """End with wrong usage where outputs would go into a folder that pictures come from, by whatever path."""
     for path in paths:
-        folders = [path] if path.is_dir() else [path.parent, path.resolve().parent]
+        folders = [path] if os.path.isdir(path) else [path.parent, Path(os.path.realpath(path)).parent]
         if any(same_folder(folder, out) for folder in folders):
             parser.error(f"--out: got {out}, from which {path} is taken, expected another folder")
 
@@ -233,7 +234,7 @@ def same_folder(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except OSError:  # one is not there
-        return one.resolve() == other.resolve()
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def refuse_replacing(parser: argparse.ArgumentParser, targets: Iterable[Path]) -> None:

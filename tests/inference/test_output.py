@@ -310,3 +310,17 @@ def test_whatever_a_damaged_picture_raises_costs_no_other(tmp_path, monkeypatch,
     monkeypatch.setattr(predict, "to_rgb", damaged)
     assert run(tmp_path / "in", tmp_path / "out") == SOME_FAILED
     assert sorted(contents(tmp_path / "out")) == ["b.npz", "b.png"]
+
+
+@pytest.mark.parametrize("name", ["y" * 300, "loop"])
+def test_a_path_that_leads_nowhere_costs_no_other(tmp_path, capsys, name):
+    (tmp_path / "loop").symlink_to("loop")
+    assert run([tmp_path / name, picture(tmp_path / "in" / "sea.png")], tmp_path / "out") == SOME_FAILED
+    assert "no such file or folder" in capsys.readouterr().err
+    assert (tmp_path / "out" / "sea.png").is_file()
+
+
+def test_a_folder_that_is_a_link_to_itself_is_told(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert run(picture(tmp_path / "sea.png"), tmp_path / "loop") == NOTHING_DONE
+    assert f"--out {tmp_path / 'loop'}" in capsys.readouterr().err
