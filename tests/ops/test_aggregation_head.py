@@ -10,13 +10,13 @@ import torch.multiprocessing as mp
 from torch import Generator, Tensor
 
 from benchmarks.harness.quantities import kept_bytes
-from seqca.ops import aggregation_head, scale_aggregation, use_backend
+from seqca.ops import aggregation_head, use_backend
 from seqca.ops.aten import pyramid
 from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
 
-HEAD, SUM = OPERATORS["aggregation_head"], OPERATORS["scale_aggregation"]
+HEAD = OPERATORS["aggregation_head"]
 
 
 def head_sample(batch: int = 2, size: tuple[int, int] = (8, 12), channels: int = 24) -> Sample:
@@ -50,16 +50,6 @@ def results_of(operator: Any, sample: Sample) -> dict[str, Tensor]:
 def test_an_image_of_many_tiles_is_the_sum_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyramid, "_TOKENS", 5)
     results_of(HEAD, rounded(head_sample(), torch.float32))
-
-
-def test_a_map_that_stands_twice_is_read_once() -> None:
-    sample = rounded(head_sample(), torch.float32).arguments
-    weight = sample["weight"].detach()
-    merged = torch.cat([weight[:, :16] + weight[:, 51:], weight[:, 16:51]], 1)
-    with use_backend("aten"), torch.no_grad():
-        twice = scale_aggregation(sample["maps"], weight)
-        once = scale_aggregation(sample["maps"][:3], merged)
-    assert torch.equal(twice, once)
 
 
 def test_keeps_the_maps_and_numbers_by_channel_alone() -> None:
@@ -98,13 +88,6 @@ def test_refuses_what_does_not_fit_by_name(change: dict[str, Any], message: str)
     arguments = rounded(head_sample(), torch.float32).arguments | change
     with pytest.raises((TypeError, ValueError), match=message):
         aggregation_head(**arguments)
-
-
-def test_refuses_a_map_that_is_larger_than_the_first() -> None:
-    arguments = rounded(head_sample(), torch.float32).arguments
-    arguments["maps"] = [*arguments["maps"][:2], torch.zeros(2, 5, 9, 12)]
-    with pytest.raises(ValueError, match=r"maps\[2\]: got the size \(9, 12\), expected at most \(8, 12\)"):
-        scale_aggregation(arguments["maps"], arguments["weight"])
 
 
 def test_refuses_to_take_a_variance_of_one_pixel() -> None:
