@@ -11,6 +11,7 @@ from seqca.reference.aggregation_head import aggregation_head as reference
 from .samples.aggregation_head import SAMPLES
 from .scale_aggregation import check_kind, check_maps, check_vector, distinct_maps, given
 from .shared.autocast import to_autocast_dtype
+from .shared.checks import check_tensor
 from .shared.dispatch import BackendUnavailable, resolve
 from .shared.operator import (
     Call,
@@ -86,6 +87,11 @@ def aggregation_head(
             `vmap`, …), except on the backend `reference`.
     """
     distinct, order = distinct_maps(maps)
+    for name, x in (("weight", weight), ("prediction_weight", prediction_weight)):
+        check_tensor(name, x)
+    for name, y in (("bias", bias), ("prediction_bias", prediction_bias)):
+        if y is not None:
+            check_tensor(name, y)
     *distinct, weight, prediction_weight = to_autocast_dtype([*distinct, weight, prediction_weight])
     bias, prediction_bias = (None if x is None else to_autocast_dtype([x])[0] for x in (bias, prediction_bias))
     check_maps(distinct, order, weight, bias)

@@ -10,7 +10,7 @@ from seqca.reference.scale_aggregation import scale_aggregation as reference
 
 from .samples.scale_aggregation import SAMPLES
 from .shared.autocast import to_autocast_dtype
-from .shared.checks import check_floating
+from .shared.checks import check_floating, check_tensor
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -48,6 +48,9 @@ def scale_aggregation(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | Non
             `vmap`, …), except on the backend `reference`.
     """
     distinct, order = distinct_maps(maps)
+    check_tensor("weight", weight)
+    if bias is not None:
+        check_tensor("bias", bias)
     *distinct, weight = to_autocast_dtype([*distinct, weight])
     bias = None if bias is None else to_autocast_dtype([bias])[0]
     check_maps(distinct, order, weight, bias)
@@ -120,7 +123,8 @@ def distinct_maps(maps: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
         raise ValueError("maps: got no map, expected at least one")
     distinct: list[Tensor] = []
     order = []
-    for x in maps:
+    for place, x in enumerate(maps):
+        check_tensor(f"maps[{place}]", x)
         found = [i for i, other in enumerate(distinct) if other is x]
         if not found:
             found = [len(distinct)]
@@ -149,8 +153,6 @@ def check_maps(maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bia
             got, most = tuple(x.shape[2:]), tuple(first.shape[2:])
             raise ValueError(f"{name}: got the size {got}, expected at most {most} as of maps[0], the finest")
     channels = sum(maps[i].shape[1] for i in order)
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight: got {type(weight).__name__}, expected a tensor")
     if weight.ndim != 4 or tuple(weight.shape[1:]) != (channels, 1, 1) or not len(weight):
         raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected (C, {channels}, 1, 1)")
     check_kind("weight", weight, first)
@@ -165,8 +167,7 @@ def check_vector(name: str, x: Tensor, length: int) -> None:
     Raises:
         TypeError, ValueError: names it.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor")
+    check_tensor(name, x)
     if tuple(x.shape) != (length,):
         raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected ({length},)")
 

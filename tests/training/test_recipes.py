@@ -31,7 +31,9 @@ def settings(recipe: str) -> dict:
 def arguments(recipe: str, folder: Path, protocol: str = "mtinet") -> list[str]:
     data = root(recipe.partition("_")[0], protocol)
     given = [f"--config={CONFIGS / f'{recipe}.yaml'}", f"--data.root={data}", f"--trainer.logger.save_dir={folder}"]
-    return [*given, *LESS, f"--data.protocol={protocol}"]
+    # `invpt` pads what it evaluates and resizes nothing, so that its size has to hold the largest picture.
+    size = ["--data.size=[64, 64]"] if protocol == "invpt" else []
+    return [*given, *LESS, *size, f"--data.protocol={protocol}"]
 
 
 def run(recipe: str, folder: Path, protocol: str = "mtinet") -> dict:

@@ -7,6 +7,18 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """What the operators compute in."""
 
 
+def check_tensor(name: str, x: object) -> None:
+    """Refuses what is no tensor, and a sparse one.
+
+    Raises:
+        TypeError: with the name of the argument.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: got a tensor in {x.layout}, expected a dense one")
+
+
 def check_floating(name: str, x: Tensor) -> None:
     """Refuses a tensor in a dtype that is not one of `DTYPES`, and a sparse one.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus as torch_softplus
 
-from seqca.ops import upsampled_loss
+from seqca.ops import aggregation_head, scale_aggregation, upsampled_loss
 from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.verification.draws import Allowance, Results
 from seqca.ops.verification.judge import evaluate, leaves
@@ -31,6 +31,11 @@ def _planted(drawn: Drawn, plant: Callable[[Tensor, Allowance], Tensor]) -> Resu
     return {what: plant(x.clone(), drawn.allowance[what]) for what, x in _exact(drawn).items()}
 
 
+def _channel_axis(drawn: Drawn, x: Tensor) -> int:
+    """Of a result: a vector has one number for each channel."""
+    return drawn.operator.channel_axis % x.ndim if x.ndim > 1 else 0
+
+
 def one_wrong_element(drawn: Drawn) -> Results:
     """One element is off by eight times the typical largest error."""
 
@@ -45,7 +50,7 @@ def bias_of_a_channel(drawn: Drawn) -> Results:
     """One channel is off by eight times the typical mean error of the worst channel."""
 
     def plant(x: Tensor, allowance: Allowance) -> Tensor:
-        channel = x.select(drawn.operator.channel_axis, 0) if x.ndim else x
+        channel = x.select(_channel_axis(drawn, x), 0) if x.ndim else x
         channel += 1.001 * TIMES * allowance.typical[1]
         return x
 
@@ -54,14 +59,14 @@ def bias_of_a_channel(drawn: Drawn) -> Results:
 
 def two_channels_exchanged(drawn: Drawn) -> Results | None:
     """The first two channels of each result stand in each other's place."""
-    results, axis = drawn.compute(drawn.inputs), drawn.operator.channel_axis
-    if not any(x.ndim and x.shape[axis] > 1 for x in results.values()):
+    results = drawn.compute(drawn.inputs)
+    if not any(x.ndim and x.shape[_channel_axis(drawn, x)] > 1 for x in results.values()):
         return None
     swapped = {}
     for what, x in results.items():
-        order = list(range(x.shape[axis])) if x.ndim else []
+        order = list(range(x.shape[_channel_axis(drawn, x)])) if x.ndim else []
         order[:2] = order[1::-1]
-        swapped[what] = x.index_select(axis % x.ndim, torch.tensor(order)) if x.ndim else x
+        swapped[what] = x.index_select(_channel_axis(drawn, x), torch.tensor(order)) if x.ndim else x
     return swapped
 
 
@@ -78,7 +83,7 @@ def last_token_forgotten(drawn: Drawn) -> Results:
 
     def forget(x: Tensor) -> Tensor:
         x = x.clone()
-        if x.ndim:
+        if x.ndim > 1:
             x[..., -1:, :] = 0
         return x
 
@@ -106,7 +111,8 @@ def wrong_constant(drawn: Drawn) -> Results | None:
 
 
 def gradient_term_dropped(drawn: Drawn) -> Results:
-    """Of linear attention the gradient through the denominator, of softplus the slope, of losses the last image's."""
+    """Of linear attention the gradient through the denominator, of softplus the slope, of losses and
+    aggregations the last image's."""
     return _by(drawn, _WITHOUT_A_TERM[drawn.operator.name])
 
 
@@ -134,8 +140,23 @@ def _loss_of_fixed_last_image(prediction: Tensor, **arguments: Any) -> Any:
     return upsampled_loss(fixed, **arguments)
 
 
+def _aggregation_of_fixed_last_image(maps: list[Tensor], **arguments: Any) -> Any:
+    return scale_aggregation(_last_image_fixed(maps), **arguments)
+
+
+def _head_of_fixed_last_image(maps: list[Tensor], **arguments: Any) -> Any:
+    return aggregation_head(_last_image_fixed(maps), **arguments)
+
+
+def _last_image_fixed(maps: list[Tensor]) -> list[Tensor]:
+    fixed = {id(x): torch.cat([x[:-1], x[-1:].detach()]) for x in maps}
+    return [fixed[id(x)] for x in maps]
+
+
 _WITHOUT_A_TERM: dict[str, Callable[..., Any]] = {
+    "aggregation_head": _head_of_fixed_last_image,
     "linear_attention": _attention_without_denominator,
+    "scale_aggregation": _aggregation_of_fixed_last_image,
     "softplus": _softplus_of_slope_one,
     "upsampled_loss": _loss_of_fixed_last_image,
 }
