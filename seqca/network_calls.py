@@ -5,6 +5,7 @@ from functools import cache
 
 import torch
 
+from seqca.configuration import IMAGE
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
 from seqca.ops.shared.dispatch import record_calls, use_backend
@@ -16,7 +17,7 @@ TASKS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
 
 
 def network_calls(
-    tasks: Mapping[str, int] = TASKS, height: int = 480, width: int = 640, batch: int = 1
+    tasks: Mapping[str, int] = TASKS, height: int = IMAGE[0], width: int = IMAGE[1], batch: int = 1
 ) -> dict[str, tuple[Call, ...]]:
     """What the forward pass and the losses of a training step ask of every operator, each different call once.
 

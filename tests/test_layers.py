@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "seqca"
 LAYERS = (
     "files",
     "thinning",
+    "configuration",
     "labels",
     "loss_type",
     "colour",

@@ -3,7 +3,7 @@
 import torch
 from seqca.kernels.linear_attention.cases import TOKENS
 
-from seqca.models.configuration import NETWORK
+from seqca.configuration import NETWORK
 from seqca.network_calls import network_calls
 from seqca.ops import softplus
 from seqca.ops.shared.dispatch import record_calls, use_backend

@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from seqca import ops
-from seqca.models.configuration import NETWORK
+from seqca.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost, Provider, Providers, in_mode

@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from seqca.configuration import NETWORK
 from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet, to_published_state
-from seqca.models.configuration import NETWORK
 from seqca.network_calls import network_calls
 from seqca.nn.feature_propagation import HEADS
 from seqca.ops.shared.dispatch import BACKENDS, resolve, use_backend

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from seqca.models.configuration import NETWORK
+from seqca.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from seqca.models.configuration import NETWORK
+from seqca.configuration import NETWORK
 
 from ..harness.case import MODES
 

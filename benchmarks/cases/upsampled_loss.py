@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
+from seqca.configuration import NETWORK
 from seqca.loss_type import Loss
-from seqca.models.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 from seqca.tasks import get_task
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 import seqca.ops  # noqa: F401, registers the operators
-from seqca.models.configuration import NETWORK
+from seqca.configuration import NETWORK
 from seqca.ops.shared.operator import OPERATORS
 
 FILE = Path(__file__).parents[1] / "images" / "network.svg"

@@ -9,11 +9,14 @@ only where torch's TF32 switch allows it, and here it does not.
 import torch
 from torch import Tensor
 
+from seqca.configuration import IMAGE, NETWORK
+
 from ..compilation import CompiledCase
 from . import backward, forward
 
-TOKENS = {18: 19200, 36: 19200, 60: 19200, 72: 4800, 144: 1200, 288: 300}
-"""Tokens of a 480×640 image at the scale that has so many channels."""
+_FINEST, *_ = NETWORK.tokens(*IMAGE)
+TOKENS = {18: _FINEST, 60: _FINEST} | dict(zip(NETWORK.channels, NETWORK.tokens(*IMAGE), strict=True))
+"""Tokens of an image at the scale that has so many channels; 18 and 60 channels at the finest, as of other networks."""
 
 _BF16, _FP16, _FP32 = torch.bfloat16, torch.float16, torch.float32
 

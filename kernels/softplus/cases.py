@@ -2,8 +2,15 @@
 
 import torch
 
+from seqca.configuration import IMAGE, NETWORK
+
 from ..compilation import CompiledCase
 from . import backward, forward
+
+_CHANNELS = 2 * 3 * NETWORK.channels[0]
+"""Of the queries and keys of a task's map in its three pairs."""
+
+_SIZE = tuple(side // NETWORK.strides[0] for side in IMAGE)
 
 _TESTED_ON = {(torch.bfloat16, "contiguous"): (90,), (torch.float32, "transposed gradient"): (80,)}
 
@@ -12,11 +19,11 @@ def _case(dtype: torch.dtype, layout: str) -> CompiledCase:
     """With one of the two gradients."""
 
     def run() -> None:
-        y = forward(torch.empty(8, 216, 120, 160, dtype=dtype, device="meta"))
+        y = forward(torch.empty(8, _CHANNELS, *_SIZE, dtype=dtype, device="meta"))
         order = torch.channels_last if layout == "transposed gradient" else torch.contiguous_format
         backward(torch.empty_like(y, memory_format=order), y)
 
-    return CompiledCase(f"C = 216, {layout}", dtype, run, _TESTED_ON.get((dtype, layout), ()))
+    return CompiledCase(f"C = {_CHANNELS}, {layout}", dtype, run, _TESTED_ON.get((dtype, layout), ()))
 
 
 CASES = tuple(

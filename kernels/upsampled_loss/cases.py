@@ -6,11 +6,15 @@ unless torch's TF32 switch asks for one.
 
 import torch
 
+from seqca.configuration import IMAGE, NETWORK
+
 from ..compilation import CompiledCase
 from . import backward, forward
 
 CLASSES = (13, 21, 40, 100, 200)
 """A number of classes for each width of the tiles."""
+
+_SIZE = tuple(side // NETWORK.strides[0] for side in IMAGE)
 
 _BF16, _FP16, _FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -33,8 +37,8 @@ def _case(kind: str, channels: int, dtype: torch.dtype, gradient: bool = True) -
     """One loss and number of classes or values."""
 
     def run() -> None:
-        prediction = torch.empty(8, channels, 120, 160, dtype=dtype, device="meta")
-        target = torch.empty(8, 1 if kind == "two_class" else channels, 480, 640, device="meta")
+        prediction = torch.empty(8, channels, *_SIZE, dtype=dtype, device="meta")
+        target = torch.empty(8, 1 if kind == "two_class" else channels, *IMAGE, device="meta")
         if kind == "cross_entropy":
             target = target[:, 0].long()
         _, kept, divisor = forward(prediction, target, kind, 255.0, None, gradient)

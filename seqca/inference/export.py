@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from seqca.configuration import NETWORK
 from seqca.models.checkpoint import CheckpointError
-from seqca.models.configuration import NETWORK
 from seqca.ops import use_backend
 
 from .onnx import write_onnx

@@ -7,8 +7,9 @@ import timm
 from timm.models import load_state_dict as read_state_dict
 from torch import Tensor, nn
 
+from seqca.configuration import NETWORK
+
 from .checkpoint import CheckpointError, read_checkpoint
-from .configuration import NETWORK
 
 
 def create_backbone(name: str, pretrained: bool | str | Path = False) -> nn.Module:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqca.configuration import NETWORK
 from seqca.nn import (
     BasicBlock,
     CrossScaleAttention,
@@ -19,7 +20,6 @@ from seqca.nn import (
 from seqca.tasks import check_task_name, get_task
 
 from .backbone import create_backbone
-from .configuration import NETWORK
 from .evaluation import evaluation_view
 from .hub import HubNetwork
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seqca.configuration import NETWORK
 from seqca.ops.window_attention import relative_position_index
 
 from .checkpoint import LISTED, CheckpointError, read_checkpoint, without_wrappers
-from .configuration import NETWORK
 from .network import SequentialCrossAttentionNet
 
 State = Mapping[str, Tensor]

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from seqca.configuration import NETWORK
+
 from .blocks import BasicBlock, SqueezeExcitation
 from .checks import check_features, check_positive, checked_tasks
 from .window_self_attention import WindowSelfAttention
 
-HEADS = 4
+HEADS = NETWORK.propagation_heads
 """Of the self-attention stage."""
 
 

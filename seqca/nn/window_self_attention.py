@@ -4,12 +4,10 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from seqca.configuration import NETWORK
 from seqca.ops import window_attention
 
 from .checks import check_fraction, check_map, check_positive
-
-WINDOW = 7
-"""Side of a window, in tokens (Liu et al. 2021)."""
 
 
 class WindowBlock(nn.Module):
@@ -67,7 +65,9 @@ class WindowSelfAttention(nn.Module):
             that is none.
     """
 
-    def __init__(self, channels: int, depth: int, heads: int, window: int = WINDOW, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, depth: int, heads: int, window: int = NETWORK.window, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         check_positive(channels=channels, depth=depth, heads=heads, window=window)
         check_fraction(drop_path=drop_path)

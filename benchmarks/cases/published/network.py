@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqca.configuration import NETWORK
 from seqca.models.backbone import create_backbone
-from seqca.models.configuration import NETWORK
 from seqca.models.network import NetworkOutput
 from seqca.models.published import published_names
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.models.configuration import NETWORK
+from seqca.configuration import NETWORK
 
 WINDOW = NETWORK.window
 

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from seqca.nn.window_self_attention import WINDOW
-
 
 class Configuration(NamedTuple):
     """What makes the network the one of the paper (Kim, Choi, Min, ICIP 2022), apart from its tasks.
@@ -20,6 +18,8 @@ class Configuration(NamedTuple):
     attention_depth: int
     """Blocks of a self-attention stage."""
     attention_heads: int
+    propagation_heads: int
+    """Of the self-attention in the propagation to the next finer scale."""
     window: int
     """Side of an attention window, in tokens."""
 
@@ -39,5 +39,9 @@ NETWORK = Configuration(
     backbone_channels=(18, 36, 72, 144),
     attention_depth=2,
     attention_heads=6,
-    window=WINDOW,
+    propagation_heads=4,
+    window=7,
 )
+
+IMAGE = (480, 640)
+"""Height and width of the images that `explain`, tables of resources and benchmarks speak of: those of NYUD-v2."""
