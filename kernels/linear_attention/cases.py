@@ -15,7 +15,9 @@ from ..compilation import CompiledCase
 from . import backward, forward
 
 _FINEST, *_ = NETWORK.tokens(*IMAGE)
-TOKENS = {18: _FINEST, 60: _FINEST} | dict(zip(NETWORK.channels, NETWORK.tokens(*IMAGE), strict=True))
+TOKENS = dict(
+    sorted({18: _FINEST, 60: _FINEST, **dict(zip(NETWORK.channels, NETWORK.tokens(*IMAGE), strict=True))}.items())
+)
 """Tokens of an image at the scale that has so many channels; 18 and 60 channels at the finest, as of other networks."""
 
 _BF16, _FP16, _FP32 = torch.bfloat16, torch.float16, torch.float32
