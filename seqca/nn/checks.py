@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import index
 from typing import SupportsIndex
 
-import torch
 from torch import Tensor
 
 from seqca.ops.shared.autocast import autocasts
-from seqca.ops.shared.checks import DTYPES
+from seqca.ops.shared.checks import DTYPES, check_dense
 from seqca.tasks import check_task_name
 
 
@@ -22,8 +21,7 @@ def check_map(name: str, x: Tensor, channels: int, weight: Tensor | None = None)
     if not isinstance(x, Tensor) or x.dtype not in DTYPES:
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name}: got {got}, expected a floating-point tensor")
-    if x.layout is not torch.strided:
-        raise TypeError(f"{name}: got a tensor in {x.layout}, expected a dense one")
+    check_dense(name, x)
     if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
         raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (B, {channels}, H, W), not empty")
     if weight is not None and weight.is_floating_point():

@@ -7,6 +7,16 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """What the operators compute in."""
 
 
+def check_dense(name: str, x: Tensor) -> None:
+    """Refuses a sparse tensor.
+
+    Raises:
+        TypeError: with the name of the argument.
+    """
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: got a tensor in {x.layout}, expected a dense one")
+
+
 def check_tensor(name: str, x: object) -> None:
     """Refuses what is no tensor, and a sparse one.
 
@@ -15,8 +25,7 @@ def check_tensor(name: str, x: object) -> None:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor")
-    if x.layout is not torch.strided:
-        raise TypeError(f"{name}: got a tensor in {x.layout}, expected a dense one")
+    check_dense(name, x)
 
 
 def check_floating(name: str, x: Tensor) -> None:
@@ -27,5 +36,4 @@ def check_floating(name: str, x: Tensor) -> None:
     """
     if x.dtype not in DTYPES:
         raise TypeError(f"{name}: got {x.dtype}, expected one of {', '.join(map(str, DTYPES))}")
-    if x.layout is not torch.strided:
-        raise TypeError(f"{name}: got a tensor in {x.layout}, expected a dense one")
+    check_dense(name, x)
