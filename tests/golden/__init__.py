@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seqca.models import NetworkOutput
 from seqca.models.published import published_names
 
 GOLDEN = Path(__file__).parent
@@ -78,3 +79,12 @@ def close(actual: Tensor, expected: Tensor, name: str, scale: float | None = Non
     scale = float(expected.abs().max()) if scale is None else scale
     error = float((actual.detach() - expected).abs().max())
     assert error <= 1e-4 * scale, f"{name}: error {error:.2e} at magnitude {scale:.2e}"
+
+
+def assert_published_predictions(output: NetworkOutput, golden: dict[str, Tensor]) -> None:
+    """The final and the deep predictions of a network are those of a file, all of them."""
+    found = {f"final_{task}": x for task, x in output.final.items()}
+    found |= {f"deep_{k}_{task}": x for k, deep in enumerate(output.deep) for task, x in deep.items()}
+    assert found.keys() == {key for key in golden if key.startswith(("final", "deep"))}
+    for key, x in found.items():
+        close(x, golden[key], key)

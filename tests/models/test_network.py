@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seqca.models import SequentialCrossAttentionNet, from_published_state
-from tests.golden import GOLDEN, close, load
+from tests.golden import GOLDEN, assert_published_predictions, close, load
 from tests.golden.published_state import published_state
 
 CHANNELS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
@@ -25,11 +25,7 @@ def test_network_with_published_weights_gives_the_published_numbers(count):
         for k, x in enumerate(net.backbone(golden["image"])):
             close(x, golden[f"backbone_{k}"], f"backbone_{k}")
         output = net(golden["image"])
-    found = {f"final_{task}": x for task, x in output.final.items()}
-    found |= {f"deep_{k}_{task}": x for k, deep in enumerate(output.deep) for task, x in deep.items()}
-    assert found.keys() == {key for key in golden if key.startswith(("final", "deep"))}
-    for key, x in found.items():
-        close(x, golden[key], key)
+    assert_published_predictions(output, golden)
 
 
 @pytest.mark.parametrize(("count", "parameters"), [(2, 25_763_645), (3, 39_969_255), (4, 56_372_655)])

@@ -22,7 +22,7 @@ from seqca import use_backend
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet, to_published_state
 from seqca.tasks import get_task
-from tests.golden import GOLDEN, close, load
+from tests.golden import GOLDEN, assert_published_predictions, close, load
 from tests.golden.published_state import published_state
 
 TASKS = ("semseg", "depth", "normals")
@@ -35,11 +35,7 @@ def test_a_published_checkpoint_fits_and_gives_the_published_numbers(count: int)
     net.load_state_dict(published_state(GOLDEN / f"published_keys_{count}tasks.json"))
     with torch.no_grad():
         output = net(golden["image"])
-    found = {f"final_{task}": x for task, x in output.final.items()}
-    found |= {f"deep_{k}_{task}": x for k, deep in enumerate(output.deep) for task, x in deep.items()}
-    assert found.keys() == {key for key in golden if key.startswith(("final", "deep"))}
-    for key, x in found.items():
-        close(x, golden[key], key)
+    assert_published_predictions(output, golden)
 
 
 def pair(module: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
