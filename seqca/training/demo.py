@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from seqca.inference.panel import save_panel
@@ -18,12 +19,10 @@ SHOWN = 0  # the test scene of the panel
 
 def main(arguments: Sequence[str]) -> int:
     """Train by `seqca fit` with these arguments, score, print the table and write the panel."""
-    # Of what Lightning says, only what goes wrong matters when the package is seen for the first time.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    cli = SeqcaCLI(["fit", *arguments])
-    cli.trainer.test(cli.model, cli.datamodule, verbose=False)
-    batches = list(cli.datamodule.test_dataloader())
+    with errors_alone():
+        cli = SeqcaCLI(["fit", *arguments])
+        cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+        batches = list(cli.datamodule.test_dataloader())
     constants: dict[str, float] = {}
     for task, channels in cli.datamodule.tasks.items():
         constants |= {
@@ -37,6 +36,20 @@ def main(arguments: Sequence[str]) -> int:
     save_panel(draw_sample(batch, predictions, SHOWN, cli.datamodule.class_names), path)
     print(f"What it predicts for an unseen room: {path}")
     return 0
+
+
+@contextmanager
+def errors_alone() -> Iterator[None]:
+    """Lightning says what goes wrong and nothing else, since the package may be seen for the first time."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def table(primary: Mapping[str, Score], scores: Mapping[str, float], constants: Mapping[str, float]) -> str:

@@ -1,5 +1,7 @@
 """The demonstration, with less of everything."""
 
+import logging
+import warnings
 from pathlib import Path
 
 from seqca.tasks import primary_scores
@@ -12,12 +14,14 @@ def test_the_demonstration_ends_with_a_table_and_names_its_panel(tmp_path, capsy
     less = ["tasks=[semseg, depth]", "size=[32, 32]", "train_length=2", "batch_size=2", "test_length=2"]
     arguments = ["--config", str(RECIPE), f"--trainer.logger.save_dir={tmp_path}", "--trainer.max_epochs=1"]
     arguments.append("--model.weights={depth: 3}")
+    heard = logging.getLogger("lightning.pytorch").level, list(warnings.filters)
     assert main([*arguments, *(f"--data.{setting}" for setting in less)]) == 0
     *_, header, _, semseg, depth, panel = filter(str.strip, capsys.readouterr().out.splitlines())
     assert header.split() == ["task", "score", "better", "best", "constant", "this", "network"]
     assert semseg.split()[:3] == ["semseg", "mIoU", "higher"]
     assert depth.split()[:3] == ["depth", "rmse", "lower"] and depth.endswith(" m")
     assert Path(panel.split(": ")[1]).is_file()
+    assert (logging.getLogger("lightning.pytorch").level, warnings.filters) == heard, "other runs say as much as before"
 
 
 def test_the_table_has_a_row_for_each_task_with_direction_and_unit():
