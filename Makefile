@@ -14,7 +14,7 @@ CHECK := tests/test_labels.py tests/test_tasks.py tests/test_losses.py tests/tes
     tests/ops/verification/test_tolerance.py tests/ops/verification/test_draws.py tests/ops/verification/test_false_alarms.py
 CXX_FILES = $(shell find csrc tests/csrc -name "*.cu" -o -name "*.cpp" -o -name "*.h")
 
-.PHONY: help demo check test test-processors test-compiled test-oldest lint format clean
+.PHONY: help demo check test test-processors test-compiled test-oldest gpu lint format clean
 
 help:
 	@echo "make demo    train the network on rendered rooms and show what it predicts, 10 to 15 minutes"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-processors  run the numerical tests as other processors would, with one thread and two"
 	@echo "make test-oldest    run the tests of the operators with the oldest torch, Triton and NumPy that are supported"
 	@echo "make test-compiled  build a wheel with nvcc, import it and examine its kernels: registers, spills, instructions"
+	@echo "make gpu     on a machine with a GPU: tests and benchmarks in stages, nothing installed (docs/gpu.md)"
 	@echo "make clean   remove what these commands made"
 
 demo: $(TRAIN)
@@ -42,6 +43,9 @@ test-processors: $(TEST)
 
 test-compiled: $(TEST)
 	SEQCA_BUILD=1 $(BIN)/python -m pytest tests/csrc/test_compiled.py
+
+gpu:
+	$(PYTHON) -m benchmarks.gpu
 
 lint: $(TEST)
 	$(BIN)/ruff check .

@@ -1,0 +1,114 @@
+"""Training on rooms: the loss of every step, on the reference and on the default backends, and of the ablation.
+
+Rounding grows with every step, so that curves part in any case. How far, a second run of the reference shows, on images
+that differ by a unit in their last place.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader
+
+from benchmarks.harness.environment import environment
+from seqca.data.rooms import Rooms
+from seqca.losses import MultiTaskLoss
+from seqca.models import SequentialCrossAttentionNet
+from seqca.ops.shared.device import checked_device
+from seqca.ops.shared.dispatch import use_backend
+from seqca.ops.verification.draws import moved
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the network is trained."""
+
+    name: str
+    backend: str
+    half: bool = False
+    """Under autocast to bfloat16."""
+    moved: bool = False
+    """On images that differ by a unit in the last place."""
+    cross_task: bool = True
+    cross_scale: bool = True
+
+
+RUNS = (
+    Run("reference", "reference"),
+    Run("reference, images moved", "reference", moved=True),
+    Run("default", "auto"),
+    Run("reference, bf16", "reference", half=True),
+    Run("default, bf16", "auto", half=True),
+    Run("neither exchange", "auto", cross_task=False, cross_scale=False),
+    Run("exchange between tasks", "auto", cross_scale=False),
+    Run("exchange between scales", "auto", cross_task=False),
+)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.curves", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file, written after every run")
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--dry", action="store_true", help="two steps on tiny rooms")
+    options = parser.parse_args()
+    device = checked_device(None)
+    steps, batch, size = (2, 2, (32, 64)) if options.dry else (options.steps, 8, (96, 128))
+    rooms = Rooms("train", batch * (steps if options.dry else 40), size=size)
+    loader = DataLoader(rooms, batch, num_workers=0 if options.dry else 12)
+    batches = [{key: batch[key].to(device) for key in ("image", *rooms.tasks)} for batch in loader]
+    results = {"environment": environment(device), "steps": steps, "batch": batch, "size": size, "runs": {}}
+    for run in RUNS:
+        results["runs"][run.name] = asdict(run) | trained(run, rooms.tasks, batches, steps, device)
+        partial = options.output.with_suffix(".partial")
+        partial.write_text(json.dumps(results))
+        partial.replace(options.output)
+        curve = results["runs"][run.name]["losses"]
+        print(f"{run.name}: first {curve[0]:.4f}, last eighth {_mean(curve[-max(1, steps // 8) :]):.4f}", flush=True)
+
+
+def trained(run: Run, tasks: dict[str, int], batches: list[Batch], steps: int, device: str) -> dict[str, object]:
+    """Losses of all steps, and seconds of a step: the median of the second half's."""
+    torch.manual_seed(0)
+    net = SequentialCrossAttentionNet(tasks, drop_path=0.0, cross_task=run.cross_task, cross_scale=run.cross_scale).to(
+        device
+    )
+    objective = MultiTaskLoss(tasks)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    losses, seconds = [], []
+    for batch in _repeated(batches, steps, run.moved):
+        start = time.perf_counter()
+        half = torch.autocast(device, torch.bfloat16) if run.half else nullcontext()
+        with use_backend(run.backend):
+            with half:
+                loss = objective(net(batch["image"]), batch).total
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())  # waits for the step
+        seconds.append(time.perf_counter() - start)
+    return {"losses": losses, "seconds": sorted(seconds[steps // 2 :])[(steps - steps // 2) // 2]}
+
+
+def _repeated(batches: list[Batch], steps: int, move: bool) -> Iterator[Batch]:
+    generator = Generator().manual_seed(0)
+    for step in range(steps):
+        batch = batches[step % len(batches)]
+        yield batch | {"image": moved(batch["image"], generator)} if move else batch
+
+
+def _mean(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+if __name__ == "__main__":
+    main()

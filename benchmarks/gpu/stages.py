@@ -1,0 +1,127 @@
+"""The stages, in order: what each runs on a GPU, and on a CPU in the dry mode."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+PYTHON = sys.executable
+TESTS = ("pytest", "xdist")
+
+
+class Plan(NamedTuple):
+    """What a run of the stages is made for."""
+
+    folder: Path
+    """Where everything is written."""
+    dry: bool
+    """On a CPU, at the smallest sizes: whether every command is right, not what it measures."""
+    processes: int
+    """In which tests run."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work that can be done, and done again, by itself."""
+
+    name: str
+    what: str
+    minutes: float
+    """After which it is stopped. What it has written until then stays."""
+    commands: tuple[tuple[str, ...], ...]
+    needs: tuple[str, ...] = ()
+    """Modules beyond those of the package itself."""
+    extension: bool = True
+    """Whether the CUDA C++ extension may be built and used."""
+
+
+def stages(plan: Plan) -> list[Stage]:
+    """All of them."""
+    native = ("-m", "benchmarks.gpu.native")
+    return [
+        Stage(
+            "start",
+            "versions, choices of backends, every operator on every backend judged",
+            4,
+            _python(native, ("-m", "seqca", "explain"), ("-m", "seqca", "selftest")),
+            extension=False,
+        ),
+        Stage(
+            "kernels",
+            "tests of the Triton kernels, compiled for this GPU",
+            6,
+            _python(_tests(plan, "tests/kernels", without="tests/kernels/test_resources.py", dry="clamp")),
+            TESTS,
+            extension=False,
+        ),
+        Stage(
+            "extension",
+            "the CUDA C++ extension is built, judged, and searched for bad accesses",
+            6,
+            (
+                *_python((*native, "--extension")),
+                *(() if plan.dry else _sanitized(native)),
+            ),
+            ("ninja",),
+        ),
+        Stage(
+            "operators",
+            "tests of the operators on every backend",
+            7,
+            _python(_tests(plan, "tests/ops", without="tests/ops/verification", dry="opcheck and softplus")),
+            TESTS,
+        ),
+        Stage("quick", "benchmarks, the quick set", 5, _benchmarks(plan, "--quick", minutes=4)),
+        Stage("standard", "benchmarks, the standard set", 7.5, _benchmarks(plan, minutes=7)),
+        Stage(
+            "step",
+            "benchmarks of a training step: eager, compiled, as a graph",
+            7.5,
+            _benchmarks(plan, "--full", "--op", "network", "--shape", "training-nyud-tasks4", minutes=7),
+        ),
+        Stage(
+            "curves",
+            "training on rooms: losses on the reference and on the default backends, and the ablation",
+            7.5,
+            _python(("-m", "benchmarks.gpu.curves", "--output", str(plan.folder / "curves.json"), *_dry(plan))),
+        ),
+    ]
+
+
+def _python(*arguments: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple((PYTHON, *those) for those in arguments)
+
+
+def _dry(plan: Plan) -> tuple[str, ...]:
+    return ("--dry",) if plan.dry else ()
+
+
+def _tests(plan: Plan, folder: str, without: str, dry: str) -> tuple[str, ...]:
+    """pytest on a folder; in the dry mode on the tests whose names match `dry`."""
+    options = (
+        "-p",
+        "no:cacheprovider",
+        "--basetemp",
+        str(plan.folder / "tmp" / folder.replace("/", "-")),
+        "--durations",
+        "20",
+        "-rfE",
+    )
+    return ("-m", "pytest", "-n", str(plan.processes), *options, folder, "--ignore", without, *(("-k", dry) * plan.dry))
+
+
+def _sanitized(native: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Tiny calls under the memory checker and the race checker, which come with CUDA."""
+    program = (PYTHON, *native, "--tiny")
+    return tuple(("compute-sanitizer", "--tool", tool, *program) for tool in ("memcheck", "racecheck"))
+
+
+def _benchmarks(plan: Plan, *options: str, minutes: float) -> tuple[tuple[str, ...], ...]:
+    name = next((option.removeprefix("--") for option in options if option in ("--quick", "--full")), "standard")
+    narrowed = ("--op", "softplus", "--shape", "scale3") if plan.dry and "--op" not in options else ()
+    output = ("--output", str(plan.folder / f"{name}.json"), "--minutes", str(minutes))
+    run = ("-m", "benchmarks", "run", *options, *narrowed, *output)
+    if plan.dry and "--op" in options:  # the network takes minutes on a CPU
+        run = ("-m", "benchmarks", "list", *options)
+    return _python(run)
