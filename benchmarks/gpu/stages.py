@@ -99,16 +99,10 @@ def _dry(plan: Plan) -> tuple[str, ...]:
 
 def _tests(plan: Plan, folder: str, without: str, dry: str) -> tuple[str, ...]:
     """pytest on a folder; in the dry mode on the tests whose names match `dry`."""
-    options = (
-        "-p",
-        "no:cacheprovider",
-        "--basetemp",
-        str(plan.folder / "tmp" / folder.replace("/", "-")),
-        "--durations",
-        "20",
-        "-rfE",
-    )
-    return ("-m", "pytest", "-n", str(plan.processes), *options, folder, "--ignore", without, *(("-k", dry) * plan.dry))
+    temporary = str(plan.folder / "tmp" / folder.replace("/", "-"))
+    options = ("-p", "no:cacheprovider", "--basetemp", temporary, "--durations", "20", "-rfE", "--ignore", without)
+    narrowed = ("-k", dry) if plan.dry else ()
+    return ("-m", "pytest", "-n", str(plan.processes), *options, *narrowed, folder)
 
 
 def _sanitized(native: Sequence[str]) -> tuple[tuple[str, ...], ...]:
