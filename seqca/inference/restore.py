@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from seqca.models import SequentialCrossAttentionNet, from_published_state, published_tasks
-from seqca.models.checkpoint import CheckpointError, check_state, read_checkpoint, without_wrappers
+from seqca.models.checkpoint import CheckpointError, check_state, read_checkpoint, settings_of, without_wrappers
 from seqca.tasks import get_task
 
 ClassNames = dict[str, list[str]]
@@ -52,11 +52,7 @@ def restore_folder(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttenti
 def restore(checkpoint: Mapping[str, Any]) -> tuple[SequentialCrossAttentionNet, ClassNames]:
     class_names: ClassNames = {}
     if "hyper_parameters" in checkpoint:
-        settings = checkpoint["hyper_parameters"]
-        if not isinstance(settings, Mapping):
-            raise CheckpointError(f"hyper_parameters: got {type(settings).__name__}, expected a mapping")
-        if missing := [name for name in REQUIRED if name not in settings]:
-            raise CheckpointError(f"hyper_parameters: got no {', '.join(missing)}, expected those of seqca fit")
+        settings = settings_of(checkpoint, REQUIRED)
         weights = checkpoint.get("state_dict")
         if not isinstance(weights, Mapping):
             raise CheckpointError(f"state_dict: got {type(weights).__name__}, expected a mapping of weights")

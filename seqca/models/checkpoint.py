@@ -3,7 +3,7 @@
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,28 @@ def _what_is_wrong(error: Exception) -> str:
             "not loaded"
         )
     return "which is damaged or no checkpoint of torch, expected a file written by torch.save"
+
+
+def settings_of(checkpoint: Mapping[str, Any], required: Iterable[str] = ()) -> Mapping[str, Any]:
+    """The settings, `hyper_parameters`, of a checkpoint of `seqca fit`.
+
+    Raises:
+        CheckpointError: they are no mapping, lack one of `required`, or their tasks are not {name: channels}.
+    """
+    settings = checkpoint["hyper_parameters"]
+    if not isinstance(settings, Mapping):
+        raise CheckpointError(f"hyper_parameters: got {type(settings).__name__}, expected a mapping")
+    if missing := [name for name in required if name not in settings]:
+        raise CheckpointError(f"hyper_parameters: got no {', '.join(missing)}, expected those of seqca fit")
+    for name in ("tasks", "auxiliary"):
+        tasks = settings.get(name)
+        if tasks is None and (name == "auxiliary" or name not in settings):
+            continue
+        if not isinstance(tasks, Mapping) or any(
+            not isinstance(task, str) or type(channels) is not int for task, channels in tasks.items()
+        ):
+            raise CheckpointError(f"hyper_parameters: got {tasks!r:.80} as {name}, expected {{name: channels}}")
+    return settings
 
 
 def without_wrappers(state: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

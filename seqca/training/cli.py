@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from seqca.messages import shortened, without_noise
-from seqca.models.checkpoint import CheckpointError, read_checkpoint
+from seqca.models.checkpoint import CheckpointError, read_checkpoint, settings_of
 
 from .archives import NYUDv2DataModule, PASCALContextDataModule
 from .callbacks import ImagePanels, ScoresFile
@@ -25,6 +25,7 @@ from .checkpoints import CHECKPOINTS, AtomicCheckpointIO, BestCheckpoint, LastCh
 from .datamodule import DenseDataModule, RoomsDataModule
 from .module import MultiTaskModule
 from .randomness import ResumableRandomness
+from .restoring import blamed
 
 DATA_MODULES = (RoomsDataModule, NYUDv2DataModule, PASCALContextDataModule)  # known by their bare names
 ALIASES = ("best", "last", "hpc")
@@ -98,9 +99,26 @@ class SeqcaCLI(LightningCLI):
             raise CheckpointError(
                 f"checkpoint: got {config.ckpt_path} without {', '.join(missing)}, expected a checkpoint of seqca fit"
             )
-        stored = checkpoint["hyper_parameters"]
+        try:
+            stored = settings_of(checkpoint, ("tasks", "auxiliary"))
+        except CheckpointError as error:
+            raise CheckpointError(f"{config.ckpt_path}: {error}") from error
         settings = {name: stored[name] for name in stored if name in FROM_CHECKPOINT}
-        self.config = self.parser.parse_object({self.config.subcommand: {"model": settings}}, self.config)
+        try:
+            self.config = self.parser.parse_object({self.config.subcommand: {"model": settings}}, self.config)
+        except ArgumentError as error:
+            wrong = {name: value for name, value in settings.items() if f'"model.{name}"' in str(error)} or settings
+            found = f"hyper_parameters: got {wrong!r:.80}, expected settings of seqca fit"
+            raise CheckpointError(f"{config.ckpt_path}: {found}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            path = self.trainer.ckpt_path  # the file, where the command line says "best" or "hpc"
+            if path is None or (found := blamed(error, path)) is None:
+                raise
+            raise found from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}

@@ -98,7 +98,7 @@ class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: igno
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resume = state_dict or None
+        self._resume = {key: int(state_dict[key]) for key in ("epoch", "batches")} if state_dict else None
 
     def _evaluation_loader(self, split: str) -> DataLoader[dict[str, Any]]:
         samples = self._samples(split)

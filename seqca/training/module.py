@@ -22,8 +22,9 @@ from seqca.protocols import DEFAULT, get_protocol
 from seqca.tasks import Score, get_task, primary_scores
 
 from .checkpoints import AtomicCheckpointIO
-from .restoring import LoadsWeightsOnly, fit_state
+from .restoring import LoadsWeightsOnly, broken_numbers, check_training_state, fit_state
 
+ADVICE = "a lower learning rate or gradient clipping may help"
 SMALLEST_SCORE = 1e-3  # where the logarithm of a score stops falling
 
 
@@ -107,6 +108,16 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         fit_state(checkpoint, self.network.tasks | self.network.auxiliary, self.state_dict())
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_training_state(checkpoint)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A step can make them so when no loss will be looked at any more, and a good checkpoint would be replaced.
+        if (broken := broken_numbers(checkpoint)) is not None:
+            raise FloatingPointError(
+                f"{broken}: got a number that is not finite after step {checkpoint['global_step']} (epoch "
+                f"{checkpoint['epoch']}), so that no checkpoint is written; {ADVICE}"
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
@@ -141,7 +152,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
             bad = [f"{name} = {part.item()}" for name, part in parts.items() if not part.isfinite()]
             raise FloatingPointError(
                 f"the loss is no finite number at step {self.global_step} (epoch {self.current_epoch}): "
-                f"{', '.join(bad)}; a lower learning rate or gradient clipping may help"
+                f"{', '.join(bad)}; {ADVICE}"
             )
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
