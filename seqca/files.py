@@ -15,6 +15,9 @@ except ImportError:  # where there is none, nothing can be locked, and nothing i
     fcntl = None  # type: ignore[assignment]
 
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
+
+
 @contextmanager
 def temporary_file(folder: Path, name: str) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file `.NAME.PID` in `folder`, open for writing, and its path; at the end it is removed if it is still
@@ -43,6 +46,23 @@ def flush_to_disk(file: BinaryIO) -> None:
     """Returns when what was written is on the disk, and no rename can come before it."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def name_new(temporary: Path, target: Path) -> None:
+    """Give a finished file the name `target`, which nothing may have.
+
+    Raises:
+        FileExistsError: something has it, whatever made it and however late.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        target.open("xb").close()
+        temporary.replace(target)
 
 
 def remove_leftovers(folder: Path, name: str) -> None:

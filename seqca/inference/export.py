@@ -1,7 +1,9 @@
 """`seqca export`: a network as one file that runs without this package."""
 
 import argparse
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from seqca.configuration import NETWORK
+from seqca.files import flush_to_disk, name_new, remove_leftovers, temporary_file
 from seqca.models.checkpoint import CheckpointError
 from seqca.ops import use_backend
 
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     kind = options.out.suffix
     if kind not in (PT2, ONNX):
         parser.error(f"--out: got {options.out}, expected a name that ends in {PT2} or {ONNX}")
-    if options.out.exists():
+    if os.path.lexists(options.out):
         parser.error(f"--out: got {options.out}, which exists, expected a new file")
     for name in ("size", "batch"):
         if kind == ONNX and getattr(options, name) is not None:
@@ -69,27 +72,34 @@ def main(arguments: Sequence[str]) -> int:
     if kind == ONNX and not find_spec("onnx"):
         parser.error(f"--out: got {options.out}, but onnx is not installed, expected pip install 'seqca[export]'")
     try:
-        network, _ = load_network(options.ckpt)
+        remove_leftovers(options.out.parent, re.escape(options.out.name))
+        with temporary_file(options.out.parent, options.out.name) as (file, temporary):
+            network, _ = load_network(options.ckpt)
+            if kind == ONNX:
+                with use_backend("reference"), torch.no_grad():
+                    write_onnx(FinalPredictions(network), list(network.tasks), temporary)
+                images = f"any size, sides multiples of {NETWORK.strides[-1]}"
+            else:
+                batch, size = BATCH if options.batch is None else options.batch, options.size or SIZE
+                program = io.BytesIO()  # torch would end the whole process where a disk is full
+                torch.export.save(exported(network, batch, *size), program)
+                file.write(program.getbuffer())
+                images = f"size {(batch, 3, *size)}"
+            flush_to_disk(file)
+            name_new(temporary, options.out)
     except CheckpointError as error:
-        print(f"seqca export: --ckpt: {error}", file=sys.stderr)
-        return NOTHING_DONE
-    temporary = options.out.with_name(f".{options.out.stem}.{os.getpid()}{kind}")
-    try:
-        if kind == ONNX:
-            with use_backend("reference"), torch.no_grad():
-                write_onnx(FinalPredictions(network), list(network.tasks), temporary)
-            images = f"any size, sides multiples of {NETWORK.strides[-1]}"
-        else:
-            batch, size = BATCH if options.batch is None else options.batch, options.size or SIZE
-            torch.export.save(exported(network, batch, *size), temporary)
-            images = f"size {(batch, 3, *size)}"
-        temporary.replace(options.out)
+        return nothing_done(f"--ckpt: {error}")
     except ValueError as error:
         parser.error(str(error))
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        return nothing_done(f"--out: {error.strerror}: {options.out}")
     print(f"{options.out}: {', '.join(network.tasks)} of images of {images}")
     return DONE
+
+
+def nothing_done(reason: str) -> int:
+    print(f"seqca export: {reason}", file=sys.stderr)
+    return NOTHING_DONE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,7 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write the network of a checkpoint as a file that runs without this package: a program of "
         f"torch.export ({PT2}) for images of one size, or ONNX ({ONNX}) for any. It gives the raw predictions of every "
         "task at a quarter of the images' size.",
-        epilog=f"exit status: {DONE} done; {NOTHING_DONE} no readable checkpoint; 2 wrong usage",
+        epilog=f"exit status: {DONE} done; {NOTHING_DONE} nothing done: --ckpt cannot be read or --out not be written; "
+        "2 wrong usage",
     )
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of seqca fit, or of the published format")
     parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{PT2} or NAME{ONNX}")

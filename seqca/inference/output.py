@@ -10,19 +10,19 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from seqca.files import flush_to_disk, temporary_file
+from seqca.files import flush_to_disk, name_new, temporary_file
 
 TEMPORARY = "seqca-predict"  # in the names of unfinished files
 MARK = b"seqca predict\0"
 PNG_END = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 ZIP_END = b"\0\0"  # the length of an archive's comment, none
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
 
 class ForeignFile(OSError):
@@ -89,36 +89,38 @@ def check_free(target: Path) -> None:
         raise ForeignFile(errno.EEXIST, "there is such a file, which seqca predict did not write", str(target))
 
 
-def write_signed(data: bytes, target: Path) -> None:
-    """Write a whole PNG or .npz under the name `target`, at once and signed; a file of ours may be replaced.
+def write_signed(contents: Mapping[Path, bytes]) -> None:
+    """Write whole PNGs and .npz, {name: content}, signed, all of them or none; files of ours may be replaced.
 
     Raises:
-        ForeignFile: there is another file of that name.
+        ForeignFile: there is another file of one of the names.
     """
-    with temporary_file(target.parent, TEMPORARY) as (file, temporary):
-        file.write(signed(data, target.suffix))
-        flush_to_disk(file)
+    with ExitStack() as stack:
+        finished: dict[Path, tuple[BinaryIO, Path]] = {}
         try:
-            reserve(temporary, target)
-        except FileExistsError:
-            check_free(target)
-        temporary.replace(target)
-
-
-def reserve(temporary: Path, target: Path) -> None:
-    """Make `target` a file that was not there before, whole where the file system has links.
-
-    Raises:
-        FileExistsError: there is one, whatever made it.
-    """
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in NO_LINKS:
+            for target, data in contents.items():
+                file, temporary = finished[target] = stack.enter_context(temporary_file(target.parent, TEMPORARY))
+                file.write(signed(data, target.suffix))
+                flush_to_disk(file)
+            for target, (_, temporary) in finished.items():
+                try:
+                    name_new(temporary, target)
+                except FileExistsError:
+                    check_free(target)
+                    temporary.replace(target)
+        except BaseException:  # Ctrl-C too
+            for target, (file, _) in finished.items():
+                if is_at(file, target):
+                    target.unlink()
             raise
-        target.open("xb").close()
+
+
+def is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file has the name `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except OSError:
+        return False
 
 
 def npz_bytes(predictions: Mapping[str, np.ndarray]) -> bytes:

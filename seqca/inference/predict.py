@@ -85,6 +85,9 @@ def main(arguments: Sequence[str]) -> int:
             problems.append(f"{path}: {error.strerror}: {error.filename or target}")
             if disk_is_full(error) or error.errno in UNWRITABLE:  # the others would fare no better
                 break
+        except KeyboardInterrupt:
+            print(f"{written} of {len(targets) + missing} done, in {options.out}")
+            raise
         else:
             written += 1
             if target.name != path.stem:
@@ -116,16 +119,10 @@ def predict_one(
     predictions = {
         task: enlarge(p[0].cpu().numpy(), task, image.shape[:2]) for task, p in network.predict(inputs).items()
     }
-    if not with_panel:
-        write_signed(npz_bytes(predictions), arrays)
-        return
-    drawn = png_bytes(draw_panel(image, predictions, None, class_names))
-    write_signed(npz_bytes(predictions), arrays)
-    try:
-        write_signed(drawn, panel)
-    except OSError:
-        arrays.unlink(missing_ok=True)  # a picture is done or not
-        raise
+    contents = {arrays: npz_bytes(predictions)}
+    if with_panel:
+        contents[panel] = png_bytes(draw_panel(image, predictions, None, class_names))
+    write_signed(contents)
 
 
 def warn_of_large(images: Iterable[Path], max_side: int | None) -> None:

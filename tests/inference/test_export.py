@@ -1,5 +1,7 @@
 """A network as a file that runs without this package."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +160,55 @@ def test_what_cannot_be_exported_is_named(
         export.main(["--ckpt", "some.ckpt", *options])
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["there.pt2"]
+
+
+SIZE = {"net.pt2": ["--size", "32", "32"], "net.onnx": []}
+
+
+@pytest.mark.parametrize("name", SIZE)
+def test_a_file_that_appears_while_the_network_is_traced_is_not_replaced(
+    name: str, network: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(path: Path) -> tuple[Small, dict]:
+        (tmp_path / name).write_text("precious")
+        return network, {}
+
+    monkeypatch.setattr(export, "load_network", load)
+    assert export.main(["--ckpt", "some.ckpt", "--out", str(tmp_path / name), *SIZE[name]]) == 4
+    assert f"seqca export: --out: File exists: {tmp_path / name}" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "precious"}
+
+
+@pytest.mark.parametrize("name", SIZE)
+def test_a_link_that_leads_nowhere_is_an_existing_file(name: str, network: Small, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SystemExit):
+        export.main(["--ckpt", "some.ckpt", "--out", str(tmp_path / name), *SIZE[name]])
+    assert (tmp_path / name).is_symlink() and not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", SIZE)
+def test_a_full_disk_and_a_missing_folder_are_told(
+    name: str, network: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--ckpt", "some.ckpt", *SIZE[name], "--out"]
+    assert export.main([*command, str(tmp_path / "missing" / name)]) == 4
+    assert f"No such file or directory: {tmp_path / 'missing' / name}" in capsys.readouterr().err
+
+    def full(file: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(export, "flush_to_disk", full)
+    assert export.main([*command, str(tmp_path / name)]) == 4
+    assert "seqca export: --out: No space left on device" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(network: Small, tmp_path: Path) -> None:
+    for left in (".net.pt2.7", ".other.pt2.7"):
+        (tmp_path / left).write_bytes(b"unfinished")
+    assert export.main(["--ckpt", "some.ckpt", "--out", str(tmp_path / "net.pt2"), *SIZE["net.pt2"]]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.pt2.7", "net.pt2"]
 
 
 def test_a_checkpoint_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,11 +189,11 @@ def test_signed_files_are_whole_files_of_their_kind(tmp_path):
 
 def test_of_two_that_write_one_name_at_once_neither_harms_a_stranger(tmp_path):
     data = npz_bytes({"depth": np.ones((1, 2, 2), np.float32)})
-    write_signed(data, tmp_path / "a.npz")
-    write_signed(data, tmp_path / "a.npz")
+    write_signed({tmp_path / "a.npz": data})
+    write_signed({tmp_path / "a.npz": data})
     (tmp_path / "b.npz").write_bytes(data)
     with pytest.raises(ForeignFile):
-        write_signed(data, tmp_path / "b.npz")
+        write_signed({tmp_path / "b.npz": data})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
 
 
@@ -220,19 +220,41 @@ def test_a_name_that_is_too_long_is_skipped_and_one_that_just_fits_is_not(tmp_pa
 def test_an_output_that_cannot_be_written_costs_no_other(tmp_path, monkeypatch, capsys, number, status, done):
     for name in "abc":
         picture(tmp_path / "in" / f"{name}.png")
-    write = output.write_signed
+    name = output.name_new
 
-    def failing(data: bytes, target: Path) -> None:
+    def failing(temporary: Path, target: Path) -> None:
         if target.name == "b.png":  # when the arrays are there already
             raise OSError(number, os.strerror(number), str(target))
-        write(data, target)
+        name(temporary, target)
 
-    monkeypatch.setattr(predict, "write_signed", failing)
+    monkeypatch.setattr(output, "name_new", failing)
     assert run(tmp_path / "in", tmp_path / "out") == status
     assert sorted(contents(tmp_path / "out")) == [f"{name}{suffix}" for name in done for suffix in (".npz", ".png")]
     printed = capsys.readouterr()
     assert f"{len(done)} of 3 done" in printed.out
     assert os.strerror(number) in printed.err and "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("name", ["b.npz", "b.png"])
+def test_an_interruption_leaves_arrays_and_panel_or_neither_and_says_how_many(
+    tmp_path, monkeypatch, capsys, moment, name
+):
+    for stem in "abc":
+        picture(tmp_path / "in" / f"{stem}.png")
+    usual = output.name_new
+
+    def interrupted(temporary: Path, target: Path) -> None:
+        if target.name != name or moment == "after":
+            usual(temporary, target)
+        if target.name == name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(output, "name_new", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "in", tmp_path / "out")
+    assert sorted(contents(tmp_path / "out")) == ["a.npz", "a.png"]
+    assert "1 of 3 done" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_nothing_and_says_so(tmp_path, monkeypatch, capsys):
