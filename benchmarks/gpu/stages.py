@@ -100,9 +100,9 @@ def _dry(plan: Plan) -> tuple[str, ...]:
 def _tests(plan: Plan, folder: str, without: str, dry: str) -> tuple[str, ...]:
     """pytest on a folder; in the dry mode on the tests whose names match `dry`."""
     temporary = str(plan.folder / "tmp" / folder.replace("/", "-"))
-    options = ("-p", "no:cacheprovider", "--basetemp", temporary, "--durations", "20", "-rfE", "--ignore", without)
+    options = ("-p", "no:cacheprovider", "-p", "benchmarks.gpu.failures", "--basetemp", temporary, "--durations", "20")
     narrowed = ("-k", dry) if plan.dry else ()
-    return ("-m", "pytest", "-n", str(plan.processes), *options, *narrowed, folder)
+    return ("-m", "pytest", "-n", str(plan.processes), *options, *narrowed, folder, "--ignore", without)
 
 
 def _sanitized(native: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -25,13 +25,13 @@ class Check(NamedTuple):
 class RelativeError(NamedTuple):
     """The error of a tensor as one vector, such as the gradient of a part of the network."""
 
-    relative: float
+    relative: Any
     """In the Euclidean norm, divided by that of the exact result."""
 
 
 def relative_error(actual: Tensor, exact: Tensor) -> RelativeError:
     """The error of a result as one vector."""
-    return RelativeError(float((actual.double() - exact.double()).norm() / exact.double().norm()))
+    return RelativeError((actual.double() - exact.double()).norm() / exact.double().norm())
 
 
 def named(results: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -204,7 +204,7 @@ def split_pairs(state: State, tasks: Sequence[str]) -> dict[str, Tensor]:
         for name, piece in zip(names, pieces, strict=True):
             published[name] = piece.clone()
             if name.endswith("bias_table"):
-                index = relative_position_index(NETWORK.window).to(value.device)
+                index = relative_position_index(NETWORK.window, value.device)
                 published[name.removesuffix("relative_position_bias_table") + INDEX] = index
     return published
 

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def relative_position_index(window: int) -> Tensor:
+def relative_position_index(window: int, device: torch.device | None = None) -> Tensor:
     """Row of the bias table for every (query, key) pair of a window, (window², window²) int64.
 
     The index is (Δy + window − 1)·(2·window − 1) + (Δx + window − 1), Δ = query minus key.
     """
-    axis = torch.arange(window)
+    axis = torch.arange(window, device=device)
     positions = torch.cartesian_prod(axis, axis)
     delta = positions[:, None] - positions[None] + window - 1
     return delta[..., 0] * (2 * window - 1) + delta[..., 1]
@@ -89,7 +89,7 @@ def window_attention(
     qkv = qkv.view(batch, -1, window * window, 3, heads, channels // heads)
     q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, tokens, channels of a head)
 
-    bias = bias_table[relative_position_index(window).to(x.device).flatten()]
+    bias = bias_table[relative_position_index(window, x.device).flatten()]
     scores = (q * (channels // heads) ** -0.5) @ k.mT + bias.view(window**2, window**2, heads).permute(2, 0, 1)
     if shift:
         scores = scores + region_bias(rows, columns, window, shift, scores)[:, None]

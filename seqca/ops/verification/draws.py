@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from .tolerance import FEW, MANY, Verdict, agree, allowed, errors, root_mean_square
+from .tolerance import FEW, MANY, Verdict, agree, allowed, errors, read, root_mean_square
 
 Results = dict[str, Tensor]
 """Outputs and gradients by a name made for reading."""
@@ -17,7 +17,7 @@ Compute = Callable[[Sequence[Tensor]], Results]
 """The reference: from inputs, incoming gradients among them, in their dtype."""
 
 Norms = Callable[[Tensor, Tensor], Any]
-"""Of the error of a result against the exact one: a named tuple of numbers, such as `Errors`."""
+"""Of the error of a result against the exact one: a named tuple of tensors that hold one number, such as `Errors`."""
 
 _BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
@@ -132,9 +132,12 @@ def allowances(draw: Callable[[], Draw], norms: Norms, counts: Sequence[int] = (
     for count in counts:
         for _ in range(made, count):
             rough, exact = draw()
-            for what, x in rough.items():
-                of_reference.setdefault(what, []).append(norms(x, exact[what]))
-                of_rounding.setdefault(what, []).append(norms(_rounded(exact[what], x.dtype, signs), exact[what]))
+            found = [norms(x, exact[what]) for what, x in rough.items()]
+            found += [norms(_rounded(exact[what], x.dtype, signs), exact[what]) for what, x in rough.items()]
+            numbers = read(found)
+            for what, of_result, of_rounded in zip(rough, numbers, numbers[len(rough) :], strict=False):
+                of_reference.setdefault(what, []).append(of_result)
+                of_rounding.setdefault(what, []).append(of_rounded)
         made = count
         if all(agree(norm) for draws in of_reference.values() for norm in zip(*draws, strict=True)):
             break
@@ -172,7 +175,7 @@ def verdict(what: str, actual: Tensor, exact: Tensor, allowance: Allowance, norm
     if actual.dtype == torch.float64:
         scale = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
         reference, roundings = 1.5 * scale, 2 * scale
-    found = norms(actual, exact)
+    (found,) = read([norms(actual, exact)])
     bound = (reference * a + roundings * b for a, b in zip(allowance.reference, allowance.rounding, strict=True))
     return Verdict(what, found, type(found)(*bound))
 

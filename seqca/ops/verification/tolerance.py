@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 FALSE_ALARMS = 5e-7
@@ -29,23 +30,29 @@ AGREEING = 3.0
 
 
 class Errors(NamedTuple):
-    """Two norms of an error."""
+    """Two norms of an error, numbers or, until they are read, tensors that hold one."""
 
-    largest: float
+    largest: Any
     """Over all elements."""
-    channel: float
+    channel: Any
     """Of the mean over all elements of one channel, the worst channel's."""
 
 
 def errors(actual: Tensor, exact: Tensor, channel_axis: int = -1) -> Errors:
-    """The errors of a result against the exact one, both of the same shape."""
+    """The errors of a result against the exact one, both of the same shape; on its device, see `read`."""
     if actual.shape != exact.shape:
         raise ValueError(f"actual: got shape {tuple(actual.shape)}, expected {tuple(exact.shape)}")
     difference = actual.double() - exact.double()
     if difference.ndim == 0:
-        return Errors(abs(difference.item()), abs(difference.item()))
+        return Errors(difference.abs(), difference.abs())
     means = difference.movedim(channel_axis, 0).flatten(1).mean(1) if difference.ndim > 1 else difference
-    return Errors(difference.abs().max().item(), means.abs().max().item())
+    return Errors(difference.abs().max(), means.abs().max())
+
+
+def read(norms: Sequence[Any]) -> list[Any]:
+    """Norms in numbers. All are read at once: each reading of its own would wait for the device."""
+    numbers = iter(torch.stack([torch.as_tensor(x) for norm in norms for x in norm]).tolist())
+    return [type(norm)(*(next(numbers) for _ in norm)) for norm in norms]
 
 
 @cache

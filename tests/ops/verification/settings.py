@@ -10,7 +10,7 @@ from seqca.ops.shared.operator import OPERATORS, Operator
 from seqca.ops.shared.sample import Sample
 from seqca.ops.verification.draws import Allowance, Compute, Draw, Norms, allowances, as_drawn, drawn_from
 from seqca.ops.verification.judge import cotangents, inputs_of, reference_of, rounded
-from seqca.ops.verification.tolerance import errors
+from seqca.ops.verification.tolerance import errors, read
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -66,17 +66,15 @@ class Drawn:
 
     def found(self, draw: Draw) -> dict[str, list[tuple[float, float]]]:
         """Of every result the errors and what they may be, in each norm."""
+        norms = read([self.norms(x, draw.exact[what]) for what, x in draw.rough.items()])
         return {
             what: [
                 (error, reference + rounding)
                 for error, reference, rounding in zip(
-                    self.norms(x, draw.exact[what]),
-                    self.allowance[what].reference,
-                    self.allowance[what].rounding,
-                    strict=True,
+                    norm, self.allowance[what].reference, self.allowance[what].rounding, strict=True
                 )
             ]
-            for what, x in draw.rough.items()
+            for what, norm in zip(draw.rough, norms, strict=True)
         }
 
 
