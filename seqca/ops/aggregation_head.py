@@ -231,7 +231,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
     maps, kept = list(saved[:-9]), saved[-9:]
-    d_maps, *d_layers = _backward(grad, maps, ctx.order, *kept, ctx.training, ctx.group, ctx.backend)
+    d_maps, *d_layers = call_fused(
+        "aggregation_head", _backward, grad, maps, ctx.order, *kept, ctx.training, ctx.group, ctx.backend
+    )
     d_layers = [None if x is None else d for d, x in zip(d_layers, kept[:6], strict=True)]
     return (d_maps, None, *d_layers, *[None] * 5)
 

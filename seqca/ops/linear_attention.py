@@ -144,7 +144,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], list[Te
 def _differentiate(ctx: Any, grad: list[Tensor], _: list[Tensor]) -> tuple[Any, ...]:
     n, saved = ctx.entries, ctx.saved_tensors
     q, k, v, states = (list(saved[i * n : (i + 1) * n]) for i in range(4))
-    return (*_backward(grad, q, k, v, states, ctx.eps, ctx.backend), None, None)
+    return (*call_fused("linear_attention", _backward, grad, q, k, v, states, ctx.eps, ctx.backend), None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

@@ -97,7 +97,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     *maps, weight, bias = ctx.saved_tensors
-    d_maps, d_weight, d_bias = _backward(grad, maps, ctx.order, weight, bias, ctx.backend)
+    d_maps, d_weight, d_bias = call_fused(
+        "scale_aggregation", _backward, grad, maps, ctx.order, weight, bias, ctx.backend
+    )
     return d_maps, None, d_weight, None if bias is None else d_bias, None
 
 

@@ -80,7 +80,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _backward(grad, *ctx.saved_tensors, ctx.backend), None
+    return call_fused("softplus", _backward, grad, *ctx.saved_tensors, ctx.backend), None
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

@@ -119,7 +119,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return (_backward(grad, *ctx.saved_tensors, ctx.backend), None, None, None, None, None, None)
+    return (call_fused("upsampled_loss", _backward, grad, *ctx.saved_tensors, ctx.backend), *[None] * 6)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

@@ -1,4 +1,5 @@
-"""The transforms of torch.func, of every registered operator: they work, or say how to get them."""
+"""The transforms of torch.func, and batches of gradients, of every registered operator: they work, or say how to get
+them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -97,6 +98,18 @@ def by_gradients_behind_vmap(function: Function, values: tuple[Any, ...]) -> tup
     return mapped, [torch.stack(pair) for pair in zip(*each, strict=True)]
 
 
+def by_batched_gradients(function: Function, values: tuple[Any, ...]) -> tuple[Any, Any]:
+    inputs = tree_map(lambda x: x.detach().requires_grad_(), values)
+    outputs = [x for x in leaves(function(*inputs)) if x.requires_grad]
+    each = [[step * x.detach().cos() for x in outputs] for step in (1, 2)]
+    batch = [torch.stack(pair) for pair in zip(*each, strict=True)]
+
+    def pull(weights: list[Tensor], batched: bool) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(outputs, leaves(inputs), weights, retain_graph=True, is_grads_batched=batched)
+
+    return pull(batch, True), [torch.stack(p) for p in zip(*(pull(x, False) for x in each), strict=True)]
+
+
 def by_jvp(function: Function, values: tuple[Any, ...]) -> tuple[Any, Any]:
     derivative = jvp(total(function), values, tree_map(torch.cos, values))[1]
     pairs = zip(gradients(function, values), leaves(values), strict=True)
@@ -119,6 +132,7 @@ TRANSFORMS = {
         by_vmap,
         by_vmap_of_grad,
         by_gradients_behind_vmap,
+        by_batched_gradients,
         by_jvp,
         by_jacfwd,
     )

@@ -111,19 +111,22 @@ def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
 
 
 def call_fused(name: str, custom: torch.library.CustomOpDef, *arguments: Any) -> Any:
-    """Calls the custom operator of the operator `name`.
+    """Calls a custom operator of the operator `name`, forward or backward.
 
-    The transforms of `torch.func` cannot look into it, and what torch says then names neither the operator nor a way
-    out. (Asked only after the failure: asking costs a microsecond a tensor.)
+    The transforms of `torch.func` cannot look into it, nor can autograd give it a batch of gradients, and what torch
+    says then names neither the operator nor a way out. (Asked only after the failure: asking costs a microsecond a
+    tensor.)
 
     Raises:
-        NotImplementedError: if the call failed under a transform.
+        NotImplementedError: if the call failed under a transform or for a batch of gradients.
     """
     try:
         return custom(*arguments)
     except RuntimeError as error:
         tensors = (x for argument in arguments for x in (argument if isinstance(argument, list) else [argument]))
-        if any(isinstance(x, Tensor) and debug_unwrap(x, recurse=False) is not x for x in tensors):
+        transformed = any(isinstance(x, Tensor) and debug_unwrap(x, recurse=False) is not x for x in tensors)
+        # Autograd batches gradients in a way of its own, which no public function sees.
+        if transformed or str(error).startswith("Batching rule not implemented"):
             raise _not_transformed(name) from error
         raise
 
@@ -139,7 +142,7 @@ def refuse_vmap(forward: torch.library.CustomOpDef, name: str) -> None:
 
 def _not_transformed(name: str) -> NotImplementedError:
     return NotImplementedError(
-        f"{name}: this transform of torch.func is not implemented by the fused backends; "
+        f"{name}: this transform of torch.func, or batch of gradients, is not implemented by the fused backends; "
         "seqca.use_backend('reference') computes it"
     )
 
