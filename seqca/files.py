@@ -88,6 +88,14 @@ def lock(file: BinaryIO) -> bool | None:
     return True
 
 
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder, through whatever links, one that is not there yet too."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether `error`, or one that it came from, says that there is no room left on the disk or in its quota."""
     seen = []

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from seqca.data.normalise import normalise
-from seqca.files import disk_is_full, remove_leftovers, temporary_file
+from seqca.files import disk_is_full, remove_leftovers, same_folder, temporary_file
 from seqca.models import SequentialCrossAttentionNet
 from seqca.models.checkpoint import CheckpointError
 
@@ -225,13 +225,6 @@ def refuse_overlap(parser: argparse.ArgumentParser, out: Path, paths: Iterable[P
         folders = [path] if os.path.isdir(path) else [path.parent, Path(os.path.realpath(path)).parent]
         if any(same_folder(folder, out) for folder in folders):
             parser.error(f"--out: got {out}, from which {path} is taken, expected another folder")
-
-
-def same_folder(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one is not there
-        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def refuse_replacing(parser: argparse.ArgumentParser, targets: Iterable[Path]) -> None:

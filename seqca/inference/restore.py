@@ -1,14 +1,14 @@
 """From a checkpoint file to a network that predicts."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from seqca.models import SequentialCrossAttentionNet, from_published_state, published_tasks
 from seqca.models.checkpoint import CheckpointError, check_state, read_checkpoint, settings_of, without_wrappers
-from seqca.tasks import get_task
+from seqca.tasks import available_tasks
 
 ClassNames = dict[str, list[str]]
 
@@ -44,8 +44,7 @@ def load_network(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttention
 
 def restore_folder(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttentionNet, ClassNames]:
     network = SequentialCrossAttentionNet.from_pretrained(os.fspath(path), local_files_only=True)
-    for task in network.tasks:
-        get_task(task)
+    check_registered(network.tasks)
     return network, checked_class_names(network.class_names)
 
 
@@ -75,11 +74,18 @@ def restore(checkpoint: Mapping[str, Any]) -> tuple[SequentialCrossAttentionNet,
         arguments = {"tasks": tasks, "auxiliary": auxiliary}
         state = from_published_state(checkpoint)
         check_state(state, state, "the published format")
-    for task in arguments["tasks"]:
-        get_task(task)
+    check_registered(arguments["tasks"])
     network = SequentialCrossAttentionNet(**arguments)
     network.load_state_dict(state)
     return network, class_names
+
+
+def check_registered(tasks: Iterable[str]) -> None:
+    if unknown := [task for task in tasks if task not in available_tasks()]:
+        raise CheckpointError(
+            f"tasks: got {', '.join(unknown)}, expected some of {', '.join(available_tasks())}; a module that "
+            "registers others is to be imported first (seqca predict --import)"
+        )
 
 
 def checked_class_names(names: object) -> ClassNames:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from seqca.files import disk_is_full, flush_to_disk, remove_leftovers, temporary_file
+from seqca.files import disk_is_full, flush_to_disk, remove_leftovers, same_folder, temporary_file
 from seqca.models.checkpoint import CheckpointError, read_checkpoint
 
 from .restoring import refuse_code
@@ -60,9 +60,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
+def refuse_another_run(trainer: Trainer, path: Path, own: bool) -> None:
+    """Refuse to begin a run that would write over the checkpoint `path`, where that is not its own.
+
+    Raises:
+        ValueError: it is there.
+    """
+    taken = not own and not trainer.fast_dev_run and os.path.lexists(path)  # type: ignore[attr-defined]
+    if trainer.strategy.broadcast(taken):  # processes end alike
+        raise ValueError(
+            f"{path}: got a checkpoint of another run, expected none: --ckpt_path {path} goes on with that run, "
+            "--trainer.default_root_dir and the settings of the logger put this one elsewhere"
+        )
+
+
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the best checkpoint so far. A run that goes on compares with what its folder holds, wherever the folder
     has gone in the meantime and by whatever path it is named."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.save_top_k != 0 and self.dirpath is not None:
+            # One that goes on knows what its folder holds, and replaces it by a better one alone.
+            best = Path(self.dirpath) / f"{self.filename}.ckpt"
+            refuse_another_run(trainer, best, own=trainer.ckpt_path is not None)
 
     @property
     def state_key(self) -> str:
@@ -125,9 +146,13 @@ class LastCheckpoint(Callback):
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = self._path(trainer).parent  # asks all processes
+        path = self._path(trainer)  # asks all processes
+        begun = None if trainer.ckpt_path is None else Path(trainer.ckpt_path)
+        # What a cluster's scheduler saves when it stops a run lies elsewhere, by a name of Lightning's.
+        own = begun is not None and (begun.name.startswith("hpc_ckpt_") or same_folder(begun.parent, path.parent))
+        refuse_another_run(trainer, path, own)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            remove_leftovers(folder, r".*\.ckpt")
+            remove_leftovers(path.parent, r".*\.ckpt")
         # Instead of Lightning's handlers: at SIGTERM it would stop in the middle of a validation, without saving.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

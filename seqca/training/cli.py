@@ -21,7 +21,7 @@ from seqca.models.checkpoint import CheckpointError, read_checkpoint, settings_o
 
 from .archives import NYUDv2DataModule, PASCALContextDataModule
 from .callbacks import ImagePanels, ScoresFile
-from .checkpoints import CHECKPOINTS, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from .checkpoints import CHECKPOINTS, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, say
 from .datamodule import DenseDataModule, RoomsDataModule
 from .module import MultiTaskModule
 from .randomness import ResumableRandomness
@@ -220,9 +220,16 @@ def main(arguments: Sequence[str]) -> int:
             raise error.__cause__ from None
         raise
     except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None
+        raise stopped(arguments[0], signal.SIGTERM) from None
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # which Lightning turns into a 1
-            raise SystemExit(128 + signal.SIGINT) from None
+            raise stopped(arguments[0], signal.SIGINT) from None
         raise
     return 0
+
+
+def stopped(command: str, number: signal.Signals) -> SystemExit:
+    """The end of a command that a signal stopped, after a word about it."""
+    lost = "" if command == "fit" else ", without scores"
+    say(f"seqca {command}: stopped by {number.name}{lost}", file=sys.stderr)
+    return SystemExit(128 + number)

@@ -143,6 +143,24 @@ def test_bytes_that_are_cut_or_flipped_give_a_network_or_the_error(content, tmp_
         assert_refused(tmp_path / "a.ckpt")
 
 
+@pytest.mark.parametrize("kind", ["of seqca fit", "published", "a folder"])
+def test_a_task_that_is_not_registered_is_named_with_the_way_out(tmp_path, kind):
+    network = SequentialCrossAttentionNet({"albedo": 3, "depth": 1})
+    path = tmp_path / "a.ckpt"
+    if kind == "published":
+        torch.save(to_published_state(network.state_dict()), path)
+    elif kind == "a folder":
+        network.save_pretrained(path)
+    else:
+        settings = {"auxiliary": None, "backbone": "hrnet_w18_small_v2", "drop_path": 0.2, "class_names": None}
+        state = {f"network.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"hyper_parameters": {"tasks": network.tasks, **settings}, "state_dict": state}, path)
+    with pytest.raises(CheckpointError) as error:
+        load_network(path)
+    assert str(error.value).startswith(f"{path}: tasks: got albedo, expected some of semseg, ")
+    assert str(error.value).endswith("(seqca predict --import)")
+
+
 @pytest.mark.parametrize("prefix", ["", "module._orig_mod."])
 def test_the_prefixes_of_wrappers_are_understood(net, content, tmp_path, prefix):
     content["state_dict"] = {f"{prefix}{key}": value for key, value in content["state_dict"].items()}

@@ -29,3 +29,10 @@ class SignalInValidation(Callback):
         if not self.sent:
             self.sent = True
             os.kill(os.getpid(), signal.Signals(self.signal_number))
+
+
+class SignalInTest(SignalInValidation):
+    """The same of the test."""
+
+    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.on_validation_batch_start(trainer, pl_module)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -174,6 +175,39 @@ def test_a_run_and_its_continuation_make_no_noise(folder, capfd, caplog):
         "args parameter",
     ):
         assert noise not in printed, noise
+
+
+@pytest.mark.parametrize("command_name", ["validate", "test"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_a_signal_stops_says_so_last(folder, capsys, command_name, number):
+    start = {"validate": "SignalInValidation", "test": "SignalInTest"}[command_name]
+    key = "--trainer.callbacks"
+    signalled = [f"{key}+=tests.training.interruptions.{start}", f"{key}.signal_number={int(number)}"]
+    data = ["--data.val_length=4", "--data.test_length=4", "--trainer.logger.save_dir=."]
+    with pytest.raises(SystemExit) as end:
+        command([command_name, "--config", "recipe.yaml", *data, *signalled])
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == f"seqca {command_name}: stopped by {number.name}, without scores"
+    assert not list(folder.rglob("*_scores.json"))
+
+
+@pytest.mark.parametrize("place", ["no logger", "a version that is given", "a folder for the best"])
+def test_no_run_replaces_the_checkpoints_of_another(folder, capsys, place):
+    settings = {
+        "no logger": ["--trainer.logger=false"],
+        "a version that is given": ["--trainer.logger.save_dir=.", "--trainer.logger.version=0"],
+        "a folder for the best": ["--trainer.logger.save_dir=.", "--best.dirpath=kept"],
+    }[place]
+    run = ["fit", "--config", "recipe.yaml", "--trainer.max_epochs=1", *settings]
+    assert command(run) == 0
+    kept = {path: path.read_bytes() for path in folder.rglob("*.ckpt")}
+    assert {path.name for path in kept} == {"last.ckpt", "best.ckpt"}
+    assert command([*run, "--seed_everything=1"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"(last|best)\.ckpt: got a checkpoint of another run, expected none: --ckpt_path ", said)
+    assert {path: path.read_bytes() for path in kept} == kept
+    (path,) = (path for path in kept if path.name == "last.ckpt")
+    assert command([*run, "--trainer.max_epochs=2", f"--ckpt_path={path}"]) == 0, "its own run may"
 
 
 @pytest.mark.parametrize("where", ["relative", "absolute", "from elsewhere"])
