@@ -57,15 +57,22 @@ def compact(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 def moved(x: Tensor, generator: Generator) -> Tensor:
     """The values of a compact tensor, each one unit in its last place larger or smaller or as it was, at random.
 
-    Zeros stay; values that share their memory move together.
+    Zeros stay; values that share their memory move together. The generator may be on another device.
     """
     for axis in range(x.ndim):
         if x.stride(axis) == 0 and x.shape[axis] > 1:
             return moved(x.narrow(axis, 0, 1), generator).expand(x.shape)
     bits = _BITS[x.dtype]
-    steps = torch.randint(-1, 2, x.shape, generator=generator, dtype=bits).to(x.device)
+    steps = torch.randint(-1, 2, x.shape, generator=_on(x, generator), dtype=bits, device=x.device)
     neighbour = (x.view(bits) + steps).view(x.dtype)
     return torch.empty_like(x).copy_(torch.where((x != 0) & neighbour.isfinite(), neighbour, x))
+
+
+def _on(x: Tensor, generator: Generator) -> Generator:
+    """The generator, or one on the device of x, seeded by it: copying random numbers takes longer than drawing them."""
+    if generator.device == x.device:
+        return generator
+    return Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
 
 @contextmanager
@@ -160,7 +167,7 @@ def _rounded(exact: Tensor, dtype: torch.dtype, signs: Generator) -> Tensor:
     exact, limits = exact.double(), torch.finfo(dtype)
     _, exponent = torch.frexp(exact)
     unit = torch.ldexp(torch.full_like(exact, limits.eps / 2), exponent).clamp(min=limits.smallest_normal * limits.eps)
-    up = torch.randint(0, 2, exact.shape, generator=signs).to(exact.device)
+    up = torch.randint(0, 2, exact.shape, generator=_on(exact, signs), device=exact.device)
     return torch.where(exact == 0, exact, exact + (up - 0.5) * unit)
 
 
