@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from seqca.configuration import NETWORK
 from seqca.files import flush_to_disk, name_new, remove_leftovers, temporary_file
@@ -23,7 +24,11 @@ from .restore import load_network
 
 DONE, NOTHING_DONE = 0, 4
 PT2, ONNX = ".pt2", ".onnx"
+STRIDE = NETWORK.strides[-1]
 SIZE, BATCH = (480, 640), 1
+SMALLEST_SIDE = 256
+"""Of the images of a program for any size: with fewer pixels the coarsest map has a single window along a side, which
+torch traces as another program."""
 
 
 class FinalPredictions(nn.Module):
@@ -50,11 +55,32 @@ def exported(network: nn.Module, batch: int, height: int, width: int) -> Exporte
     if batch < 1:
         raise ValueError(f"batch: got {batch}, expected a positive integer")
     for name, side in (("height", height), ("width", width)):
-        if side < 1 or side % NETWORK.strides[-1]:
-            raise ValueError(f"{name}: got {side}, expected a positive multiple of {NETWORK.strides[-1]}")
-    images = torch.zeros(batch, 3, height, width)
+        if side < 1 or side % STRIDE:
+            raise ValueError(f"{name}: got {side}, expected a positive multiple of {STRIDE}")
+    return traced(network, torch.zeros(batch, 3, height, width))
+
+
+def exported_for_any_size(network: nn.Module) -> ExportedProgram:
+    """The same for any number of images, with sides that are multiples of 32 from `SMALLEST_SIDE` on.
+
+    It is to be loaded with `.module(check_guards=False)`: torch notes of its example alone that maps are padded, and
+    would refuse images of which one is not, whose sides are multiples of 224.
+    """
+    rows, columns = (Dim(name, min=SMALLEST_SIDE // STRIDE) for name in ("rows", "columns"))
+    example = torch.zeros(2, 3, SMALLEST_SIDE + STRIDE, SMALLEST_SIDE + 2 * STRIDE)  # of which nothing is equal
+    return traced(network, example, {0: Dim("batch", min=1), 2: STRIDE * rows, 3: STRIDE * columns})
+
+
+def traced(network: nn.Module, images: Tensor, sizes: dict[int, Any] | None = None) -> ExportedProgram:
     with use_backend("reference"), torch.no_grad():
-        return torch.export.export(FinalPredictions(network).eval(), (images,))
+        dynamic = None if sizes is None else (sizes,)
+        return torch.export.export(FinalPredictions(network).eval(), (images,), dynamic_shapes=dynamic)
+
+
+def write_program(program: ExportedProgram, file: BinaryIO) -> None:
+    content = io.BytesIO()  # torch would end the whole process where a disk is full
+    torch.export.save(program, content)
+    file.write(content.getbuffer())
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,8 +93,8 @@ def main(arguments: Sequence[str]) -> int:
     if os.path.lexists(options.out):
         parser.error(f"--out: got {options.out}, which exists, expected a new file")
     for name in ("size", "batch"):
-        if kind == ONNX and getattr(options, name) is not None:
-            parser.error(f"--{name}: got a value for an {ONNX} file, which takes any, expected none")
+        if getattr(options, name) is not None and (kind == ONNX or options.any_size):
+            parser.error(f"--{name}: got a value for a file that takes any, expected none")
     if kind == ONNX and not find_spec("onnx"):
         parser.error(f"--out: got {options.out}, but onnx is not installed, expected pip install 'seqca[export]'")
     try:
@@ -78,12 +104,13 @@ def main(arguments: Sequence[str]) -> int:
             if kind == ONNX:
                 with use_backend("reference"), torch.no_grad():
                     write_onnx(FinalPredictions(network), list(network.tasks), temporary)
-                images = f"any size, sides multiples of {NETWORK.strides[-1]}"
+                images = f"any size, sides multiples of {STRIDE}"
+            elif options.any_size:
+                write_program(exported_for_any_size(network), file)
+                images = f"any size, sides multiples of {STRIDE} from {SMALLEST_SIDE} on"
             else:
                 batch, size = BATCH if options.batch is None else options.batch, options.size or SIZE
-                program = io.BytesIO()  # torch would end the whole process where a disk is full
-                torch.export.save(exported(network, batch, *size), program)
-                file.write(program.getbuffer())
+                write_program(exported(network, batch, *size), file)
                 images = f"size {(batch, 3, *size)}"
             flush_to_disk(file)
             name_new(temporary, options.out)
@@ -107,8 +134,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="seqca export",
         description="Write the network of a checkpoint as a file that runs without this package: a program of "
-        f"torch.export ({PT2}) for images of one size, or ONNX ({ONNX}) for any. It gives the raw predictions of every "
-        "task at a quarter of the images' size.",
+        f"torch.export ({PT2}), or ONNX ({ONNX}). It gives the raw predictions of every task at a quarter of the "
+        "images' size.",
         epilog=f"exit status: {DONE} done; {NOTHING_DONE} nothing done: --ckpt cannot be read or --out not be written; "
         "2 wrong usage",
     )
@@ -116,6 +143,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{PT2} or NAME{ONNX}")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=f"of {PT2}: multiples of 32 (480 640)"
+    )
+    parser.add_argument(
+        "--any-size",
+        action="store_true",
+        help=f"of {PT2}: any number of images, sides from {SMALLEST_SIDE} on, as {ONNX} files always take any",
     )
     parser.add_argument("--batch", type=int, help=f"of {PT2}: images of a call ({BATCH})")
     return parser

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +34,13 @@ for file in sys.argv[2:]:
 ALONE = """
 import sys, torch
 sys.modules["seqca"] = None  # importing it fails
-program = torch.export.load(sys.argv[1]).module()
-torch.save(program(torch.load(sys.argv[2])), sys.argv[3])
+program = torch.export.load(sys.argv[1]).module(check_guards=sys.argv[2] == "guarded")
+for file in sys.argv[3:]:
+    try:
+        result = program(torch.load(file))
+    except Exception as error:
+        result = str(error)
+    torch.save(result, file + ".out")
 """
 
 
@@ -84,17 +90,51 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Small:
     return network
 
 
+def outputs(file: Path, guards: str, images: list[Tensor]) -> list[Any]:
+    """What a program makes of each of several batches where this package is not there: predictions, or a message."""
+    paths = [file.with_name(f"images{number}.pt") for number in range(len(images))]
+    for path, values in zip(paths, images, strict=True):
+        torch.save(values, path)
+    subprocess.run([sys.executable, "-c", ALONE, file, guards, *paths], check=True, timeout=300)
+    return [torch.load(f"{path}.out") for path in paths]
+
+
 def test_the_file_computes_the_same_without_this_package(network: Small, tmp_path: Path) -> None:
-    file, inputs, outputs = tmp_path / "net.pt2", tmp_path / "images.pt", tmp_path / "out.pt"
+    file = tmp_path / "net.pt2"
     command = ["export", "--ckpt", "some.ckpt", "--out", str(file), "--size", "32", "64", "--batch", "2"]
     assert cli.main(command) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt2"]
     images = torch.randn(2, 3, 32, 64)
-    torch.save(images, inputs)
-    subprocess.run([sys.executable, "-c", ALONE, file, inputs, outputs], check=True, timeout=300)
+    (found, refusal) = outputs(file, "guarded", [images, torch.randn(2, 3, 32, 32)])
     with use_backend("reference"), torch.no_grad():
         expected = network(images).final["depth"]
-    assert torch.equal(torch.load(outputs)["depth"], expected)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".pt2"] == ["net.pt2"]
+    assert torch.equal(found["depth"], expected)
+    assert "images.size()[3] == 64" in refusal
+
+
+# With 256 pixels the coarsest map has two windows along a side, with multiples of 224 no map is padded.
+LARGE_SHAPES = [(2, 3, 288, 320), (1, 3, 256, 256), (1, 3, 448, 448), (1, 3, 320, 672), (3, 3, 672, 256)]
+
+
+REFUSED = [(1, 3, 224, 288), (1, 3, 288, 224), (1, 3, 300, 288)]
+
+
+def test_a_program_for_any_size_computes_the_same_from_256_pixels_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = Blocks().eval()
+    monkeypatch.setattr(export, "load_network", lambda path: (network, {}))
+    file = tmp_path / "net.pt2"
+    assert cli.main(["export", "--ckpt", "some.ckpt", "--out", str(file), "--any-size"]) == 0
+    images = [torch.randn(shape) for shape in (*LARGE_SHAPES, *REFUSED)]
+    found = outputs(file, "unguarded", images)
+    for values, predictions in zip(images[: len(LARGE_SHAPES)], found, strict=False):
+        with use_backend("reference"), torch.no_grad():
+            expected = network(values).final
+        assert all(torch.equal(predictions[task], prediction) for task, prediction in expected.items())
+    for refusal in found[len(LARGE_SHAPES) :]:
+        assert "args[0].shape" in refusal
 
 
 # Sides of maps that are and are no multiples of the window, and smaller than it.
@@ -138,8 +178,9 @@ def test_without_onnx_it_is_told_what_to_install(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "net.onnx", "--size", "32", "32"], "--size: got a value for an .onnx file, which takes any"),
-        (["--out", "net.onnx", "--batch", "1"], "--batch: got a value for an .onnx file, which takes any"),
+        (["--out", "net.onnx", "--size", "32", "32"], "--size: got a value for a file that takes any, expected none"),
+        (["--out", "net.onnx", "--batch", "1"], "--batch: got a value for a file that takes any"),
+        (["--out", "net.pt2", "--any-size", "--size", "32", "32"], "--size: got a value for a file that takes any"),
         (["--out", "net.pth"], "--out: got net.pth, expected a name that ends in .pt2 or .onnx"),
         (["--out", "there.pt2"], "--out: got there.pt2, which exists, expected a new file"),
         (["--out", "net.pt2", "--size", "32", "40"], "width: got 40, expected a positive multiple of 32"),
