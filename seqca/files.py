@@ -96,6 +96,44 @@ def same_folder(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
+_held: set[int] = set()
+
+
+def hold(folder: Path) -> int | None:
+    """Hold a folder until `let_go` of what is returned, or the end of this process; None where its file system cannot.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if fcntl is None:
+        return None
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(held)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    _held.add(held)
+    return held
+
+
+def let_go(held: int) -> None:
+    _held.discard(held)
+    os.close(held)
+
+
+def _forget_held() -> None:
+    """In a process that was forked, so that it does not go on to hold what this one held."""
+    for held in [*_held]:
+        let_go(held)
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_forget_held)
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether `error`, or one that it came from, says that there is no room left on the disk or in its quota."""
     seen = []

@@ -51,7 +51,8 @@ def checked_file(path: str | os.PathLike[str]) -> Path:
         raise CheckpointError(f"checkpoint: got the address {path}, expected a local file: download it first")
     if os.path.isdir(path):
         raise CheckpointError(f"checkpoint: got the folder {path}, expected a file")
-    raise CheckpointError(f"checkpoint: got {path}, which is not there, expected a file")
+    found = "a device" if os.path.exists(path) else "which is not there"
+    raise CheckpointError(f"checkpoint: got {path}, {found}, expected a file")
 
 
 def _what_is_wrong(error: Exception) -> str:

@@ -16,7 +16,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from seqca.files import disk_is_full, flush_to_disk, remove_leftovers, same_folder, temporary_file
+from seqca.files import (
+    disk_is_full,
+    flush_to_disk,
+    hold,
+    let_go,
+    remove_leftovers,
+    same_folder,
+    temporary_file,
+)
 from seqca.models.checkpoint import CheckpointError, read_checkpoint
 
 from .restoring import refuse_code
@@ -144,6 +152,7 @@ class LastCheckpoint(Callback):
         self._signal: int | None = None
         self._step_before = 0
         self._previous_handlers: dict[int, Any] = {}
+        self._held: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = self._path(trainer)  # asks all processes
@@ -151,12 +160,24 @@ class LastCheckpoint(Callback):
         # What a cluster's scheduler saves when it stops a run lies elsewhere, by a name of Lightning's.
         own = begun is not None and (begun.name.startswith("hpc_ckpt_") or same_folder(begun.parent, path.parent))
         refuse_another_run(trainer, path, own)
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            remove_leftovers(path.parent, r".*\.ckpt")
+        self._hold(trainer, path.parent)
         # Instead of Lightning's handlers: at SIGTERM it would stop in the middle of a validation, without saving.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous_handlers[number] = signal.signal(number, self._interrupt)
+
+    def _hold(self, trainer: Trainer, folder: Path) -> None:
+        """Hold the folder of checkpoints, so that no other run writes into it as long as this one lasts."""
+        busy = False
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._held = hold(folder)
+                remove_leftovers(folder, r".*\.ckpt")
+            except BlockingIOError:
+                busy = True
+        if trainer.strategy.broadcast(busy):  # processes end alike
+            raise ValueError(f"{folder}: got a folder that a run under way writes to, expected one for this run alone")
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if self._signal is not None:
@@ -185,12 +206,15 @@ class LastCheckpoint(Callback):
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore_handlers()
+        self._end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore_handlers()
+        self._end()
 
-    def _restore_handlers(self) -> None:
+    def _end(self) -> None:
+        if self._held is not None:
+            let_go(self._held)
+            self._held = None
         while self._previous_handlers:
             signal.signal(*self._previous_handlers.popitem())
 

@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from .randomness import ResumableRandomness
 from .restoring import blamed
 
 DATA_MODULES = (RoomsDataModule, NYUDv2DataModule, PASCALContextDataModule)  # known by their bare names
-ALIASES = ("best", "last", "hpc")
+FROM_SCHEDULER = "hpc"  # names what a cluster's scheduler saved, instead of a file
 LINKED = ("tasks", "auxiliary", "class_names", "scores", "protocol")  # the model has them from the data
 FROM_CHECKPOINT = inspect.signature(MultiTaskModule).parameters.keys() - {*LINKED, *MultiTaskModule.given}
 VERSION = "pytorch-lightning_version"
@@ -90,9 +91,11 @@ class SeqcaCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         # Instead of Lightning's, which takes every setting out of the file, those that lead to other files and hosts
-        # too. Names of checkpoints ("best", "hpc") are no files; whatever they come to be is read as files are.
+        # too. Lightning's "best" and "last" name checkpoints of a run under way, and none when the command begins.
         config = self.config[self.config.subcommand]
-        if config.ckpt_path is None or config.ckpt_path in ALIASES:
+        if config.ckpt_path is None and self.config.subcommand != "fit":
+            say(f"seqca {self.config.subcommand}: without --ckpt_path the network is untrained", file=sys.stderr)
+        if config.ckpt_path is None or config.ckpt_path == FROM_SCHEDULER:
             return
         checkpoint = read_checkpoint(config.ckpt_path, mmap=True)
         if missing := [key for key in (VERSION, "hyper_parameters", "state_dict") if key not in checkpoint]:
@@ -115,7 +118,7 @@ class SeqcaCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
-            path = self.trainer.ckpt_path  # the file, where the command line says "best" or "hpc"
+            path = self.trainer.ckpt_path  # the file, where the command line says "hpc"
             if path is None or (found := blamed(error, path)) is None:
                 raise
             raise found from error
@@ -210,7 +213,8 @@ def main(arguments: Sequence[str]) -> int:
         SystemExit: 2 for wrong usage; 128 + the signal's number when a signal ended it, as shells have it.
     """
     try:
-        SeqcaCLI(arguments)
+        with statuses_of_signals(arguments[0]):
+            SeqcaCLI(arguments)
     except ArgumentError as error:
         lines = shortened(str(error).splitlines())
         print("\n".join([f"seqca {arguments[0]}: wrong usage, --help lists the options", *lines]), file=sys.stderr)
@@ -219,17 +223,24 @@ def main(arguments: Sequence[str]) -> int:
         if error.__cause__ is not None and "Union subtypes" in str(error):  # jsonargparse hides what a class raised
             raise error.__cause__ from None
         raise
+    return 0
+
+
+@contextmanager
+def statuses_of_signals(command: str) -> Iterator[None]:
+    """Makes of what Lightning raises after a signal the exit with that signal's status."""
+    try:
+        yield
     except SIGTERMException:
-        raise stopped(arguments[0], signal.SIGTERM) from None
+        raise stopped(command, signal.SIGTERM) from None
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # which Lightning turns into a 1
-            raise stopped(arguments[0], signal.SIGINT) from None
+            raise stopped(command, signal.SIGINT) from None
         raise
-    return 0
 
 
 def stopped(command: str, number: signal.Signals) -> SystemExit:
     """The end of a command that a signal stopped, after a word about it."""
-    lost = "" if command == "fit" else ", without scores"
+    lost = ", without scores" if command in ("validate", "test") else ""
     say(f"seqca {command}: stopped by {number.name}{lost}", file=sys.stderr)
     return SystemExit(128 + number)

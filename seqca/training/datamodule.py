@@ -41,6 +41,9 @@ class DenseDataModule(LoadsWeightsOnly, LightningDataModule, ABC):  # type: igno
         cache: bool = False,
     ) -> None:
         super().__init__()
+        for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ValueError(f"{name}: got {number!r}, expected an integer, at least {least}")
         self.batch_size, self.num_workers, self.seed, self.cache = batch_size, num_workers, seed, cache
         self.labels = (*tasks, *auxiliary)
         train = self.dataset("train")
@@ -157,6 +160,8 @@ class RoomsDataModule(DenseDataModule):
         seed: int = 0,
         cache: bool = False,
     ) -> None:
+        if not 0 <= flip <= 1:
+            raise ValueError(f"flip: got {flip!r}, expected a probability")
         self.size, self.flip = size, flip
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
         super().__init__(tasks, auxiliary, batch_size, num_workers, seed, cache)

@@ -12,14 +12,14 @@ from seqca.metrics import best_constant
 from seqca.tasks import Score
 
 from .callbacks import draw_sample
-from .cli import SeqcaCLI
+from .cli import SeqcaCLI, statuses_of_signals
 
 SHOWN = 0  # the test scene of the panel
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train by `seqca fit` with these arguments, score, print the table and write the panel."""
-    with errors_alone():
+    with statuses_of_signals("fit"), errors_alone():
         cli = SeqcaCLI(["fit", *arguments])
         cli.trainer.test(cli.model, cli.datamodule, verbose=False)
         batches = list(cli.datamodule.test_dataloader())

@@ -232,11 +232,14 @@ def read_scores(files: Iterable[Path], primary: Mapping[str, Score]) -> dict[str
     """{"task/score": value} for the tasks of `primary`, from JSON files of that form, of one run or of several.
 
     Raises:
-        ValueError: two files have the same score, or the primary score of a task is in none.
+        ValueError: a file is none of that form, two files have the same score, or the primary score of a task is in
+            none.
     """
     found: dict[str, float] = {}
     for file in files:
-        scores = {key: value for key, value in json.loads(Path(file).read_text()).items() if "/" in key}
+        scores = {key: value for key, value in read_json(file).items() if "/" in key}
+        if wrong := [key for key, value in scores.items() if not isinstance(value, (int, float))]:
+            raise ValueError(f"single_task_scores: got {scores[wrong[0]]!r} as {wrong[0]} in {file}, expected a number")
         if twice := found.keys() & scores.keys():
             raise ValueError(
                 f"single_task_scores: got {', '.join(sorted(twice))} in {file} and in another file, expected each once"
@@ -246,3 +249,16 @@ def read_scores(files: Iterable[Path], primary: Mapping[str, Score]) -> dict[str
         if f"{task}/{score.name}" not in found:
             raise ValueError(f"single_task_scores: got {', '.join(found)}, expected {task}/{score.name} as well")
     return found
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """What `seqca validate` wrote into a file."""
+    try:
+        content = json.loads(Path(file).read_text())
+    except OSError as error:
+        raise ValueError(f"single_task_scores: got {file}, {error.strerror}, expected a file of scores") from error
+    except ValueError as error:
+        raise ValueError(f"single_task_scores: got {file}, expected JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'single_task_scores: got {file}, expected {{"task/score": value}} in it')
+    return content

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import multiprocessing
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from seqca.files import hold, let_go
 from seqca.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 
 
@@ -152,3 +154,49 @@ def test_a_copy_of_the_best_checkpoint_is_its_owners_and_never_removed_for_a_bet
 
 def test_how_often_it_is_written_may_change_on_the_way(tmp_path):
     assert best_checkpoint(tmp_path).state_key == best_checkpoint(tmp_path, every_n_epochs=3).state_key
+
+
+def try_to_hold(folder: Path, said: multiprocessing.SimpleQueue) -> None:
+    try:
+        said.put(hold(folder) is not None)
+    except BlockingIOError:
+        said.put(False)
+
+
+def held_by_another(folder: Path) -> bool:
+    """Whether a new process finds the folder held."""
+    context = multiprocessing.get_context("spawn")
+    said = context.SimpleQueue()
+    process = context.Process(target=try_to_hold, args=(folder, said))
+    process.start()
+    free: bool = said.get()
+    process.join()
+    return not free
+
+
+def test_a_folder_is_held_by_one_process_until_it_lets_go_or_ends(tmp_path):
+    held = hold(tmp_path)
+    assert held is not None and held_by_another(tmp_path)
+    let_go(held)
+    assert not held_by_another(tmp_path), "nor after that process has ended"
+    assert not held_by_another(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_process_that_was_forked_holds_nothing_on(tmp_path):
+    held = hold(tmp_path)
+    assert held is not None
+    ready, go = os.pipe(), os.pipe()
+    if (child := os.fork()) == 0:  # as a worker that loads data, which may outlive a training process that is killed
+        os.write(ready[1], b"1")
+        os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    let_go(held)
+    try:
+        assert not held_by_another(tmp_path)
+    finally:
+        os.write(go[1], b"1")
+        os.waitpid(child, 0)
+        for end in (*ready, *go):
+            os.close(end)

@@ -1,8 +1,12 @@
 """The demonstration, with less of everything."""
 
 import logging
+import signal
 import warnings
 from pathlib import Path
+
+import pytest
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from seqca.tasks import primary_scores
 from seqca.training.demo import main, table
@@ -32,3 +36,13 @@ def test_the_table_has_a_row_for_each_task_with_direction_and_unit():
         "depth  rmse     lower   1.250 m        0.512 m",
         "edge   pixel_f  higher  0.250          0.600",
     ]
+
+
+def test_a_demonstration_that_is_stopped_ends_with_the_signals_status(tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
+        raise SIGTERMException  # which is an exit with 0
+
+    monkeypatch.setattr("seqca.training.demo.SeqcaCLI", stop)
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 128 + signal.SIGTERM

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from seqca.cli import main as command
+from seqca.files import hold, let_go
 from seqca.training import module
 from seqca.training.cli import main
 from seqca.training.datamodule import RoomsDataModule
@@ -112,6 +113,11 @@ MISTAKES = {
     ),
     "an unknown backend of processes": (["--trainer.strategy=ddq"], 1, "ddq"),
     "data that break": (["--data=own_data.Broken"], 1, "no such column"),
+    "a name of Lightning's for a checkpoint": (["--ckpt_path=last"], 1, "checkpoint: got last, which is not there"),
+    "a device for a checkpoint": (["--ckpt_path=/dev/null"], 1, "checkpoint: got /dev/null, a device"),
+    "a batch of nothing": (["--data.batch_size=0"], 1, "batch_size: got 0, expected an integer, at least 1"),
+    "less than no processes": (["--data.num_workers=-1"], 1, "num_workers: got -1, expected an integer, at least 0"),
+    "a probability above 1": (["--data.flip=2"], 1, "flip: got 2.0, expected a probability"),
     "a run without end": (["--trainer.max_epochs=-1"], 1, "max_epochs"),
 }
 
@@ -208,6 +214,24 @@ def test_no_run_replaces_the_checkpoints_of_another(folder, capsys, place):
     assert {path: path.read_bytes() for path in kept} == kept
     (path,) = (path for path in kept if path.name == "last.ckpt")
     assert command([*run, "--trainer.max_epochs=2", f"--ckpt_path={path}"]) == 0, "its own run may"
+
+
+def test_a_folder_that_a_run_under_way_writes_to_is_left_to_it(folder, capsys):
+    run = ["fit", "--config", "recipe.yaml", "--trainer.logger.save_dir=."]
+    assert command([*run, "--trainer.max_epochs=1"]) == 0
+    before = last(Path()).read_bytes()
+    held = hold(last(Path()).parent)  # as the run that writes to it does
+    assert command([*run, f"--ckpt_path={last(Path())}"]) == 1
+    assert "checkpoints: got a folder that a run under way writes to" in capsys.readouterr().err.splitlines()[-1]
+    assert last(Path()).read_bytes() == before
+    let_go(held)
+    assert command([*run, f"--ckpt_path={last(Path())}"]) == 0
+    let_go(hold(last(Path()).parent))
+
+
+def test_scores_of_an_untrained_network_are_called_so(folder, capsys):
+    assert command(["validate", "--config", "recipe.yaml", "--trainer.logger.save_dir=."]) == 0
+    assert "seqca validate: without --ckpt_path the network is untrained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["relative", "absolute", "from elsewhere"])

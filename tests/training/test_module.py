@@ -128,6 +128,24 @@ def test_single_task_scores_that_are_missing_or_there_twice_are_named(tmp_path):
         read_scores([path, path], primary_scores(["depth"]))
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, "No such file"),
+        ("{", "expected JSON"),
+        ("[1]", r'expected {"task/score": value}'),
+        ('{"depth/rmse": "x"}', "got 'x' as depth/rmse"),
+    ],
+)
+def test_a_file_that_holds_no_scores_is_named(tmp_path, content, found):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=r"^single_task_scores: got ") as error:
+        read_scores([path], primary_scores(["depth"]))
+    assert str(path) in str(error.value) and found in str(error.value)
+
+
 @pytest.mark.parametrize("power", [-0.5, math.nan, math.inf, "2"])
 def test_a_power_of_decay_that_would_raise_the_learning_rate_is_refused(power):
     with pytest.raises(ValueError, match=r"decay_power: got .*, expected a finite number, not negative"):
