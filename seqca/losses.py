@@ -83,10 +83,13 @@ class MultiTaskLoss(nn.Module):
                 looked at.
 
         Raises:
+            TypeError: `output` has no such predictions.
             ValueError: a task whose label or prediction is missing, a prediction of a task that is not there,
                 or shapes that do not fit, with the task's name.
         """
         everything = (*self.tasks, *self.auxiliary)
+        if not hasattr(output, "final") or not hasattr(output, "deep"):
+            raise TypeError(f"output: got {type(output).__name__}, expected what a network returns, .final and .deep")
         if missing := [name for name in everything if name not in targets]:
             raise ValueError(f"targets: got {', '.join(targets) or 'nothing'}, expected {', '.join(missing)} as well")
         _check_tasks("output.final", output.final, self.tasks)

@@ -136,6 +136,8 @@ def test_missing_labels_and_predictions_are_named() -> None:
         criterion(output._replace(deep=deep), targets)
     with pytest.raises(ValueError, match=r"output.final: got semseg, depth, expected depth"):
         MultiTaskLoss(("depth",))(output, targets)
+    with pytest.raises(TypeError, match=r"output: got dict, expected what a network returns, .final and .deep"):
+        criterion(dict(output.final), targets)
 
 
 def test_a_label_that_does_not_fit_is_refused_with_the_name_of_its_task() -> None:

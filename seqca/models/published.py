@@ -14,7 +14,7 @@ from torch import Tensor
 from seqca.configuration import NETWORK
 from seqca.ops.window_attention import relative_position_index
 
-from .checkpoint import LISTED, CheckpointError, read_checkpoint, without_wrappers
+from .checkpoint import LISTED, CheckpointError, describe, read_checkpoint, without_wrappers
 from .network import SequentialCrossAttentionNet
 
 State = Mapping[str, Tensor]
@@ -165,7 +165,8 @@ def find_tasks(
     channels = {m[1]: value.shape[0] for key, value in state.items() if (m := re.fullmatch(prediction, key))}
     with_head = {m[1] for key in state if (m := re.match(head, key))}
     if not with_head & channels.keys():
-        raise ValueError(f"state: got no task, expected keys like {prediction} and {head}")
+        like = [pattern.replace(r"(\w+)", "TASK").replace("\\", "") for pattern in (prediction, head)]
+        raise ValueError(f"state: got no task, expected keys like {like[0]} and {like[1]}")
     if order is not None:
         if sorted(order) != sorted(channels):
             raise ValueError(f"tasks: got {list(order)}, expected an order of {sorted(channels)}")
@@ -185,7 +186,10 @@ def unwrap(state: State | Mapping[str, State] | str | Path) -> State:
     if isinstance(bare, Mapping) and isinstance(bare.get("model"), Mapping):
         bare = bare["model"]
     if not isinstance(bare, Mapping) or not all(isinstance(value, Tensor) for value in bare.values()):
-        raise ValueError("state: got neither, expected a state dict, {'model': state dict}, or a file with either")
+        raise ValueError(
+            f"state: got {describe(bare)} that is no state dict, expected one, {{'model': state dict}}, or a file with "
+            "either"
+        )
     return without_wrappers(bare)
 
 
