@@ -41,6 +41,8 @@ class Resources:
     shared: int
     """Bytes of shared memory of a program."""
     tensor_cores: str
+    lost: int = 0
+    """Values that loops carry in the source and no longer in the compiled kernel, see `_carried`."""
 
     def faults(self) -> list[str]:
         """What must not be."""
@@ -48,6 +50,7 @@ class Resources:
         return [
             *([f"{self.spills} bytes of registers spill"] if self.spills else []),
             *([f"{self.shared} bytes of shared memory, the limit is {limit}"] if self.shared > limit else []),
+            *([f"{self.lost} values that its loops carry are lost"] if self.lost else []),
             *(["no tensor cores"] if self.dtype != "float32" and self.tensor_cores == "none" else []),
         ]
 
@@ -87,6 +90,16 @@ def _usage(cubin: bytes) -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", text)}
 
 
+def _carried(module: str) -> int:
+    """How many values the loops of a module carry from one turn to the next.
+
+    Compiling may add some, of loads that run ahead, and takes none away: the kernels carry nothing idle. Triton 3.6
+    forgets a value that a loop carries for nothing but the bounds of a loop inside it: the inner loop then always
+    begins where it began first.
+    """
+    return sum(int(count or 1) for count in re.findall(r"(?:%\w+(?::(\d+))? = )scf\.for", module))
+
+
 def measure(case: CompiledCase, arch: int) -> Iterator[Resources]:
     """Compile the launches of `case`, of alike ones (kernel, layouts, length) one, and read what they take."""
     with record() as launches:
@@ -107,5 +120,6 @@ def measure(case: CompiledCase, arch: int) -> Iterator[Resources]:
             registers=usage["REG"],
             spills=usage["STACK"] + usage["LOCAL"],
             shared=compiled.metadata.shared,
+            lost=max(0, _carried(compiled.asm["ttir"]) - _carried(compiled.asm["ttgir"])),
             tensor_cores=", ".join(found) or ("none" if "tt.dot" in compiled.asm["ttir"] else "no products"),
         )

@@ -31,7 +31,7 @@ def compiled() -> list[Resources]:
     return rows
 
 
-def test_kernels_spill_nothing_fit_into_shared_memory_and_use_tensor_cores(compiled: list[Resources]) -> None:
+def test_kernels_spill_nothing_lose_nothing_fit_into_shared_memory_and_use_tensor_cores(compiled: list[Resources]) -> None:
     faults = [f"{r.kernel}, {r.shape}, {r.dtype}, sm_{r.arch}: {fault}" for r in compiled for fault in r.faults()]
     assert not faults, "\n".join(faults)
 
@@ -95,6 +95,7 @@ def test_every_compute_capability_is_compiled_for(compiled: list[Resources]) -> 
 def test_faults_are_told() -> None:
     bad = Resources("k", "C = 1", "float16", 80, registers=255, spills=8, shared=200_000, tensor_cores="none")
     assert len(bad.faults()) == 3
+    assert Resources("k", "C = 1", "float32", 90, 255, 0, 0, "none", lost=1).faults()
     assert not Resources("k", "C = 1", "float32", 90, 255, 0, 200_000, "none").faults()
     assert not Resources("k", "C = 1", "float16", 90, 255, 0, 200_000, "no products").faults()
 
