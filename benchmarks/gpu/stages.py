@@ -86,6 +86,12 @@ def stages(plan: Plan) -> list[Stage]:
             7.5,
             _python(("-m", "benchmarks.gpu.curves", "--output", str(plan.folder / "curves.json"), *_dry(plan))),
         ),
+        Stage(
+            "tuning",
+            "launch parameters timed; what is faster, as a patch of the shipped table",
+            7.5,
+            _python(("-m", "benchmarks.gpu.tuning", "--output", str(plan.folder), *_dry(plan))),
+        ),
     ]
 
 

@@ -14,7 +14,7 @@ or g·o need fit, so that there operands are scaled by powers of two (`states.mu
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..batches import Batch, Work, batches, split
 from ..launch import launch
+from .parameters import PARAMETERS, Blocks, Parameters
 from .states import linear_attention_backward_states, linear_attention_forward_states
 from .tiled_states import (
     linear_attention_backward_queries_tiled,
@@ -33,78 +34,6 @@ from .whole_states import (
     linear_attention_backward_sources,
     linear_attention_forward_output,
 )
-
-
-class Blocks(NamedTuple):
-    """Tile and launch parameters of one kernel: tokens, D and E of a tile, warps, pipeline stages."""
-
-    tokens: int
-    d: int
-    e: int
-    warps: int
-    stages: int
-
-
-class Parameters(NamedTuple):
-    """Launch parameters of one class of shapes; `parts`: partial states of a leading index at most.
-
-    Each program of the kernel that follows adds all partial states up, hence few of them where states are large.
-    """
-
-    states: Blocks
-    output: Blocks
-    queries: Blocks
-    sources: Blocks
-    parts: int = 32
-
-
-# By the power of two that holds D and E + 1 (0: any other). Where a tile holds a state, D <= d and E < e, kernels of
-# `whole_states` run, else those of `tiled_states`.
-# Chosen by registers, shared memory and arithmetic (docs/resources.md); not yet measured on a GPU.
-_BFLOAT16 = {
-    16: Parameters(*(Blocks(64, 16, 16, 4, 3),) * 4),
-    32: Parameters(Blocks(128, 32, 32, 4, 3), *(Blocks(64, 32, 32, 4, 3),) * 3),
-    64: Parameters(
-        states=Blocks(64, 64, 64, 4, 3),
-        output=Blocks(64, 64, 64, 4, 3),
-        queries=Blocks(64, 64, 64, 8, 3),
-        sources=Blocks(64, 64, 64, 4, 3),
-    ),
-    128: Parameters(
-        states=Blocks(64, 128, 128, 8, 3),
-        output=Blocks(64, 128, 128, 8, 3),
-        queries=Blocks(64, 32, 32, 4, 3),
-        sources=Blocks(32, 128, 128, 8, 3),
-        parts=8,
-    ),
-    0: Parameters(*(Blocks(64, 64, 64, 8, 3),) * 4, parts=4),
-}
-_FLOAT16 = _BFLOAT16 | {  # scaling operands takes registers
-    64: _BFLOAT16[64]._replace(queries=Blocks(32, 64, 64, 4, 3)),
-    128: _BFLOAT16[128]._replace(states=Blocks(32, 128, 128, 8, 3)),
-}
-_FLOAT32 = {
-    16: Parameters(*(Blocks(32, 16, 16, 4, 2),) * 4),
-    32: Parameters(*(Blocks(32, 32, 32, 4, 2),) * 4),
-    64: Parameters(
-        states=Blocks(16, 64, 64, 8, 2),
-        output=Blocks(16, 64, 64, 8, 2),
-        queries=Blocks(32, 64, 64, 8, 2),
-        sources=Blocks(32, 64, 64, 8, 2),
-    ),
-    0: Parameters(
-        states=Blocks(16, 64, 64, 8, 2),
-        output=Blocks(64, 32, 32, 8, 2),
-        queries=Blocks(32, 32, 32, 8, 2),
-        sources=Blocks(32, 32, 32, 8, 2),
-        parts=4,
-    ),
-}
-PARAMETERS: dict[torch.dtype, dict[int, Parameters]] = {
-    torch.bfloat16: _BFLOAT16,
-    torch.float16: _FLOAT16,
-    torch.float32: _FLOAT32,
-}
 
 PROGRAMS = 768
 """Pieces that a list is cut into where there is enough of it: about six for each multiprocessor of an H200."""

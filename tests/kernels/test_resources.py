@@ -31,7 +31,7 @@ def compiled() -> list[Resources]:
     return rows
 
 
-def test_kernels_spill_nothing_lose_nothing_fit_into_shared_memory_and_use_tensor_cores(compiled: list[Resources]) -> None:
+def test_kernels_spill_and_lose_nothing_fit_into_shared_memory_and_use_tensor_cores(compiled: list[Resources]) -> None:
     faults = [f"{r.kernel}, {r.shape}, {r.dtype}, sm_{r.arch}: {fault}" for r in compiled for fault in r.faults()]
     assert not faults, "\n".join(faults)
 

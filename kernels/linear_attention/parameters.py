@@ -1,0 +1,139 @@
+"""Launch parameters of linear attention: the shipped table, which `python -m benchmarks.gpu.tuning` measures anew."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class Blocks(NamedTuple):
+    """Tile and launch parameters of one kernel: tokens, D and E of a tile, warps, pipeline stages."""
+
+    tokens: int
+    d: int
+    e: int
+    warps: int
+    stages: int
+
+
+class Parameters(NamedTuple):
+    """Launch parameters of one class of shapes; `parts`: partial states of a leading index at most.
+
+    Each program of the kernel that follows adds all partial states up, hence few of them where states are large.
+    """
+
+    states: Blocks
+    output: Blocks
+    queries: Blocks
+    sources: Blocks
+    parts: int = 32
+
+
+# By the power of two that holds D and E + 1 (0: any other). Where a tile holds a state, D <= d and E < e, kernels of
+# `whole_states` run, else those of `tiled_states`. In float16 scaling operands takes registers.
+# Chosen by registers, shared memory and arithmetic (docs/resources.md); not yet measured on a GPU.
+PARAMETERS: dict[torch.dtype, dict[int, Parameters]] = {
+    torch.bfloat16: {
+        16: Parameters(
+            states=Blocks(64, 16, 16, 4, 3),
+            output=Blocks(64, 16, 16, 4, 3),
+            queries=Blocks(64, 16, 16, 4, 3),
+            sources=Blocks(64, 16, 16, 4, 3),
+            parts=32,
+        ),
+        32: Parameters(
+            states=Blocks(128, 32, 32, 4, 3),
+            output=Blocks(64, 32, 32, 4, 3),
+            queries=Blocks(64, 32, 32, 4, 3),
+            sources=Blocks(64, 32, 32, 4, 3),
+            parts=32,
+        ),
+        64: Parameters(
+            states=Blocks(64, 64, 64, 4, 3),
+            output=Blocks(64, 64, 64, 4, 3),
+            queries=Blocks(64, 64, 64, 8, 3),
+            sources=Blocks(64, 64, 64, 4, 3),
+            parts=32,
+        ),
+        128: Parameters(
+            states=Blocks(64, 128, 128, 8, 3),
+            output=Blocks(64, 128, 128, 8, 3),
+            queries=Blocks(64, 32, 32, 4, 3),
+            sources=Blocks(32, 128, 128, 8, 3),
+            parts=8,
+        ),
+        0: Parameters(
+            states=Blocks(64, 64, 64, 8, 3),
+            output=Blocks(64, 64, 64, 8, 3),
+            queries=Blocks(64, 64, 64, 8, 3),
+            sources=Blocks(64, 64, 64, 8, 3),
+            parts=4,
+        ),
+    },
+    torch.float16: {
+        16: Parameters(
+            states=Blocks(64, 16, 16, 4, 3),
+            output=Blocks(64, 16, 16, 4, 3),
+            queries=Blocks(64, 16, 16, 4, 3),
+            sources=Blocks(64, 16, 16, 4, 3),
+            parts=32,
+        ),
+        32: Parameters(
+            states=Blocks(128, 32, 32, 4, 3),
+            output=Blocks(64, 32, 32, 4, 3),
+            queries=Blocks(64, 32, 32, 4, 3),
+            sources=Blocks(64, 32, 32, 4, 3),
+            parts=32,
+        ),
+        64: Parameters(
+            states=Blocks(64, 64, 64, 4, 3),
+            output=Blocks(64, 64, 64, 4, 3),
+            queries=Blocks(32, 64, 64, 4, 3),
+            sources=Blocks(64, 64, 64, 4, 3),
+            parts=32,
+        ),
+        128: Parameters(
+            states=Blocks(32, 128, 128, 8, 3),
+            output=Blocks(64, 128, 128, 8, 3),
+            queries=Blocks(64, 32, 32, 4, 3),
+            sources=Blocks(32, 128, 128, 8, 3),
+            parts=8,
+        ),
+        0: Parameters(
+            states=Blocks(64, 64, 64, 8, 3),
+            output=Blocks(64, 64, 64, 8, 3),
+            queries=Blocks(64, 64, 64, 8, 3),
+            sources=Blocks(64, 64, 64, 8, 3),
+            parts=4,
+        ),
+    },
+    torch.float32: {
+        16: Parameters(
+            states=Blocks(32, 16, 16, 4, 2),
+            output=Blocks(32, 16, 16, 4, 2),
+            queries=Blocks(32, 16, 16, 4, 2),
+            sources=Blocks(32, 16, 16, 4, 2),
+            parts=32,
+        ),
+        32: Parameters(
+            states=Blocks(32, 32, 32, 4, 2),
+            output=Blocks(32, 32, 32, 4, 2),
+            queries=Blocks(32, 32, 32, 4, 2),
+            sources=Blocks(32, 32, 32, 4, 2),
+            parts=32,
+        ),
+        64: Parameters(
+            states=Blocks(16, 64, 64, 8, 2),
+            output=Blocks(16, 64, 64, 8, 2),
+            queries=Blocks(32, 64, 64, 8, 2),
+            sources=Blocks(32, 64, 64, 8, 2),
+            parts=32,
+        ),
+        0: Parameters(
+            states=Blocks(16, 64, 64, 8, 2),
+            output=Blocks(64, 32, 32, 8, 2),
+            queries=Blocks(32, 32, 32, 8, 2),
+            sources=Blocks(32, 32, 32, 8, 2),
+            parts=4,
+        ),
+    },
+}
