@@ -123,7 +123,7 @@ def _short(command: tuple[str, ...]) -> str:
 
 
 def _environment(stage: Stage, plan: Plan) -> dict[str, str]:
-    """Caches and temporary files below the folder; in the dry mode no GPU, and kernels interpreted."""
+    """Caches and temporary files below the folder; in the dry mode no GPU."""
     site, temporary = plan.folder / "cache" / "site", plan.folder / "tmp"
     for folder in (site, temporary):
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,10 @@ def _environment(stage: Stage, plan: Plan) -> dict[str, str]:
         "TMPDIR": str(temporary),
         **({"SEQCA_BUILD": "jit"} if stage.extension and not plan.dry else {}),
     }
-    return environment | ({"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1"} if plan.dry else {})
+    if plan.dry:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment.pop("TRITON_INTERPRET", None)  # what needs it sets it
+    return environment
 
 
 def _replace(path: Path, text: str) -> None:

@@ -90,7 +90,10 @@ def stages(plan: Plan) -> list[Stage]:
             "tuning",
             "launch parameters timed; what is faster, as a patch of the shipped table",
             7.5,
-            _python(("-m", "benchmarks.gpu.tuning", "--output", str(plan.folder), *_dry(plan))),
+            tuple(
+                (*(("env", "TRITON_INTERPRET=1") if plan.dry else ()), *command)
+                for command in _python(("-m", "benchmarks.gpu.tuning", "--output", str(plan.folder), *_dry(plan)))
+            ),
         ),
     ]
 
@@ -119,7 +122,9 @@ def _sanitized(native: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 def _benchmarks(plan: Plan, *options: str, minutes: float) -> tuple[tuple[str, ...], ...]:
     name = next((option.removeprefix("--") for option in options if option in ("--quick", "--full")), "standard")
-    narrowed = ("--op", "softplus", "--shape", "scale3") if plan.dry and "--op" not in options else ()
+    narrowed = (
+        ("--op", "softplus", "--shape", "scale3", "--direction", "both") if plan.dry and "--op" not in options else ()
+    )
     output = ("--output", str(plan.folder / f"{name}.json"), "--minutes", str(minutes))
     run = ("-m", "benchmarks", "run", *options, *narrowed, *output)
     if plan.dry and "--op" in options:  # the network takes minutes on a CPU
