@@ -28,7 +28,7 @@ def _view(module: Module, made: dict[int, nn.Module]) -> Module:
     made[id(module)] = view
     # `_parameters`, `_buffers` and the hooks are dicts, and the copy holds the very same ones.
     view.__dict__.update(module.__dict__)
-    for name, value in module.__dict__.items():  # a `forward` that somebody put in place of the class's
+    for name, value in module.__dict__.items():  # a `forward` put in place of the class's
         if isinstance(value, MethodType) and value.__self__ is module:
             view.__dict__[name] = MethodType(value.__func__, view)
     view.__dict__["training"] = False

@@ -38,14 +38,14 @@ def test_pixels_of_all_images_are_pooled() -> None:
 
 def test_human_parts_leaves_out_images_without_a_person() -> None:
     person = torch.tensor([[0, 1, 2, 255]])
-    nobody = torch.tensor([[0, 0, 255, 255]])
+    empty = torch.tensor([[0, 0, 255, 255]])
     wrong = torch.tensor([[3, 3, 3, 3]])
     metric = HumanPartsIoU()
-    metric.update(torch.stack([person.clamp(max=6), wrong]), torch.stack([person, nobody]))
+    metric.update(torch.stack([person.clamp(max=6), wrong]), torch.stack([person, empty]))
     assert metric.compute()["mIoU"].item() == pytest.approx(3 / 7)
-    with_nobody = MeanIoU(7)
-    with_nobody.update(torch.stack([person.clamp(max=6), wrong]), torch.stack([person, nobody]))
-    assert with_nobody.compute()["mIoU"].item() == pytest.approx((1 / 3 + 2) / 7)
+    with_empty_image = MeanIoU(7)
+    with_empty_image.update(torch.stack([person.clamp(max=6), wrong]), torch.stack([person, empty]))
+    assert with_empty_image.compute()["mIoU"].item() == pytest.approx((1 / 3 + 2) / 7)
 
 
 @pytest.mark.parametrize(
