@@ -35,10 +35,11 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, arguments: 
     """Start `kernel` on the current stream of `device`, or hand it to `record`.
 
     Multiplications and additions are fused, whatever the default of the Triton version. A thread may have as many
-    registers as the architecture allows, since the assembler, left to itself, spills some to fit in one program more.
+    registers as the architecture allows, or fewer by `maxnreg`, since the assembler, left to itself, spills some to fit
+    in one program more. With more than the architecture allows a program of so many threads could not start.
     """
-    registers = min(255, 65536 // (32 * options["num_warps"]))
-    options = {"enable_fp_fusion": True, "maxnreg": registers, **options}
+    registers = min(255, 65536 // (32 * options["num_warps"]), options.get("maxnreg", 255))
+    options = {"enable_fp_fusion": True, **options, "maxnreg": registers}
     launches = _recorder.get()
     if launches is not None:
         launches.append(Launch(kernel, grid, arguments, options))

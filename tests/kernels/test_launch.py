@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from seqca.kernels import launch as launching
 from seqca.kernels import linear_attention
 from seqca.kernels.batches import MAX_ENTRIES, Batch, Layout, Work, batches, split
 from seqca.kernels.launch import Launch, record
@@ -50,6 +51,15 @@ def test_grids_hold_many_leading_indices_on_their_first_axis() -> None:
     for group in launches([((100_000,), 4)]):
         for launch in group:
             assert launch.grid[0] >= 100_000 and launch.grid[1] < 65536 and len(launch.grid) == 2
+
+
+@pytest.mark.parametrize(("warps", "wanted", "given"), [(4, None, 255), (8, 168, 168), (16, 168, 128), (32, None, 64)])
+def test_the_registers_of_all_threads_of_a_program_are_there(warps: int, wanted: int | None, given: int) -> None:
+    options = {"num_warps": warps} if wanted is None else {"num_warps": warps, "maxnreg": wanted}
+    with record() as launches:
+        launching.launch(None, (1,), torch.device("meta"), {}, **options)
+    assert launches[0].options["maxnreg"] == given
+    assert launches[0].options["maxnreg"] * 32 * warps <= 65536
 
 
 @pytest.mark.parametrize("block", [16, 64])
