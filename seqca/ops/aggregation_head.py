@@ -289,7 +289,6 @@ OPERATOR = register(
         name="aggregation_head",
         function=aggregation_head,
         reference=reference,
-        backends=("aten",),
         samples=SAMPLES,
         describe=_call,
         channel_axis=1,

@@ -1,0 +1,154 @@
+"""Device functions of sums Σ up(X_i) W_i: a tile is one product; `pyramids` has the host's part.
+
+The tokens of a tile are its pixels, row by row. Their rows of the left operand are the channels of the finest level and
+then, for every cell of the coarser levels that the tile may touch (its patch), the weight of interpolation. The rows of
+the right operand are those of W_0, and after them Y_i = X_i W_i of all cells of all images; a table tells which of
+them belong to a tile. So one product interpolates, sums and multiplies the finest level, at any ratio of sizes.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def pixels(tile, height, width, down, across, HIGH: tl.constexpr, WIDE: tl.constexpr):
+    """Image, rows, columns of the tokens of a tile of HIGH × WIDE pixels, and which of them are inside the image."""
+    token = tl.arange(0, HIGH * WIDE)
+    y = tile // across % down * HIGH + token // WIDE
+    x = tile % across * WIDE + token % WIDE
+    return tile // across // down, y, x, (y < height) & (x < width)
+
+
+@triton.jit
+def _position(pixel, cells, pixels):
+    """Position in units of 1/(2 pixels) cells, an integer, held between the centres of the outermost cells."""
+    at = (2 * tl.cast(pixel, tl.int64) + 1) * cells - pixels
+    return tl.minimum(tl.maximum(at, 0), 2 * tl.cast(pixels, tl.int64) * (cells - 1))
+
+
+@triton.jit
+def operand_tile(
+    left, rows, levels, own, height, width, down, across,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Weights of interpolation of a tile, `left` from column `own` on, and its table of rows of the right operand.
+
+    `levels` has rows (height, width, height and width of a patch, first slot, first row, remainder): the remainder is 1
+    where the slots hold what rounding has left of the weights in those before them.
+    """
+    tile = tl.program_id(0)
+    image, y, x, inside = pixels(tile, height, width, down, across, HIGH, WIDE)
+    top = tile // across % down * HIGH
+    start = tile % across * WIDE
+    # Differences of positions in a tile are integers below 2²⁴ for images up to 2¹⁷ pixels wide: exact in fp32.
+    unit_y = tl.cast(2 * height, tl.float32)
+    unit_x = tl.cast(2 * width, tl.float32)
+    dtype = left.dtype.element_ty
+    token = tl.cast(tile, tl.int64) * (HIGH * WIDE) + tl.arange(0, HIGH * WIDE)
+    for first in tl.range(0, K, BLOCK):
+        slot = first + tl.arange(0, BLOCK)
+        row = tl.where(slot < own, slot, 0)
+        weight = tl.zeros([HIGH * WIDE, BLOCK], tl.float32)
+        for i in tl.static_range(len(levels)):
+            cells_y = levels[i][0]
+            cells_x = levels[i][1]
+            patch_y = levels[i][2]
+            patch_x = levels[i][3]
+            local = slot - levels[i][4]
+            mine = (local >= 0) & (local < patch_y * patch_x)
+            first_y = _position(top, cells_y, height) // (2 * height)
+            first_x = _position(start, cells_x, width) // (2 * width)
+            at_y = (_position(y, cells_y, height) - 2 * height * first_y).to(tl.float32)
+            at_x = (_position(x, cells_x, width) - 2 * width * first_x).to(tl.float32)
+            cell_y = local // patch_x
+            cell_x = local % patch_x
+            away_y = tl.abs(at_y[:, None] - (unit_y * cell_y)[None, :])
+            away_x = tl.abs(at_x[:, None] - (unit_x * cell_x)[None, :])
+            both = tl.maximum(unit_y - away_y, 0.0) * tl.maximum(unit_x - away_x, 0.0)
+            both = tl.div_rn(both, unit_y * unit_x)
+            both = tl.where(levels[i][6] == 1, both - both.to(dtype).to(tl.float32), both)
+            weight = tl.where(mine[None, :] & inside[:, None], both, weight)
+            # Cells beyond the border weigh nothing.
+            at_cell = tl.minimum(first_y + cell_y, cells_y - 1) * cells_x + tl.minimum(first_x + cell_x, cells_x - 1)
+            at_cell += levels[i][5] + tl.cast(image, tl.int64) * cells_y * cells_x
+            row = tl.where(mine, at_cell.to(tl.int32), row)
+        tl.store(rows + tl.cast(tile, tl.int64) * K + slot, row, mask=slot < K)
+        written = (slot >= own) & (slot < K)
+        tl.store(left + token[:, None] * K + slot[None, :], weight.to(dtype), mask=written[None, :])
+
+
+@triton.jit
+def operands(left, rows, tile, padded, TOKENS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr):
+    """The first BLOCK_K columns of a tile's left operand, which stay, and the offsets of its rows of the right one."""
+    token = tl.cast(tile, tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    k = tl.arange(0, BLOCK_K)
+    first = tl.load(left + token[:, None] * K + k[None, :])
+    return first, tl.load(rows + tl.cast(tile, tl.int64) * K + k).to(tl.int64) * padded
+
+
+@triton.jit
+def sum_tile(
+    first, offsets, left, rows, right, tile, padded, channels,
+    TOKENS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Σ up(X_i) W_i of the tokens of a tile and some channels, in fp32; `first`, `offsets` are of `operands`."""
+    total = tl.dot(first, tl.load(right + offsets[:, None] + channels[None, :]), input_precision=PRECISION)
+    if K > BLOCK_K:
+        token = tl.cast(tile, tl.int64) * TOKENS + tl.arange(0, TOKENS)
+        for start in tl.range(BLOCK_K, K, BLOCK_K):
+            k = start + tl.arange(0, BLOCK_K)
+            row = tl.load(rows + tl.cast(tile, tl.int64) * K + k).to(tl.int64) * padded
+            some = tl.load(left + token[:, None] * K + k[None, :])
+            total = tl.dot(some, tl.load(right + row[:, None] + channels[None, :]), total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def sum_tokens(x, TOKENS: tl.constexpr, BLOCK: tl.constexpr):
+    """Σ over the tokens of (TOKENS, BLOCK), in two steps: also where each is one term after the other, few follow."""
+    return tl.sum(tl.sum(tl.reshape(x, [TOKENS // 16, 16, BLOCK]), 1), 0)
+
+
+@triton.jit
+def _first_pixel(cell, cells, pixels):
+    """First of the pixels that touch a cell: those after the centre of the one before."""
+    return tl.where(cell == 0, 0, (tl.cast(pixels, tl.int64) * (2 * cell - 1) - cells) // (2 * cells) + 1)
+
+
+@triton.jit
+def gathered_cells(
+    patches, gradient, count, cells_y, cells_x, patch_y, patch_x, slot, slots, parts, tiles_y, tiles_x,
+    height, width, down, across, padded,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, CELLS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of cells of a level: the sum of what the patches of all tiles that touch them have, in a fixed order.
+
+    Args:
+        patches: (tiles, slots, channels).
+        gradient: (count, channels), the cells of some images.
+        slot: the first one of the level, of `parts` times the cells of a patch.
+        tiles_y, tiles_x: the tiles that touch a cell, at most.
+    """
+    cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    image = cell // cells_x // cells_y
+    y = cell // cells_x % cells_y
+    x = cell % cells_x
+    first_y = _first_pixel(y, cells_y, height) // HIGH
+    first_x = _first_pixel(x, cells_x, width) // WIDE
+    total = tl.zeros([CELLS, BLOCK], tl.float32)
+    for i in tl.range(0, tiles_y):
+        tile_y = first_y + i
+        patch_row = y - _position(tile_y * HIGH, cells_y, height) // (2 * height)
+        there_y = (cell < count) & (tile_y < down) & (patch_row >= 0) & (patch_row < patch_y)
+        for j in tl.range(0, tiles_x):
+            tile_x = first_x + j
+            patch_column = x - _position(tile_x * WIDE, cells_x, width) // (2 * width)
+            there = there_y & (tile_x < across) & (patch_column >= 0) & (patch_column < patch_x)
+            tile = (tl.cast(image, tl.int64) * down + tile_y) * across + tile_x
+            at = slot + patch_row * patch_x + patch_column
+            for part in tl.range(0, parts):
+                source = ((tile * slots + at + part * (patch_y * patch_x)) * padded)[:, None] + channel[None, :]
+                total += tl.load(patches + source, mask=there[:, None], other=0.0).to(tl.float32)
+    sink = gradient + (tl.cast(cell, tl.int64) * padded)[:, None] + channel[None, :]
+    tl.store(sink, total.to(gradient.dtype.element_ty), mask=(cell < count)[:, None])

@@ -1,0 +1,303 @@
+"""Maps of several resolutions as operands of a product by tile, and its adjoint; `pyramid_tiles` has the device's part.
+
+Nothing but the maps is kept between passes: operands are made anew, by copies and products that cost little beside
+what is done with them. Channels are padded to a multiple of those of a block, tokens to whole tiles.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+
+from seqca.ops.aten.pyramid import merged, plan, unmerged
+
+from .launch import launch
+
+TOKENS = 128
+"""Pixels of a tile."""
+
+_GRADIENT_BYTES = 2**27
+"""Of the gradient of y that exists at a time, about: what follows finds some of it in the second-level cache."""
+
+
+class Blocks(NamedTuple):
+    """Launch parameters of the kernels that make a tile of y."""
+
+    channels: int
+    """Of a block."""
+    depth: int
+    """Rows of the operands that a product takes at a time; so many of the left one stay while channels go by."""
+    warps: int
+    stages: int
+
+
+def blocks(dtype: torch.dtype) -> Blocks:
+    """By dtype. Chosen by registers and shared memory (docs/resources.md); not yet measured on a GPU."""
+    return Blocks(64, 32, 8, 2) if dtype == torch.float32 else Blocks(128, 256, 8, 2)
+
+
+class Level(NamedTuple):
+    """A level after the finest: its size, the cells that a tile touches at most, where it stands in the operands."""
+
+    height: int
+    width: int
+    patch_height: int
+    patch_width: int
+    tiles_down: int
+    """Rows of tiles that touch a cell, at most."""
+    tiles_across: int
+    slot: int
+    row: int
+    parts: int
+    """Two where weights are not exact in the dtype: the second has what rounding has left."""
+
+    @property
+    def slots(self) -> int:
+        """Columns of the left operand."""
+        return self.parts * self.patch_height * self.patch_width
+
+
+class Geometry(NamedTuple):
+    """Tiles of the images and shapes of the operands."""
+
+    height: int
+    width: int
+    tile_height: int
+    tile_width: int
+    down: int
+    across: int
+    levels: tuple[Level, ...]
+    slots: int
+    """Columns of the left operand that mean something."""
+    depth: int
+    """All of them, in blocks of `block`."""
+    block: int
+    rows: int
+    """Of the right operand."""
+
+
+def _touched(cells: int, pixels: int, length: int) -> tuple[int, int]:
+    """Along an axis: cells that a run of so many pixels touches at most, and runs that touch a cell."""
+    unit = 2 * pixels
+
+    def position(pixel: int) -> int:
+        return min(max((2 * pixel + 1) * cells - pixels, 0), unit * (cells - 1))
+
+    ends = [(first, min(first + length, pixels) - 1) for first in range(0, pixels, length)]
+    spans = [(position(first) // unit, -(-position(last) // unit)) for first, last in ends]
+    runs = [0] * cells
+    for first, last in spans:
+        for cell in range(first, last + 1):
+            runs[cell] += 1
+    return max(last - first + 1 for first, last in spans), max(runs)
+
+
+def _exact(cells: tuple[int, int], pixels: tuple[int, int], dtype: torch.dtype) -> bool:
+    """Whether products of two weights m/(2·ratio), m < 2·ratio, have no more bits than the dtype."""
+    ratios = [p // c for p, c in zip(pixels, cells, strict=True)]
+    if any(r * c != p or r & (r - 1) for r, c, p in zip(ratios, cells, pixels, strict=True)):
+        return False
+    bits = 8 if dtype == torch.bfloat16 else 11
+    return (2 * ratios[0] - 1) * (2 * ratios[1] - 1) <= 2**bits
+
+
+@lru_cache(maxsize=256)
+def _geometry(sizes: tuple[tuple[int, int], ...], images: int, own: int, dtype: torch.dtype) -> Geometry:
+    (height, width), *coarse = sizes
+    tile_height = min(8, triton.next_power_of_2(height))
+    tile_width = TOKENS // tile_height
+    levels = []
+    slot = row = own
+    for size in coarse:
+        parts = 1 if dtype == torch.float32 or _exact(size, (height, width), dtype) else 2
+        touched = (_touched(size[0], height, tile_height), _touched(size[1], width, tile_width))
+        patch, runs = zip(*touched, strict=True)
+        levels.append(Level(*size, *patch, *runs, slot, row, parts))
+        slot += levels[-1].slots
+        row += images * size[0] * size[1]
+    most = blocks(dtype).depth
+    block = max(16, triton.next_power_of_2(slot)) if slot <= most else min(most, 64)
+    down, across = -(-height // tile_height), -(-width // tile_width)
+    depth = -(-slot // block) * block
+    return Geometry(height, width, tile_height, tile_width, down, across, tuple(levels), slot, depth, block, row)
+
+
+class Pyramid:
+    """The maps of a call, by level, and the operands of their sum."""
+
+    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, kernel: Any) -> None:
+        """`kernel`: the operator's own, around `pyramid_tiles.operand_tile`."""
+        self.maps = maps
+        self.weight = weight
+        self.plan = plan(maps, order)
+        self.images = len(maps[0])
+        own, *_ = channels = self.plan.level_channels()
+        self.geometry = g = _geometry(self.plan.sizes, self.images, own, weight.dtype)
+        self.blocks = blocks(weight.dtype)
+        self.padded = -(-len(weight) // self.blocks.channels) * self.blocks.channels
+        """Channels of y, padded."""
+        self.tiles = self.images * g.down * g.across
+        exact = merged(weight, self.plan, torch.float64)
+        joined = torch.cat(exact).to(weight.dtype)
+        self.lost = self._lost(exact, joined.split(channels))
+        """What rounding sums of columns has taken from the mean of y, (C,), in fp64."""
+        self.weights = F.pad(joined, (0, self.padded - len(weight))).split(channels)
+        """By level, (c_i, padded)."""
+        self.levels = [
+            torch.cat([maps[i].permute(0, 2, 3, 1) for i in members], -1).flatten(0, 2)
+            for members in self.plan.members[1:]
+        ]
+        """After the finest, (cells of all images, c_i)."""
+        self.left = weight.new_empty(self.tiles * TOKENS, g.depth)
+        self.rows = weight.new_empty(self.tiles, g.depth, dtype=torch.int32)
+        self.right = weight.new_empty(g.rows, self.padded)
+        self._fill_left(kernel)
+        self.right[:own] = self.weights[0]
+        for x, w, rows in zip(self.levels, self.weights[1:], self._rows(), strict=True):
+            torch.mm(x, w, out=self.right[rows])
+
+    def arguments(self) -> dict[str, Any]:
+        """What every kernel takes that makes tiles of the sum."""
+        return {
+            "left": self.left,
+            "rows": self.rows,
+            "right": self.right,
+            "padded": self.padded,
+            **self._sizes(),
+            "K": self.geometry.depth,
+            "BLOCK_K": self.geometry.block,
+            "BLOCK": self.blocks.channels,
+            "STAGES": self.blocks.stages,
+            "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
+        }
+
+    def _sizes(self) -> dict[str, int]:
+        names = ("height", "width", "HIGH", "WIDE", "down", "across")
+        return dict(zip(names, self.geometry[:6], strict=True))
+
+    def _rows(self) -> list[slice]:
+        """Where the cells of each level after the finest stand in the right operand."""
+        return [slice(x.row, x.row + self.images * x.height * x.width) for x in self.geometry.levels]
+
+    def _in_tiles(self, tokens: Tensor) -> Tensor:
+        """Rows (tiles · TOKENS, channels) as (images, channels, down, height of a tile, across, width of a tile)."""
+        g = self.geometry
+        shape = (self.images, g.down, g.across, g.tile_height, g.tile_width, tokens.shape[-1])
+        return tokens.view(shape).permute(0, 5, 1, 3, 2, 4)
+
+    def in_tiles(self, x: Tensor) -> Tensor:
+        """Maps (images, channels, H, W) like `_in_tiles`, zero beyond the border."""
+        g = self.geometry
+        beyond = (g.across * g.tile_width - g.width, g.down * g.tile_height - g.height)
+        if any(beyond):
+            x = F.pad(x, (0, beyond[0], 0, beyond[1]))
+        return x.unflatten(3, (g.across, g.tile_width)).unflatten(2, (g.down, g.tile_height))
+
+    def _fill_left(self, kernel: Any) -> None:
+        start = 0
+        for i in self.plan.members[0]:
+            end = start + self.plan.channels[i]
+            self._in_tiles(self.left)[:, start:end].copy_(self.in_tiles(self.maps[i]))
+            start = end
+        levels = [
+            (*level[:4], level.slot + part * level.patch_height * level.patch_width, level.row, part)
+            for level in self.geometry.levels
+            for part in range(level.parts)
+        ]
+        arguments = {
+            "left": self.left,
+            "rows": self.rows,
+            "levels": tuple(levels),
+            "own": start,
+            **self._sizes(),
+            "K": self.geometry.depth,
+            "BLOCK": min(self.geometry.block, 64),
+        }
+        launch(kernel, (self.tiles,), self.weight.device, arguments, num_warps=4)
+
+    def _lost(self, exact: Sequence[Tensor], rounded: Sequence[Tensor]) -> Tensor:
+        total = exact[0].new_zeros(exact[0].shape[1])
+        for members, one, other in zip(self.plan.members, exact, rounded, strict=True):
+            channels = [self.plan.channels[i] for i in members]
+            for i, e, r in zip(members, one.split(channels), other.split(channels), strict=True):
+                if len(self.plan.columns[i]) > 1:
+                    # The plain mean will do: cells stand for about as many pixels each, and the difference is small.
+                    total += torch.mv((e - r).T, self.maps[i].mean((0, 2, 3), dtype=torch.float32).double())
+        return total
+
+    def chunks(self) -> Iterator[slice]:
+        """Images whose gradient of y exists at a time."""
+        size = self.tiles // self.images * TOKENS * self.padded * self.weight.element_size()
+        step = max(_GRADIENT_BYTES // size, 1)
+        for first in range(0, self.images, step):
+            yield slice(first, min(first + step, self.images))
+
+    def adjoint(self, fill: Callable[[Tensor, slice], None], kernel: Any) -> tuple[list[Tensor], Tensor]:
+        """Gradients of the maps and of the weight.
+
+        Args:
+            fill: writes the gradient of y of some images, (tokens in tiles, padded), zero outside of the images.
+            kernel: the operator's own, around `pyramid_tiles.gathered_cells`.
+        """
+        g = self.geometry
+        own, channels = len(self.weights[0]), len(self.weight)
+        per_image = self.tiles // self.images
+        of_right = self.right.new_empty(self.right.shape)
+        of_own = self.left.new_empty(len(self.left), own)
+        of_weights = []
+        for images in self.chunks():
+            count = images.stop - images.start
+            tokens = slice(images.start * per_image * TOKENS, images.stop * per_image * TOKENS)
+            gradient = self.left.new_empty(count * per_image * TOKENS, self.padded)
+            fill(gradient, images)
+            torch.mm(gradient[:, :channels], self.weights[0][:, :channels].T, out=of_own[tokens])
+            left = self.left[tokens]
+            # A product by image, so that long sums are taken in parallel, and added in fp32.
+            by_image = torch.bmm(left[:, :own].view(count, -1, own).mT, gradient.view(count, -1, self.padded))
+            of_weights.append(by_image.sum(0, dtype=torch.float32))
+            cells = left[:, own : g.slots].view(count * per_image, TOKENS, g.slots - own)
+            patches = torch.bmm(cells.mT, gradient.view(count * per_image, TOKENS, self.padded))
+            for level in g.levels:
+                self._gather(kernel, level, patches, of_right, images)
+        results = [x.new_empty(x.shape) for x in self.maps]
+        self._give(results, 0, self._in_tiles(of_own).flatten(2, 3).flatten(-2)[..., : g.height, : g.width])
+        of_weights = [torch.stack(of_weights).sum(0)]
+        for i, (x, w, rows) in enumerate(zip(self.levels, self.weights[1:], self._rows(), strict=True), 1):
+            gradient = of_right[rows]
+            of_weights.append(torch.mm(x.T, gradient).float())
+            tokens = torch.mm(gradient[:, :channels], w[:, :channels].T)
+            self._give(results, i, tokens.view(self.images, *self.plan.sizes[i], -1).permute(0, 3, 1, 2))
+        return results, unmerged([x[:, :channels] for x in of_weights], self.plan, self.weight)
+
+    def _gather(self, kernel: Any, level: Level, patches: Tensor, of_right: Tensor, images: slice) -> None:
+        g = self.geometry
+        cells = level.height * level.width
+        count = (images.stop - images.start) * cells
+        first = level.row + images.start * cells
+        arguments = {
+            "patches": patches,
+            "gradient": of_right[first : first + count],
+            "count": count,
+            **dict(zip(("cells_y", "cells_x", "patch_y", "patch_x"), level[:4], strict=True)),
+            "slot": level.slot - len(self.weights[0]),
+            "slots": patches.shape[1],
+            "parts": level.parts,
+            "tiles_y": level.tiles_down,
+            "tiles_x": level.tiles_across,
+            **self._sizes(),
+            "padded": self.padded,
+            "CELLS": 32,
+            "BLOCK": self.blocks.channels,
+        }
+        grid = (triton.cdiv(count, 32), self.padded // self.blocks.channels)
+        launch(kernel, grid, self.weight.device, arguments, num_warps=4)
+
+    def _give(self, results: list[Tensor], level: int, gradient: Tensor) -> None:
+        """Put the gradient of a level (images, c_i, h, w) into those of its maps."""
+        members = self.plan.members[level]
+        for i, x in zip(members, gradient.split([self.plan.channels[j] for j in members], 1), strict=True):
+            results[i].copy_(x)
