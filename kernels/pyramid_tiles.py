@@ -78,27 +78,33 @@ def operand_tile(
 
 
 @triton.jit
-def operands(left, rows, tile, padded, TOKENS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr):
+def _offset(row, padded, FAR: tl.constexpr):
+    """Where rows of the right operand begin: in 64 bits only where they are needed, as they stay in registers."""
+    return tl.load(row).to(tl.int64 if FAR else tl.int32) * padded
+
+
+@triton.jit
+def operands(left, rows, tile, padded, TOKENS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr):
     """The first BLOCK_K columns of a tile's left operand, which stay, and the offsets of its rows of the right one."""
-    token = tl.cast(tile, tl.int64) * TOKENS + tl.arange(0, TOKENS)
     k = tl.arange(0, BLOCK_K)
-    first = tl.load(left + token[:, None] * K + k[None, :])
-    return first, tl.load(rows + tl.cast(tile, tl.int64) * K + k).to(tl.int64) * padded
+    source = left + tl.cast(tile, tl.int64) * (TOKENS * K)
+    first = tl.load(source + (tl.arange(0, TOKENS) * K)[:, None] + k[None, :])
+    return first, _offset(rows + tl.cast(tile, tl.int64) * K + k, padded, FAR)
 
 
 @triton.jit
 def sum_tile(
     first, offsets, left, rows, right, tile, padded, channels,
-    TOKENS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    TOKENS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Σ up(X_i) W_i of the tokens of a tile and some channels, in fp32; `first`, `offsets` are of `operands`."""
     total = tl.dot(first, tl.load(right + offsets[:, None] + channels[None, :]), input_precision=PRECISION)
     if K > BLOCK_K:
-        token = tl.cast(tile, tl.int64) * TOKENS + tl.arange(0, TOKENS)
+        source = left + tl.cast(tile, tl.int64) * (TOKENS * K)
         for start in tl.range(BLOCK_K, K, BLOCK_K):
             k = start + tl.arange(0, BLOCK_K)
-            row = tl.load(rows + tl.cast(tile, tl.int64) * K + k).to(tl.int64) * padded
-            some = tl.load(left + token[:, None] * K + k[None, :])
+            some = tl.load(source + (tl.arange(0, TOKENS) * K)[:, None] + k[None, :])
+            row = _offset(rows + tl.cast(tile, tl.int64) * K + k, padded, FAR)
             total = tl.dot(some, tl.load(right + row[:, None] + channels[None, :]), total, input_precision=PRECISION)
     return total
 

@@ -31,13 +31,14 @@ class Blocks(NamedTuple):
     """Of a block."""
     depth: int
     """Rows of the operands that a product takes at a time; so many of the left one stay while channels go by."""
+    outputs: int
+    """Of a prediction, at most."""
     warps: int
-    stages: int
 
 
 def blocks(dtype: torch.dtype) -> Blocks:
     """By dtype. Chosen by registers and shared memory (docs/resources.md); not yet measured on a GPU."""
-    return Blocks(64, 32, 8, 2) if dtype == torch.float32 else Blocks(128, 256, 8, 2)
+    return Blocks(32, 32, 16, 8) if dtype == torch.float32 else Blocks(64, 256, 64, 8)
 
 
 class Level(NamedTuple):
@@ -170,8 +171,8 @@ class Pyramid:
             **self._sizes(),
             "K": self.geometry.depth,
             "BLOCK_K": self.geometry.block,
+            "FAR": self.right.numel() >= 2**31,
             "BLOCK": self.blocks.channels,
-            "STAGES": self.blocks.stages,
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         }
 
@@ -274,7 +275,6 @@ class Pyramid:
         return results, unmerged([x[:, :channels] for x in of_weights], self.plan, self.weight)
 
     def _gather(self, kernel: Any, level: Level, patches: Tensor, of_right: Tensor, images: slice) -> None:
-        g = self.geometry
         cells = level.height * level.width
         count = (images.stop - images.start) * cells
         first = level.row + images.start * cells

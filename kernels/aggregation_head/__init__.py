@@ -110,7 +110,7 @@ def backward(
         d_bias.to(weight.dtype),
         d_scale.to(norm_weight.dtype),
         d_shift.to(norm_bias.dtype, copy=True),
-        d_last.to(prediction_weight.dtype).reshape(prediction_weight.shape),
+        d_last.to(prediction_weight.dtype).contiguous().view(prediction_weight.shape),
         grad.sum((0, 2, 3), dtype=torch.float32).to(prediction_weight.dtype),
     )
 
@@ -123,7 +123,7 @@ class _Head:
         self.channels, self.outputs = len(weight), len(prediction_weight)
         self.tokens = p.images * p.geometry.height * p.geometry.width
         self._device = weight.device
-        self._block = min(max(16, triton.next_power_of_2(self.outputs)), 64)
+        self._block = min(max(16, triton.next_power_of_2(self.outputs)), p.blocks.outputs)
         outputs = -(-self.outputs // self._block) * self._block
         self._last = weight.new_zeros(outputs, p.padded)
         self._last[: self.outputs, : self.channels] = prediction_weight.flatten(1)
@@ -177,13 +177,14 @@ class _Head:
 
     def sums(self, grad: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Σ s, Σ s (y − mean), (C,), and Σ gᵀ h (outputs, C), in fp32."""
-        sums = torch.empty(self._programs, 2, self.pyramid.padded, device=self._device)
-        of_last = torch.empty(self._programs, self.pyramid.padded, self.outputs, device=self._device)
+        blocks = len(self._last) // self._block
+        sums = torch.empty(blocks, self._programs, 2, self.pyramid.padded, device=self._device)
+        of_last = torch.empty(self._programs, self.outputs, self.pyramid.padded, device=self._device)
         sizes = {"tiles": self.pyramid.tiles, "span": self._span}
         arguments = {**self._of_gradient(grad, vectors), "sums": sums, "of_last": of_last, **sizes}
-        self._launch(aggregation_head_backward_sums, (self._programs,), arguments)
-        shifts, scales = sums.sum(0, dtype=torch.float64).float()[:, : self.channels]
-        return shifts, scales, of_last.sum(0)[: self.channels].T
+        self._launch(aggregation_head_backward_sums, (self._programs, blocks), arguments)
+        shifts, scales = sums[0].sum(0, dtype=torch.float64).float()[:, : self.channels]
+        return shifts, scales, of_last.sum(0)[:, : self.channels]
 
     def gradient(self, grad: Tensor, vectors: Tensor, gradient: Tensor, images: slice) -> None:
         """That of y, of some images."""

@@ -24,18 +24,20 @@ def into_hidden(
     some, grad, last, tile, channels, outputs, padded, height, width, down, across, from_b, from_c, from_y, from_x,
     HIGH: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, MANY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """g V of a tile and some channels, in fp32; `some` is the gradient of the first OUTPUTS."""
+    """g V of a tile and some channels, in fp32; `some` is the gradient of the outputs where they are no more."""
     output = tl.arange(0, OUTPUTS)
-    v = tl.load(last + (output * padded)[:, None] + channels[None, :])
-    total = tl.dot(some, v, input_precision=PRECISION)
     if MANY:
-        for start in tl.range(OUTPUTS, outputs, OUTPUTS):
+        total = tl.zeros([HIGH * WIDE, channels.shape[0]], tl.float32)
+        for start in tl.range(0, outputs, OUTPUTS, num_stages=1):
             g = load_gradient(
                 grad, tile, start + output, outputs, height, width, down, across, from_b, from_c, from_y, from_x,
                 HIGH, WIDE,
             )  # fmt: skip
             v = tl.load(last + ((start + output) * padded)[:, None] + channels[None, :])
             total = tl.dot(g, v, total, input_precision=PRECISION)
+    else:
+        v = tl.load(last + (output * padded)[:, None] + channels[None, :])
+        total = tl.dot(some, v, input_precision=PRECISION)
     return total
 
 
@@ -49,46 +51,38 @@ def _add(sink, x, mask, again):
 def aggregation_head_backward_sums(
     left, rows, right, vectors, last, grad, sums, of_last, tiles, span, outputs, padded, height, width, down, across,
     from_b, from_c, from_y, from_x,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK: tl.constexpr,
-    OUTPUTS: tl.constexpr, MANY: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr,
+    BLOCK: tl.constexpr, OUTPUTS: tl.constexpr, MANY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Over a run of tiles, with s = [h > 0] g V: Σ s, Σ s (y − mean) and Σ gᵀ h."""
+    """Over a run of tiles, with s = [h > 0] g V: Σ s, Σ s (y − mean), and of OUTPUTS of the outputs Σ gᵀ h."""
     TOKENS: tl.constexpr = HIGH * WIDE
     program = tl.program_id(0)
-    output = tl.arange(0, OUTPUTS)
+    output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     begin = program * span
     for tile in tl.range(begin, tl.minimum(begin + span, tiles)):
-        first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K)
+        first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K, FAR)
         some = load_gradient(
             grad, tile, output, outputs, height, width, down, across, from_b, from_c, from_y, from_x, HIGH, WIDE
         )
-        for start in tl.range(0, padded, BLOCK, num_stages=STAGES):
+        for start in tl.range(0, padded, BLOCK, num_stages=1, disable_licm=True):
             channels = start + tl.arange(0, BLOCK)
-            y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, PRECISION)
+            y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION)
             deviation, z = normalised(y, vectors, padded, channels)
             s = into_hidden(
                 some, grad, last, tile, channels, outputs, padded, height, width, down, across,
                 from_b, from_c, from_y, from_x, HIGH, WIDE, OUTPUTS, MANY, PRECISION,
             )  # fmt: skip
             s = tl.where(z > 0, s, 0.0)
-            sink = sums + tl.cast(program, tl.int64) * (2 * padded) + channels
+            # Programs of the same tiles and other outputs have the same sums, each in a place of its own.
+            slot = tl.cast(tl.program_id(1) * tl.num_programs(0) + program, tl.int64)
+            sink = sums + slot * (2 * padded) + channels
             _add(sink, sum_tokens(s, TOKENS, BLOCK), channels < padded, tile > begin)
             _add(sink + padded, sum_tokens(s * deviation, TOKENS, BLOCK), channels < padded, tile > begin)
-            hidden = tl.trans(tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL).to(left.dtype.element_ty))
-            products = tl.dot(hidden, some, input_precision=PRECISION)
-            row = (tl.cast(program, tl.int64) * padded + channels) * outputs
-            place = of_last + row[:, None] + output[None, :]
-            _add(place, products, (channels < padded)[:, None] & (output < outputs)[None, :], tile > begin)
-            if MANY:
-                for next in tl.range(OUTPUTS, outputs, OUTPUTS):
-                    other = next + output
-                    g = load_gradient(
-                        grad, tile, other, outputs, height, width, down, across, from_b, from_c, from_y, from_x,
-                        HIGH, WIDE,
-                    )  # fmt: skip
-                    products = tl.dot(hidden, g, input_precision=PRECISION)
-                    place = of_last + row[:, None] + other[None, :]
-                    _add(place, products, (channels < padded)[:, None] & (other < outputs)[None, :], tile > begin)
+            hidden = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL).to(left.dtype.element_ty)
+            products = tl.trans(tl.dot(tl.trans(hidden), some, input_precision=PRECISION))
+            row = of_last + tl.cast(program, tl.int64) * padded * outputs
+            place = row + (output * padded)[:, None] + channels[None, :]
+            _add(place, products, (output < outputs)[:, None] & (channels < padded)[None, :], tile > begin)
         tl.debug_barrier()
 
 
@@ -96,22 +90,23 @@ def aggregation_head_backward_sums(
 def aggregation_head_backward_tokens(
     left, rows, right, vectors, last, grad, gradient, start_tile, outputs, padded, height, width, down, across,
     from_b, from_c, from_y, from_x,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK: tl.constexpr,
-    OUTPUTS: tl.constexpr, MANY: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr,
+    BLOCK: tl.constexpr, OUTPUTS: tl.constexpr, MANY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradient of y of a tile: γ/σ s less a constant and a multiple of y − mean, by channel."""
     TOKENS: tl.constexpr = HIGH * WIDE
     tile = start_tile + tl.program_id(0)
-    first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K)
+    first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K, FAR)
     some = load_gradient(
         grad, tile, tl.arange(0, OUTPUTS), outputs, height, width, down, across, from_b, from_c, from_y, from_x,
         HIGH, WIDE,
     )  # fmt: skip
     _, _, _, inside = pixels(tile, height, width, down, across, HIGH, WIDE)
-    token = tl.cast(tl.program_id(0), tl.int64) * TOKENS + tl.arange(0, TOKENS)
-    for start in tl.range(0, padded, BLOCK, num_stages=STAGES):
+    token = tl.arange(0, TOKENS)
+    sink = gradient + tl.cast(tl.program_id(0), tl.int64) * TOKENS * padded
+    for start in tl.range(0, padded, BLOCK, num_stages=1, disable_licm=True):
         channels = start + tl.arange(0, BLOCK)
-        y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, PRECISION)
+        y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION)
         deviation, z = normalised(y, vectors, padded, channels)
         s = into_hidden(
             some, grad, last, tile, channels, outputs, padded, height, width, down, across,
@@ -122,7 +117,7 @@ def aggregation_head_backward_tokens(
         slope = tl.load(vectors + 4 * padded + channels)[None, :]
         d = tl.where(z > 0, s, 0.0) * scale - constant - slope * deviation
         d = tl.where(inside[:, None], d, 0.0)
-        tl.store(gradient + (token * padded)[:, None] + channels[None, :], d.to(gradient.dtype.element_ty))
+        tl.store(sink + (token * padded)[:, None] + channels[None, :], d.to(gradient.dtype.element_ty))
 
 
 @triton.jit

@@ -27,8 +27,8 @@ def normalised(y, vectors, padded, channels):
 @triton.jit
 def aggregation_head_forward_statistics(
     left, rows, right, means, squares, counts, tiles, span, padded, height, width, down, across,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK: tl.constexpr,
-    STAGES: tl.constexpr, PRECISION: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr,
+    BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Number of tokens, mean, and squared deviations from it, of y in a run of tiles.
 
@@ -42,11 +42,11 @@ def aggregation_head_forward_statistics(
         _, _, _, inside = pixels(tile, height, width, down, across, HIGH, WIDE)
         here = tl.sum(inside.to(tl.float32))
         share = here / (count + here)
-        first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K)
-        for start in tl.range(0, padded, BLOCK, num_stages=STAGES):
+        first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K, FAR)
+        for start in tl.range(0, padded, BLOCK, num_stages=2):
             channels = start + tl.arange(0, BLOCK)
             y = sum_tile(
-                first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, PRECISION
+                first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION
             )  # 0 outside of the image
             mean = sum_tokens(y, TOKENS, BLOCK) / here
             deviation = tl.where(inside[:, None], y - mean[None, :], 0.0)
@@ -66,18 +66,18 @@ def aggregation_head_forward_statistics(
 @triton.jit
 def aggregation_head_forward_prediction(
     left, rows, right, vectors, last, offset, prediction, outputs, padded, height, width, down, across,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK: tl.constexpr,
-    OUTPUTS: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr,
+    BLOCK: tl.constexpr, OUTPUTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """V relu(γ/σ (y − mean) + β) + c, of a tile and OUTPUTS of the outputs."""
     TOKENS: tl.constexpr = HIGH * WIDE
     tile = tl.program_id(0)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
-    first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K)
+    first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K, FAR)
     total = tl.zeros([TOKENS, OUTPUTS], tl.float32)
-    for start in tl.range(0, padded, BLOCK, num_stages=STAGES):
+    for start in tl.range(0, padded, BLOCK, num_stages=2):
         channels = start + tl.arange(0, BLOCK)
-        y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, PRECISION)
+        y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION)
         _, z = normalised(y, vectors, padded, channels)
         hidden = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL).to(left.dtype.element_ty)
         v = tl.load(last + (output * padded)[:, None] + channels[None, :])

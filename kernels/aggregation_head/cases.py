@@ -1,0 +1,60 @@
+"""Forward and backward on eight images: the head of a task of the network, by its outputs, and a head of another one.
+
+In the network a map of a scale stands once for each coarser scale, beside the map that attends to it. The other head
+takes the maps of a feature pyramid, 256 channels each, more than one product takes, and predicts the 150 classes of
+ADE20K, more than a block of outputs. float32 is multiplied as three TF32 products, nearly as exact as float32, unless
+torch's TF32 switch asks for one.
+"""
+
+import torch
+from torch import Tensor
+
+from seqca.configuration import IMAGE, NETWORK
+
+from ..compilation import CompiledCase
+from . import backward, forward
+
+_BF16, _FP16, _FP32 = torch.bfloat16, torch.float16, torch.float32
+
+_TESTED_ON = {
+    ("network", 40, _BF16): (80, 90, 100),
+    ("network", 1, _BF16): (90,),
+    ("network", 3, _FP16): (100,),
+    ("network", 40, _FP32): (80,),
+    ("FPN", 150, _BF16): (90,),
+    ("FPN", 150, _FP32): (100,),
+}
+"""Every head, number of outputs, dtype and compute capability occurs."""
+
+
+def _maps(head: str, dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
+    """The maps of a head, each once, and their order in the concatenation."""
+    sizes = [(IMAGE[0] // stride, IMAGE[1] // stride) for stride in NETWORK.strides]
+    maps, order = [], []
+    channels = NETWORK.channels if head == "network" else (256,) * 4
+    for scale, (c, size) in enumerate(zip(channels, sizes, strict=True)):
+        attended = len(sizes) - 1 - scale if head == "network" else 0
+        order += [i for a in range(attended) for i in (len(maps), len(maps) + 1 + a)] or [len(maps)]
+        maps += [torch.empty(8, c, *size, dtype=dtype, device="meta") for _ in range(1 + attended)]
+    return maps, order
+
+
+def _case(head: str, outputs: int, dtype: torch.dtype) -> CompiledCase:
+    """A head with so many outputs."""
+
+    def run() -> None:
+        maps, order = _maps(head, dtype)
+        channels = sum(maps[i].shape[1] for i in order)
+        weight = torch.empty(channels, channels, 1, 1, dtype=dtype, device="meta")
+        last = torch.empty(outputs, channels, 1, 1, dtype=dtype, device="meta")
+        by_channel, bias, offset = (torch.empty(n, device="meta") for n in (channels, channels, outputs))
+        layers = (weight, bias.to(dtype), by_channel, by_channel, last, offset.to(dtype))
+        prediction, _, _, *kept = forward(maps, order, *layers, None, None, 1e-5, "")
+        backward(prediction, maps, order, *layers, *kept, True, "")
+
+    return CompiledCase(f"{head}, C_out = {outputs}", dtype, run, _TESTED_ON.get((head, outputs, dtype), ()))
+
+
+_HEADS = (("network", 1), ("network", 3), ("network", 40), ("FPN", 150))
+
+CASES = tuple(_case(head, outputs, dtype) for dtype in (_BF16, _FP16, _FP32) for head, outputs in _HEADS)
