@@ -68,6 +68,11 @@ def aggregation_head_backward_sums(
             channels = start + tl.arange(0, BLOCK)
             y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION)
             deviation, z = normalised(y, vectors, padded, channels)
+            hidden = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL).to(left.dtype.element_ty)
+            products = tl.trans(tl.dot(tl.trans(hidden), some, input_precision=PRECISION))
+            row = of_last + tl.cast(program, tl.int64) * padded * outputs
+            place = row + (output * padded)[:, None] + channels[None, :]
+            _add(place, products, (output < outputs)[:, None] & (channels < padded)[None, :], tile > begin)
             s = into_hidden(
                 some, grad, last, tile, channels, outputs, padded, height, width, down, across,
                 from_b, from_c, from_y, from_x, HIGH, WIDE, OUTPUTS, MANY, PRECISION,
@@ -78,11 +83,6 @@ def aggregation_head_backward_sums(
             sink = sums + slot * (2 * padded) + channels
             _add(sink, sum_tokens(s, TOKENS, BLOCK), channels < padded, tile > begin)
             _add(sink + padded, sum_tokens(s * deviation, TOKENS, BLOCK), channels < padded, tile > begin)
-            hidden = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL).to(left.dtype.element_ty)
-            products = tl.trans(tl.dot(tl.trans(hidden), some, input_precision=PRECISION))
-            row = of_last + tl.cast(program, tl.int64) * padded * outputs
-            place = row + (output * padded)[:, None] + channels[None, :]
-            _add(place, products, (output < outputs)[:, None] & (channels < padded)[None, :], tile > begin)
         tl.debug_barrier()
 
 
@@ -108,14 +108,15 @@ def aggregation_head_backward_tokens(
         channels = start + tl.arange(0, BLOCK)
         y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION)
         deviation, z = normalised(y, vectors, padded, channels)
+        scale = tl.load(vectors + padded + channels)[None, :]
+        constant = tl.load(vectors + 3 * padded + channels)[None, :]
+        slope = tl.load(vectors + 4 * padded + channels)[None, :]
+        rest = constant + slope * deviation
         s = into_hidden(
             some, grad, last, tile, channels, outputs, padded, height, width, down, across,
             from_b, from_c, from_y, from_x, HIGH, WIDE, OUTPUTS, MANY, PRECISION,
         )  # fmt: skip
-        scale = tl.load(vectors + padded + channels)[None, :]
-        constant = tl.load(vectors + 3 * padded + channels)[None, :]
-        slope = tl.load(vectors + 4 * padded + channels)[None, :]
-        d = tl.where(z > 0, s, 0.0) * scale - constant - slope * deviation
+        d = tl.where(z > 0, s, 0.0) * scale - rest
         d = tl.where(inside[:, None], d, 0.0)
         tl.store(sink + (token * padded)[:, None] + channels[None, :], d.to(gradient.dtype.element_ty))
 

@@ -19,9 +19,9 @@ def aggregation_head_forward_operands(
 def normalised(y, vectors, padded, channels):
     """y less its mean, and γ/σ times that plus β: in all kernels alike, as the side of the ReLU depends on it."""
     deviation = y - tl.load(vectors + channels)[None, :]
-    scale = tl.load(vectors + padded + channels)[None, :]
-    shift = tl.load(vectors + 2 * padded + channels)[None, :]
-    return deviation, tl.fma(deviation, scale + tl.zeros_like(deviation), shift + tl.zeros_like(deviation))
+    scale = tl.broadcast_to(tl.load(vectors + padded + channels)[None, :], y.shape)
+    shift = tl.broadcast_to(tl.load(vectors + 2 * padded + channels)[None, :], y.shape)
+    return deviation, tl.fma(deviation, scale, shift)
 
 
 @triton.jit
