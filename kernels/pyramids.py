@@ -4,8 +4,8 @@ Nothing but the maps is kept between passes: operands are made anew, by copies a
 what is done with them. Channels are padded to a multiple of those of a block, tokens to whole tiles.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,9 @@ TOKENS = 128
 
 _GRADIENT_BYTES = 2**27
 """Of the gradient of y that exists at a time, about: what follows finds some of it in the second-level cache."""
+
+_FEW_CELLS = 1024
+"""Of all images, below which the mean of their rounding errors is not left to chance."""
 
 
 class Blocks(NamedTuple):
@@ -136,16 +139,14 @@ class Pyramid:
         self.weight = weight
         self.plan = plan(maps, order)
         self.images = len(maps[0])
-        own, *_ = channels = self.plan.level_channels()
-        self.geometry = g = _geometry(self.plan.sizes, self.images, own, weight.dtype)
+        channels = self.plan.level_channels()
+        self.geometry = g = _geometry(self.plan.sizes, self.images, channels[0], weight.dtype)
         self.blocks = blocks(weight.dtype)
         self.padded = -(-len(weight) // self.blocks.channels) * self.blocks.channels
         """Channels of y, padded."""
         self.tiles = self.images * g.down * g.across
-        exact = merged(weight, self.plan, torch.float64)
-        joined = torch.cat(exact).to(weight.dtype)
-        self.lost = self._lost(exact, joined.split(channels))
-        """What rounding sums of columns has taken from the mean of y, (C,), in fp64."""
+        self._exact = merged(weight, self.plan, torch.float64)
+        joined = torch.cat(self._exact).to(weight.dtype)
         self.weights = F.pad(joined, (0, self.padded - len(weight))).split(channels)
         """By level, (c_i, padded)."""
         self.levels = [
@@ -155,11 +156,36 @@ class Pyramid:
         """After the finest, (cells of all images, c_i)."""
         self.left = weight.new_empty(self.tiles * TOKENS, g.depth)
         self.rows = weight.new_empty(self.tiles, g.depth, dtype=torch.int32)
-        self.right = weight.new_empty(g.rows, self.padded)
         self._fill_left(kernel)
-        self.right[:own] = self.weights[0]
+
+    @cached_property
+    def right(self) -> Tensor:
+        """W_0 and below it X_i W_i of all cells of all images, level by level."""
+        right = self.weight.new_empty(self.geometry.rows, self.padded)
+        right[: len(self.weights[0])] = self.weights[0]
         for x, w, rows in zip(self.levels, self.weights[1:], self._rows(), strict=True):
-            torch.mm(x, w, out=self.right[rows])
+            torch.mm(x, w, out=right[rows])
+        return right
+
+    @cached_property
+    def lost(self) -> Tensor:
+        """What is common to all tokens of what rounding the operands takes from y, (C,), in fp64.
+
+        That is what sums of columns lose, where a map stands several times, and few cells of a level: the errors of
+        many cells have no mean. Cells are taken to stand for equally many pixels, which is nearly so.
+        """
+        total = self._exact[0].new_zeros(len(self.weight))
+        for level, (members, exact) in enumerate(zip(self.plan.members, self._exact, strict=True)):
+            if level and len(self.levels[level - 1]) <= _FEW_CELLS:
+                lost = torch.mm(self.levels[level - 1].double(), exact)
+                lost -= self.right[self._rows()[level - 1], : len(total)]
+                total += lost.mean(0)
+                continue
+            lost = exact - self.weights[level][:, : len(total)]
+            for i, rows in zip(members, lost.split([self.plan.channels[j] for j in members]), strict=True):
+                if len(self.plan.columns[i]) > 1:
+                    total += torch.mv(rows.T, self.maps[i].mean((0, 2, 3), dtype=torch.float32).double())
+        return total
 
     def arguments(self) -> dict[str, Any]:
         """What every kernel takes that makes tiles of the sum."""
@@ -184,25 +210,24 @@ class Pyramid:
         """Where the cells of each level after the finest stand in the right operand."""
         return [slice(x.row, x.row + self.images * x.height * x.width) for x in self.geometry.levels]
 
-    def _in_tiles(self, tokens: Tensor) -> Tensor:
+    def _as_map(self, tokens: Tensor) -> Tensor:
         """Rows (tiles · TOKENS, channels) as (images, channels, down, height of a tile, across, width of a tile)."""
         g = self.geometry
-        shape = (self.images, g.down, g.across, g.tile_height, g.tile_width, tokens.shape[-1])
-        return tokens.view(shape).permute(0, 5, 1, 3, 2, 4)
+        return tokens.unflatten(0, (-1, g.down, g.across, g.tile_height, g.tile_width)).permute(0, 5, 1, 3, 2, 4)
 
-    def in_tiles(self, x: Tensor) -> Tensor:
-        """Maps (images, channels, H, W) like `_in_tiles`, zero beyond the border."""
+    def to_tiles(self, x: Tensor, tokens: Tensor) -> None:
+        """Write a map (images, channels, H, W) to rows (tiles · TOKENS, channels), 0 beyond the border."""
         g = self.geometry
         beyond = (g.across * g.tile_width - g.width, g.down * g.tile_height - g.height)
         if any(beyond):
             x = F.pad(x, (0, beyond[0], 0, beyond[1]))
-        return x.unflatten(3, (g.across, g.tile_width)).unflatten(2, (g.down, g.tile_height))
+        self._as_map(tokens).copy_(x.unflatten(3, (g.across, g.tile_width)).unflatten(2, (g.down, g.tile_height)))
 
     def _fill_left(self, kernel: Any) -> None:
         start = 0
         for i in self.plan.members[0]:
             end = start + self.plan.channels[i]
-            self._in_tiles(self.left)[:, start:end].copy_(self.in_tiles(self.maps[i]))
+            self.to_tiles(self.maps[i], self.left[:, start:end])
             start = end
         levels = [
             (*level[:4], level.slot + part * level.patch_height * level.patch_width, level.row, part)
@@ -219,16 +244,6 @@ class Pyramid:
             "BLOCK": min(self.geometry.block, 64),
         }
         launch(kernel, (self.tiles,), self.weight.device, arguments, num_warps=4)
-
-    def _lost(self, exact: Sequence[Tensor], rounded: Sequence[Tensor]) -> Tensor:
-        total = exact[0].new_zeros(exact[0].shape[1])
-        for members, one, other in zip(self.plan.members, exact, rounded, strict=True):
-            channels = [self.plan.channels[i] for i in members]
-            for i, e, r in zip(members, one.split(channels), other.split(channels), strict=True):
-                if len(self.plan.columns[i]) > 1:
-                    # The plain mean will do: cells stand for about as many pixels each, and the difference is small.
-                    total += torch.mv((e - r).T, self.maps[i].mean((0, 2, 3), dtype=torch.float32).double())
-        return total
 
     def chunks(self) -> Iterator[slice]:
         """Images whose gradient of y exists at a time."""
@@ -247,7 +262,7 @@ class Pyramid:
         g = self.geometry
         own, channels = len(self.weights[0]), len(self.weight)
         per_image = self.tiles // self.images
-        of_right = self.right.new_empty(self.right.shape)
+        of_right = self.left.new_empty(g.rows, self.padded)
         of_own = self.left.new_empty(len(self.left), own)
         of_weights = []
         for images in self.chunks():
@@ -265,7 +280,7 @@ class Pyramid:
             for level in g.levels:
                 self._gather(kernel, level, patches, of_right, images)
         results = [x.new_empty(x.shape) for x in self.maps]
-        self._give(results, 0, self._in_tiles(of_own).flatten(2, 3).flatten(-2)[..., : g.height, : g.width])
+        self._give(results, 0, self._as_map(of_own).flatten(2, 3).flatten(-2)[..., : g.height, : g.width])
         of_weights = [torch.stack(of_weights).sum(0)]
         for i, (x, w, rows) in enumerate(zip(self.levels, self.weights[1:], self._rows(), strict=True), 1):
             gradient = of_right[rows]

@@ -197,7 +197,6 @@ OPERATOR = register(
         name="scale_aggregation",
         function=scale_aggregation,
         reference=reference,
-        backends=("aten",),
         samples=SAMPLES,
         describe=_call,
         channel_axis=1,
