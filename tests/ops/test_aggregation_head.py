@@ -97,40 +97,56 @@ def test_refuses_to_take_a_variance_of_one_pixel() -> None:
         aggregation_head(**arguments)
 
 
-def _of_process(rank: int, path: Path) -> None:
+def _of_process(rank: int, path: Path, backend: str, dtype: torch.dtype) -> None:
     """Two images of three on the first process, one on the second, each with its share of the gradient."""
     dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
-    sample, gradients = _for_processes()
+    sample, gradients = _for_processes(dtype)
     images = slice(0, 2) if rank == 0 else slice(2, 3)
     own = {id(x): x.detach()[images].requires_grad_() for x in sample.arguments["maps"]}
     arguments = sample.arguments | {"maps": [own[id(x)] for x in sample.arguments["maps"]], "group": dist.group.WORLD}
-    with use_backend("aten"):
+    with use_backend(backend):
         part = sample._replace(arguments=arguments)
         results = evaluate(aggregation_head, part, [gradients[0][images], *gradients[1:]])
     torch.save(results, path / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def _for_processes() -> tuple[Sample, list[Tensor]]:
-    sample = rounded(head_sample(batch=3), torch.float64)
+def _for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
+    sample = rounded(head_sample(batch=3), dtype)
     return sample, cotangents(HEAD, sample, Generator().manual_seed(1))
 
 
+def of_two_processes(path: Path, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Their results put together: images side by side, shares of parameters' gradients added."""
+    mp.spawn(_of_process, (path, backend, dtype), nprocs=2)
+    parts = [torch.load(path / f"{rank}.pt") for rank in (0, 1)]
+    together = {}
+    for what in parts[0]:
+        shares = [part[what] for part in parts]
+        if what == "output[0]" or "maps" in what:
+            together[what] = torch.cat(shares)
+        elif what.startswith("output"):
+            assert torch.equal(*shares), what
+            together[what] = shares[0]
+        else:
+            together[what] = sum(shares)
+    return together
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="gloo gathers tensors of a CPU")
+def test_two_processes_on_triton_are_as_one(tmp_path: Path) -> None:
+    sample, gradients = _for_processes(torch.float32)
+    for verdict in judge(HEAD, sample, gradients, of_two_processes(tmp_path, "triton", torch.float32)):
+        assert verdict.ok, str(verdict)
+
+
 def test_two_processes_with_other_numbers_of_images_are_as_one(tmp_path: Path) -> None:
-    mp.spawn(_of_process, (tmp_path,), nprocs=2)
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    sample, gradients = _for_processes()
+    together = of_two_processes(tmp_path, "aten", torch.float64)
+    sample, gradients = _for_processes(torch.float64)
     with use_backend("reference"):
         whole = evaluate(aggregation_head, sample, gradients)
     for what, expected in whole.items():
-        shares = [part[what] for part in parts]
-        if what == "output[0]" or "maps" in what:
-            found = torch.cat(shares)
-        elif what.startswith("output"):
-            assert torch.equal(*shares), what
-            found = shares[0]
-        else:
-            found = sum(shares)
+        found = together[what]
         # The gradient of a bias in front of the batch norm is 0.
         scale = whole["gradient of norm_bias[0]"] if what == "gradient of bias[0]" else expected
         assert (found - expected).abs().max() <= 1e-12 * scale.abs().max(), what

@@ -1,0 +1,67 @@
+"""What `aggregation_head` and `scale_aggregation` share on Triton: natively on a GPU, else in Triton's interpreter."""
+
+import pytest
+import torch
+from seqca.kernels import aggregation_head, pyramids
+from seqca.kernels.pyramids import Blocks, Pyramid
+from seqca.kernels.scale_aggregation import scale_aggregation_forward_operands
+from torch import Generator, Tensor
+
+from seqca.ops import use_backend
+from seqca.ops.samples.scale_aggregation import maps_and_weight
+from seqca.ops.shared.operator import OPERATORS
+from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+pytestmark = pytest.mark.usefixtures("poison")
+
+
+def pyramid(sizes: list[tuple[int, int]], dtype: torch.dtype) -> Pyramid:
+    """Of a map of each size."""
+    maps, weight, _ = maps_and_weight(5, sizes, Generator().manual_seed(0))
+    maps = [x.to(DEVICE, dtype) for x in maps]
+    return Pyramid(maps, list(range(len(maps))), weight.to(DEVICE, dtype), scale_aggregation_forward_operands)
+
+
+def totals(p: Pyramid) -> list[Tensor]:
+    """By level after the finest, the sum of the weights of each pixel, in float64."""
+    g = p.geometry
+    columns = [p.left[:, x.slot : x.slot + x.slots].double().sum(1, keepdim=True) for x in g.levels]
+    return [p._as_map(x).flatten(4).flatten(2, 3)[..., : g.height, : g.width] for x in columns]
+
+
+def test_weights_at_ratios_of_powers_of_two_are_exact_in_half_precision() -> None:
+    p = pyramid([(16, 48), (8, 24), (4, 12), (2, 48)], torch.float16)
+    assert [level.parts for level in p.geometry.levels] == [1, 1, 1]
+    assert all((x == 1).all() for x in totals(p))
+
+
+def test_weights_at_other_ratios_have_what_rounding_leaves_of_them_too() -> None:
+    p = pyramid([(11, 18), (7, 18), (11, 5)], torch.float16)
+    assert [level.parts for level in p.geometry.levels] == [2, 2]
+    assert all((x - 1).abs().max() <= 2**-20 for x in totals(p))
+
+
+def test_no_cell_or_pixel_beyond_a_border_has_a_weight() -> None:
+    p = pyramid([(9, 17), (3, 5)], torch.float32)
+    outside = p._as_map(p.left).flatten(4).flatten(2, 3)
+    assert not outside[..., 9:, :].any() and not outside[..., 17:].any()
+    assert p.rows.min() >= 0 and p.rows.max() < p.geometry.rows
+
+
+@pytest.mark.parametrize("name", ["aggregation_head", "scale_aggregation"])
+def test_tiles_rows_outputs_and_images_that_follow_each_other_add_up(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three tiles for a program, several blocks of the operands' rows, two of the outputs, a gradient of one image.
+    monkeypatch.setattr(aggregation_head, "_PROGRAMS", 2)
+    monkeypatch.setattr(pyramids, "blocks", lambda dtype: Blocks(64, 64, 16, 4))
+    monkeypatch.setattr(pyramids, "_GRADIENT_BYTES", 1)
+    operator, generator = OPERATORS[name], Generator().manual_seed(0)
+    sample = rounded(operator.samples["repeated maps"](90, 128, generator), torch.float32, DEVICE)
+    gradients = cotangents(operator, sample, generator)
+    with use_backend("triton"):
+        results = evaluate(operator.function, sample, gradients)
+    for verdict in judge(operator, sample, gradients, results):
+        assert verdict.ok, str(verdict)
