@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import traceback
+import warnings
 from pathlib import Path
 
 from seqca.files import disk_is_full
@@ -64,9 +65,15 @@ class Noise(logging.Filter):
 
 
 NOISE = Noise()
+WARNINGS = (
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # of Lightning's code alone
+    r".*Checkpoint directory .* exists and is not empty",  # of a run that goes on; others are refused then
+)
 NOISY = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.callbacks.model_summary")
 
 
 def without_noise() -> None:
     for name in NOISY:
         logging.getLogger(name).addFilter(NOISE)
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message)

@@ -207,6 +207,9 @@ class LastCheckpoint(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end()
+        path = self._path(trainer)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            say(f"\nThe checkpoints are in {path.parent}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._end()

@@ -163,14 +163,14 @@ def test_a_full_disk_is_what_the_last_line_says(folder, capsys, monkeypatch):
     assert re.match(r"seqca fit: No space left on device.*\.ckpt", last_line)
 
 
-def test_a_run_and_its_continuation_make_no_noise(folder, capfd, caplog):
+def test_a_run_and_its_continuation_make_no_noise(folder, capfd, caplog, recwarn):
     with caplog.at_level(logging.INFO):
         shown = ["--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=true"]
         recipe = ["--config", "recipe.yaml", "--trainer.logger.save_dir=.", *shown]
         assert command(["fit", *recipe, "--trainer.max_epochs=1"]) == 0
         assert command(["fit", *recipe, "--trainer.max_epochs=2", "--ckpt_path", str(last(Path()))]) == 0
-    printed = caplog.text + "".join(capfd.readouterr())
-    assert "Total params" in printed
+    printed = caplog.text + "".join(capfd.readouterr()) + "".join(str(warning.message) for warning in recwarn)
+    assert "Total params" in printed and f"The checkpoints are in {last(Path()).parent}" in printed
     for noise in (
         "weights_only",
         "💡",
@@ -178,6 +178,8 @@ def test_a_run_and_its_continuation_make_no_noise(folder, capfd, caplog):
         "v_num=on_",
         "not writable",
         "dirpath has changed",
+        "exists and is not empty",
+        "LeafSpec",
         "args parameter",
     ):
         assert noise not in printed, noise
