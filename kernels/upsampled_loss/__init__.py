@@ -1,72 +1,97 @@
 """Upsampled losses on Triton: forward computes the loss and, where it will be needed, its gradient; backward scales it.
 
-Four kernels: labels are counted where the loss is balanced by the counts (`sums`), tiles of cells sum loss and gradient
-(`tiles`), the sums become the mean, and in backward the gradient is scaled (`sums`).
+Labels are counted where the loss is balanced by the counts (`sums`), a pass over the pixels sums the loss (`pixels`),
+one over the cells their gradient (`cells`), the sums become the mean, and in backward the gradient is scaled (`sums`).
 """
 
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from math import gcd
+from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from ..launch import launch
+from .cells import upsampled_loss_forward_cells
+from .pixels import BCE, CROSS_ENTROPY, L1, UNIT_L1, upsampled_loss_forward_pixels
 from .sums import upsampled_loss_backward_scale, upsampled_loss_forward_counts, upsampled_loss_forward_mean
-from .tiles import BCE, CROSS_ENTROPY, L1, UNIT_L1, upsampled_loss_forward_tiles
 
 _KINDS = {"cross_entropy": CROSS_ENTROPY, "unit_l1": UNIT_L1, "l1": L1, "balanced_bce": BCE, "two_class": BCE}
 
+_BLOCK = 4
+"""Rows and columns of pixels at most that a lane of the pass over pixels has in its registers."""
 
-class _Parameters(NamedTuple):
-    """Tile of logits and warps: pixels × columns / threads is what every thread holds of each of five such tiles."""
+_CHANNELS = 8
+"""Channels at most of a lane of the pass over cells."""
 
-    pixels: int
-    warps: int
+_WARPS = 1584
+"""Warps of the pass over cells that run at a time: three in each quarter of the multiprocessors of an H200."""
 
-
-# By columns. Chosen by registers (docs/resources.md); not yet measured on a GPU.
-_PARAMETERS = {
-    16: _Parameters(32, 2),
-    32: _Parameters(64, 4),
-    64: _Parameters(32, 8),
-    128: _Parameters(16, 8),
-    256: _Parameters(16, 8),
-}
-
-_CELLS = 16
-"""Cells along x that a tile of weights holds, the least of a matrix product: two of them beside those of the tile."""
-
-_SLOTS = 264
-"""Programs that run at a time, about: two on each multiprocessor of an H200."""
+# Registers with which three warps run in each quarter of a multiprocessor.
+_PIXEL_OPTIONS = {"num_warps": 2, "maxnreg": 168}
+_CELL_REGISTERS = 168
 
 
-class _Tile(NamedTuple):
-    """Cells that a program owns."""
+class _Sizes(NamedTuple):
+    """What decides how a call is divided; nothing else does, so that sums have the same bits in every run."""
+
+    batch: int
+    channels: int
+    cells: tuple[int, int]
+    pixels: tuple[int, int]
+
+
+class _Blocks(NamedTuple):
+    """Blocks of pixels into which every square is cut: their sides and how many there are, down and across."""
+
+    rows: int
+    columns: int
+    down: int
+    across: int
+
+
+def _blocks(sizes: _Sizes) -> _Blocks:
+    """A square has as many rows and columns as the ratio of the sizes, rounded up, at most."""
+    most = [-(-pixels // cells) for pixels, cells in zip(sizes.pixels, sizes.cells, strict=True)]
+    sides = [min(_BLOCK, triton.next_power_of_2(side)) for side in most]
+    return _Blocks(*sides, *(-(-side // block) for side, block in zip(most, sides, strict=True)))
+
+
+class _Shares(NamedTuple):
+    """Of a program of the pass over cells: rows of cells, and blocks of every square one below the other."""
 
     height: int
-    width: int
+    down: int
 
 
 @lru_cache(maxsize=256)
-def _tile(groups: int, cells: tuple[int, int], pixels: tuple[int, int], block: int, needs_gradient: bool) -> _Tile:
-    """The tile with the least work: rows of blocks of pixels that a multiprocessor goes through, halo included.
+def _shares(sizes: _Sizes, warps: int) -> _Shares:
+    """The shares with the least time for `warps` in a row of cells, counted in blocks that a warp goes through.
 
-    Depends on the sizes alone, so that sums have the same bits in every run.
+    Programs of few rows go through one band more than they own; parts of squares instead are summed afterwards and take
+    memory: in all a sixteenth of that of the logits of all pixels at most, as blocks are.
     """
-    halo = int(needs_gradient)
-    per_y, per_x = pixels[0] / cells[0], pixels[1] / cells[1]
+    blocks = _blocks(sizes)
+    rows = sizes.cells[0]
 
-    def work(tile: _Tile) -> float:
-        programs = groups * -(-cells[0] // tile.height) * -(-cells[1] // tile.width)
-        blocks = -(-int((tile.width + halo) * per_x) // block)
-        return max(programs / _SLOTS, 1) * (tile.height + halo) * per_y * blocks
+    def time(shares: _Shares) -> float:
+        parts = -(-blocks.down // shares.down) * blocks.across
+        at_once = -(-warps * parts * -(-rows // shares.height) // _WARPS)
+        # A quarter of a block for what is done once for every band, and for adding it to the other parts.
+        return at_once * (shares.height + 1) * (shares.down + 0.25 + 0.25 * (parts > 1))
 
-    # Below three cells a side the halo is most of the work.
-    heights = range(min(3, cells[0]), min(cells[0], 16) + 1)
-    widths = range(min(3, cells[1]), min(cells[1], _CELLS - 2) + 1)
-    return min((_Tile(height, width) for height in heights for width in widths), key=work)
+    heights = {-(-rows // stretches) for stretches in range(1, rows + 1)}
+    downs = {-(-blocks.down // parts) for parts in range(1, blocks.down + 1)}
+    return min((_Shares(height, down) for height in sorted(heights) for down in sorted(downs)), key=time)
+
+
+def _axis(cells: int, pixels: int) -> tuple[int, int, int, int, float]:
+    """As `geometry` has it."""
+    common = gcd(cells, pixels)
+    return cells, pixels, cells // common, pixels // common, common / (2 * pixels)
 
 
 def forward(
@@ -82,58 +107,60 @@ def forward(
     logits = prediction[:, 1:].float() - prediction[:, :1].float() if kind == "two_class" else prediction
     labels = target[:, None] if kind == "cross_entropy" else target
     batch, channels, *cells = logits.shape
-    pixels = labels.shape[-2:]
-    coupled = kind in ("cross_entropy", "unit_l1")
-    columns = max(16, triton.next_power_of_2(channels)) if coupled else 16
-    parameters = _PARAMETERS[columns]
-    groups = batch if coupled else -(-batch * channels // columns)
-    tile = _tile(groups, tuple(cells), tuple(pixels), parameters.pixels, needs_gradient)
-    tiles = [-(-cells[0] // tile.height), -(-cells[1] // tile.width)]
-    programs = groups * tiles[0] * tiles[1]
+    sizes = _Sizes(batch, channels, (cells[0], cells[1]), (labels.shape[-2], labels.shape[-1]))
+    blocks = _blocks(sizes)
+    width = blocks.across * blocks.columns
+    squares = batch * (cells[1] + 1)
+    lanes = 32 * _PIXEL_OPTIONS["num_warps"]
+    tiles = -(-squares // lanes)
+    programs = tiles * blocks.across * blocks.down * (cells[0] + 1)
     device = logits.device
-    gradient = torch.empty(logits.shape if needs_gradient else 0, dtype=torch.float32, device=device)
-    losses = torch.empty(programs, dtype=torch.float64, device=device)
-    counts = torch.empty(programs, dtype=torch.int32, device=device)
     counted = positive_weight is None and kind in ("balanced_bce", "two_class")
+    counts = torch.empty(programs, dtype=torch.int32, device=device)
+    losses = torch.empty(programs, dtype=torch.float64, device=device)
     tallies = _tally(labels, ignore) if counted else counts
+    per_pixel = squares * sizes.pixels[0] * width if needs_gradient and kind == "cross_entropy" else 0
+    logarithms = torch.empty(per_pixel, dtype=torch.float32, device=device)
+    classes = torch.empty(per_pixel, dtype=torch.int16, device=device)
     # A ratio of integers, as counts give too: rounded weights would be an error common to all pixels.
     weight = Fraction(positive_weight or 0).limit_denominator(2**24)
-    ratio = pixels[1] // cells[1]
-    # Weights are multiples of 1 / (2 ratio): exact in eight bits for the usual strides.
-    exact = logits.dtype != torch.float32 and ratio * cells[1] == pixels[1] and ratio in (1, 2, 4, 8, 16, 32, 64)
-    launch(
-        upsampled_loss_forward_tiles,
-        (programs,),
-        device,
-        {
-            "prediction": logits,
-            "target": labels,
-            "tallies": tallies,
-            "gradient": gradient,
-            "losses": losses,
-            "counts": counts,
-            "of_positive": float(weight.numerator),
-            "of_negative": float(weight.denominator - weight.numerator),
-            "channels": channels,
-            "maps": batch * channels,
-            **dict(zip(("cells_y", "cells_x", "pixels_y", "pixels_x"), (*cells, *pixels), strict=True)),
-            **dict(zip(("tiles_y", "tiles_x"), tiles, strict=True)),
-            **dict(zip(("tile_height", "tile_width"), tile, strict=True)),
-            **dict(zip(("from_b", "from_c", "from_y", "from_x"), logits.stride(), strict=True)),
-            **dict(zip(("label_b", "label_c", "label_y", "label_x"), labels.stride(), strict=True)),
-            "KIND": _KINDS[kind],
-            "IGNORE": 0 if ignore is None else int(ignore) if kind == "cross_entropy" else ignore,
-            "HAS_IGNORE": ignore is not None,
-            "NEEDS_GRADIENT": needs_gradient,
-            "TALLIES": tallies.shape[-1] if counted else 0,
-            "PIXELS": parameters.pixels,
-            "CELLS": _CELLS,
-            "COLUMNS": columns,
-            "WIDE": max(cells[0] * pixels[0], max(cells[1], _CELLS) * pixels[1]) >= 2**29,
-            "EXACT": exact,
-            "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
-        },
-        num_warps=parameters.warps,
+    axes = [_axis(*axis) for axis in zip(sizes.cells, sizes.pixels, strict=True)]
+    in_axis = max(4 * axis[1] * axis[2] for axis in axes)  # of positions, in units of 1 / (2 · pixels) cells
+    largest = max(in_axis, channels * cells[0] * cells[1], channels * logits.stride(1))
+    arguments: dict[str, Any] = {
+        "prediction": logits,
+        "target": labels,
+        "tallies": tallies,
+        "logarithms": logarithms,
+        "classes": classes,
+        "of_positive": float(weight.numerator),
+        "of_negative": float(weight.denominator - weight.numerator),
+        "batch": batch,
+        "channels": channels,
+        **dict(zip(("axis_y", "axis_x"), axes, strict=True)),
+        **dict(zip(("from_b", "from_c", "from_y", "from_x"), logits.stride(), strict=True)),
+        **dict(zip(("label_b", "label_c", "label_y", "label_x"), labels.stride(), strict=True)),
+        "KIND": _KINDS[kind],
+        "IGNORE": 0 if ignore is None else int(ignore) if kind == "cross_entropy" else ignore,
+        "HAS_IGNORE": ignore is not None,
+        "TALLIES": tallies.shape[-1] if counted else 0,
+        "COLUMNS": blocks.columns,
+        # 64 bits only where they are needed, as dividing them takes a call.
+        "INDEX": tl.int64 if largest >= 2**31 else tl.int32,
+    }
+    over_pixels = {
+        "losses": losses,
+        "counts": counts,
+        "tiles": tiles,
+        "blocks_y": blocks.down,
+        "blocks_x": blocks.across,
+        "NEEDS_GRADIENT": needs_gradient,
+        "ROWS": blocks.rows,
+        "LANES": lanes,
+    }
+    launch(upsampled_loss_forward_pixels, (programs,), device, arguments | over_pixels, **_PIXEL_OPTIONS)
+    gradient = (
+        _gradient(sizes, arguments, kind == "unit_l1") if needs_gradient else logits.new_empty(0, dtype=torch.float32)
     )
     loss, divisor = torch.empty((), device=device), torch.empty((), device=device)
     terms = channels if kind == "unit_l1" else 1
@@ -142,6 +169,43 @@ def forward(
     if kind == "two_class" and needs_gradient:
         gradient = torch.cat([-gradient, gradient], 1)
     return loss, gradient, divisor
+
+
+def _gradient(sizes: _Sizes, arguments: dict[str, Any], whole: bool) -> Tensor:
+    """Gradient of the sum of the losses; `whole` where a lane needs all channels of a pixel."""
+    batch, channels, cells, _ = sizes
+    blocks = _blocks(sizes)
+    columns = triton.next_power_of_2(channels)
+    columns = columns if whole else min(columns, _CHANNELS)
+    groups = -(-channels // columns)
+    # Many channels are shared out among warps.
+    warps = min(max(columns // _CHANNELS, 1), 32)
+    tiles = -(-(batch * (cells[1] + 1) - 1) // 31)
+    shares = _shares(sizes, tiles * groups * warps)
+    parts = -(-blocks.down // shares.down) * blocks.across
+    device = arguments["prediction"].device
+    gradient = torch.empty(parts, batch, channels, *cells, device=device)
+    over_cells = {
+        "gradient": gradient,
+        "tiles": tiles,
+        "groups": groups,
+        "height": shares.height,
+        "parts_x": blocks.across,
+        "part_rows": shares.down * blocks.rows,
+        "width": blocks.across * blocks.columns,
+        "CHANNELS": columns,
+        "LANES": 32,
+    }
+    programs = tiles * groups * parts * -(-cells[0] // shares.height)
+    launch(
+        upsampled_loss_forward_cells,
+        (programs,),
+        device,
+        arguments | over_cells,
+        num_warps=warps,
+        maxnreg=_CELL_REGISTERS,
+    )
+    return gradient[0] if parts == 1 else gradient.sum(0)
 
 
 def backward(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor) -> Tensor:

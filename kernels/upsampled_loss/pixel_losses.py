@@ -1,22 +1,7 @@
-"""Losses of pixels and their gradients by the logits, as device functions: a tile of logits lives in registers."""
+"""Losses of pixels and their gradients by the logits, as device functions."""
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def cross_entropy(z, y, live, columns, channels):
-    """Loss and gradient of cross-entropy; z (pixels, channels), y (pixels)."""
-    z = tl.where((columns < channels)[None, :], z, -float("inf"))
-    hit = columns[None, :] == y[:, None]
-    top = tl.max(z, 1)
-    at_label = tl.sum(tl.where(hit, z, 0.0), 1)
-    e = tl.exp(z - top[:, None])
-    total = tl.sum(e, 1)
-    # A label that is no class cannot raise here: its pixel becomes NaN.
-    keep = tl.where(live, tl.where((y < 0) | (y >= channels), float("nan"), 1.0), 0.0)
-    loss = tl.where(live, (tl.log(total) + (top - at_label)) * keep, 0.0)
-    return loss, e * (keep / total)[:, None] - tl.where(hit, keep[:, None], 0.0)
 
 
 @triton.jit
@@ -27,16 +12,15 @@ def sign(x):
 
 @triton.jit
 def unit_l1(z, y, live):
-    """Loss and gradient of |z / max(‖z‖, ε) − y|; z and y (pixels, channels), 0 beyond the channels."""
-    square = tl.sum(z * z, 1)
+    """Gradient of |z / max(‖z‖, ε) − y|; z and y (channels, pixels), 0 beyond the channels."""
+    square = tl.sum(z * z, 0)
     norm = tl.sqrt(square)
     scale = 1.0 / tl.maximum(norm, 1e-12)
-    residual = tl.where(live[:, None], z * scale[:, None] - y, 0.0)
-    direction = sign(residual)
+    direction = sign(tl.where(live[None, :], z * scale[None, :] - y, 0.0))
     # What lies along z is lost, unless the norm is clamped. From z itself, since the rounding of z / ‖z‖ has a mean,
     # which a sum over all pixels shows.
-    along = tl.where(norm < 1e-12, 0.0, tl.sum(direction * z, 1) / square)
-    return tl.sum(tl.abs(residual), 1), (direction - z * along[:, None]) * scale[:, None]
+    along = tl.where(norm < 1e-12, 0.0, tl.sum(direction * z, 0) / square)
+    return (direction - z * along[None, :]) * scale[None, :]
 
 
 @triton.jit
@@ -59,3 +43,14 @@ def balanced_bce(z, y, live, of_positive, of_negative):
     loss = tl.maximum(s, 0.0) + tl.log(one) + (e - (one - 1.0)) / one
     slope = tl.where(s > 0, 1.0, e) / one
     return weight * loss, weight * tl.where(positive, -slope, slope)
+
+
+@triton.jit
+def weights_of_signs(of_positive, of_negative, tallies, TALLIES: tl.constexpr):
+    """Weights of positive and of negative pixels: those given, or the counts of the other sign; their sum divides."""
+    if TALLIES > 0:
+        tally = tallies + tl.arange(0, TALLIES)
+        negatives = tl.sum(tl.load(tally).to(tl.int64))
+        of_positive = negatives.to(tl.float32)
+        of_negative = (tl.sum(tl.load(tally + TALLIES).to(tl.int64)) - negatives).to(tl.float32)
+    return of_positive, of_negative

@@ -40,7 +40,7 @@ SIZES = {  # cells, pixels
     "strides 4 and 8": ((3, 4), (12, 32)),
     "no integers": ((3, 7), (10, 16)),
     "one pixel more": ((5, 6), (6, 7)),
-    "far apart": ((2, 3), (37, 100)),
+    "far apart": ((2, 3), (19, 40)),
 }
 
 
@@ -147,6 +147,13 @@ def test_a_batch_without_valid_pixels_has_loss_and_gradients_zero(name: str, bac
 @pytest.mark.parametrize("classes", [1, 2, 17, 200])
 def test_agrees_for_any_number_of_classes(classes: int, backend: str) -> None:
     assert_agrees(example(LOSSES["classes"], (2, 3), (8, 12), classes), backend)
+
+
+@pytest.mark.parametrize("backend", FUSED)
+def test_agrees_where_the_greatest_logits_of_neighbouring_cells_are_hundreds_apart(backend: str) -> None:
+    sample = example(LOSSES["classes"], (3, 4), (12, 16))
+    sample.arguments["prediction"] *= 200  # between the cells, exp(logit − greatest of the cells) is 0 for all classes
+    assert_agrees(sample, backend)
 
 
 @pytest.mark.parametrize("label", [5, -1, 254, 2**40])
