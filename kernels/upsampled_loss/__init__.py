@@ -103,8 +103,11 @@ def forward(
     needs_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, gradient of loss × divisor by the prediction (empty unless it is needed), and the divisor."""
-    # The softmax of two logits is the sigmoid of their difference.
-    logits = prediction[:, 1:].float() - prediction[:, :1].float() if kind == "two_class" else prediction
+    logits = prediction
+    if kind == "two_class":  # the softmax of two logits is the sigmoid of their difference
+        logits = prediction[:, 1:].float() - prediction[:, :1].float()
+    elif kind == "cross_entropy" and prediction.shape[1] == 1:  # that of one is 1, without a rounding
+        logits = prediction - prediction
     labels = target[:, None] if kind == "cross_entropy" else target
     batch, channels, *cells = logits.shape
     sizes = _Sizes(batch, channels, (cells[0], cells[1]), (labels.shape[-2], labels.shape[-1]))
@@ -120,7 +123,7 @@ def forward(
     losses = torch.empty(programs, dtype=torch.float64, device=device)
     tallies = _tally(labels, ignore) if counted else counts
     per_pixel = squares * sizes.pixels[0] * width if needs_gradient and kind == "cross_entropy" else 0
-    logarithms = torch.empty(per_pixel, dtype=torch.float32, device=device)
+    shifts, inverses = torch.empty(2, per_pixel, dtype=torch.float32, device=device)
     classes = torch.empty(per_pixel, dtype=torch.int16, device=device)
     # A ratio of integers, as counts give too: rounded weights would be an error common to all pixels.
     weight = Fraction(positive_weight or 0).limit_denominator(2**24)
@@ -131,7 +134,8 @@ def forward(
         "prediction": logits,
         "target": labels,
         "tallies": tallies,
-        "logarithms": logarithms,
+        "shifts": shifts,
+        "inverses": inverses,
         "classes": classes,
         "of_positive": float(weight.numerator),
         "of_negative": float(weight.denominator - weight.numerator),

@@ -21,7 +21,7 @@ from .pixels import _BCE, _ENTROPY, _L1, _LOG2_E, _UNIT
 
 @triton.jit
 def upsampled_loss_forward_cells(
-    prediction, target, tallies, gradient, logarithms, classes,
+    prediction, target, tallies, gradient, shifts, inverses, classes,
     of_positive, of_negative, batch, channels, axis_y, axis_x,
     tiles, groups, height, parts_x, part_rows, width,
     from_b, from_c, from_y, from_x, label_b, label_c, label_y, label_x,
@@ -74,10 +74,7 @@ def upsampled_loss_forward_cells(
     kept = known[:, None] & kept[None, :]
     after = tl.broadcast_to(tl.minimum(tl.arange(0, LANES) + 1, LANES - 1)[None, :], [CHANNELS, LANES])
 
-    SCALE: tl.constexpr = _LOG2_E if KIND == _ENTROPY else 1.0
-    lower, lower_slope = edge(
-        load_lanes(at_left[None, :] + from_channel), load_lanes(at_right[None, :] + from_channel), SCALE
-    )
+    lower, lower_slope = edge(load_lanes(at_left[None, :] + from_channel), load_lanes(at_right[None, :] + from_channel))
     begun_left = tl.zeros([CHANNELS, LANES], tl.float32)
     begun_right = tl.zeros([CHANNELS, LANES], tl.float32)
     for band in tl.range(first_row, end_row + 1, disable_licm=True):
@@ -87,7 +84,7 @@ def upsampled_loss_forward_cells(
         at_right += down_a_row
         upper, upper_slope = lower, lower_slope
         lower, lower_slope = edge(
-            load_lanes(at_left[None, :] + from_channel), load_lanes(at_right[None, :] + from_channel), SCALE
+            load_lanes(at_left[None, :] + from_channel), load_lanes(at_right[None, :] + from_channel)
         )
         fall, twist = lower - upper, lower_slope - upper_slope
         sums = tl.zeros([CHANNELS, LANES], tl.float32)
@@ -110,7 +107,9 @@ def upsampled_loss_forward_cells(
                 z = start + across * step
                 if KIND == _ENTROPY:
                     label = tl.load(classes + slot + i).to(tl.int32) - group * CHANNELS
-                    p = tl.exp2(z - tl.load(logarithms + slot + i)[None, :])
+                    # Σ p = 1 whatever the roundings of logits and shift: these are the exponentials that were summed.
+                    e = tl.exp2(z * _LOG2_E - tl.load(shifts + slot + i)[None, :])
+                    p = e * tl.load(inverses + slot + i)[None, :]
                     g = tl.where(label[None, :] == tl.arange(0, CHANNELS)[:, None], p - 1.0, p)
                 else:
                     x = first_x + i
@@ -130,7 +129,7 @@ def upsampled_loss_forward_cells(
                             g = l1(z, label.to(tl.float32), live)[1]
                         else:
                             g = balanced_bce(z, label.to(tl.float32), live, of_positive, of_negative)[1]
-                # The compiler may not leave out that zero: −0 + 0 is 0.
+                # The compiler may not leave out the zero: −0 + 0 is 0.
                 of_row = g if i == 0 else of_row + g
                 of_row_x = across * g if i == 0 else of_row_x + across * g
             slot += squares * width

@@ -38,7 +38,7 @@ def neighbours(band, axis):
 
 
 @triton.jit
-def edge(left, right, SCALE: tl.constexpr):
-    """Of a row of cells interpolated across: SCALE · value at the left one and its change to the right one."""
+def edge(left, right):
+    """Of a row of cells interpolated across: the value at the left one and its change to the right one."""
     left, right = left.to(tl.float32), right.to(tl.float32)
-    return left * SCALE, (right - left) * SCALE
+    return left, right - left

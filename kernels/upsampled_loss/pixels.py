@@ -39,19 +39,33 @@ def _next(cells, stride):
 
 
 @triton.jit
-def _interpolated(cells, across, down, shift, SCALE: tl.constexpr):
-    """SCALE · logit − shift of every pixel of a block, (ROWS, COLUMNS, LANES)."""
+def _interpolated(cells, across, down):
+    """Logits of all pixels of a block, (ROWS, COLUMNS, LANES), with the roundings that the pass over cells has."""
     upper_left, upper_right, lower_left, lower_right = cells
-    upper, upper_slope = edge(tl.load(upper_left), tl.load(upper_right), SCALE)
-    lower, lower_slope = edge(tl.load(lower_left), tl.load(lower_right), SCALE)
-    start = (upper - shift)[None, :] + across * upper_slope[None, :]
-    change = (lower - upper)[None, :] + across * (lower_slope - upper_slope)[None, :]
-    return start[None, :, :] + down[:, None, None] * change[None, :, :]
+    upper, upper_slope = edge(tl.load(upper_left), tl.load(upper_right))
+    lower, lower_slope = edge(tl.load(lower_left), tl.load(lower_right))
+    start = upper[None, :] + down[:, None] * (lower - upper)[None, :]
+    step = upper_slope[None, :] + down[:, None] * (lower_slope - upper_slope)[None, :]
+    return start[:, None, :] + across[None, :, :] * step[:, None, :]
+
+
+@triton.jit
+def _exponentials(first, stride, channels, label, across, down, shift):
+    """Σ exp(logit) / 2^shift of all pixels of a block, and the binary logarithm of its term at the label."""
+    total = tl.zeros(label.shape, tl.float32)
+    at_label = tl.zeros(label.shape, tl.float32)
+    cells = first
+    for channel in tl.range(0, channels):
+        z = _interpolated(cells, across, down) * _LOG2_E - shift
+        cells = _next(cells, stride)
+        total += tl.exp2(z)
+        at_label = tl.where(label == channel, z, at_label)
+    return total, at_label
 
 
 @triton.jit
 def upsampled_loss_forward_pixels(
-    prediction, target, tallies, losses, counts, logarithms, classes,
+    prediction, target, tallies, losses, counts, shifts, inverses, classes,
     of_positive, of_negative, batch, channels, axis_y, axis_x, tiles, blocks_y, blocks_x,
     from_b, from_c, from_y, from_x, label_b, label_c, label_y, label_x,
     KIND: tl.constexpr, IGNORE: tl.constexpr, HAS_IGNORE: tl.constexpr, NEEDS_GRADIENT: tl.constexpr,
@@ -59,8 +73,8 @@ def upsampled_loss_forward_pixels(
 ):  # fmt: skip
     """Sum of the losses and number of valid pixels of one block of LANES squares.
 
-    For cross-entropy also log₂ Σ exp of every pixel (∞ where ignored, NaN where the label is no class) and its class
-    (−1 where ignored), both (batch, rows of pixels, squares of a row, blocks_x · COLUMNS).
+    For cross-entropy also, of every pixel, 2^shift / Σ exp(logit) (0 where ignored, NaN where the label is no class),
+    that shift and the class (−1 where ignored), each (batch, rows of pixels, squares of a row, blocks_x · COLUMNS).
     """
     program = tl.program_id(0)
     lane = (program % tiles) * LANES + tl.arange(0, LANES)
@@ -111,33 +125,20 @@ def upsampled_loss_forward_pixels(
             lower = tl.maximum(tl.load(lower_left), tl.load(lower_right))
             bound = tl.maximum(bound, tl.maximum(upper, lower).to(tl.float32))
             cells = _next(cells, from_c)
-        bound *= _LOG2_E
-
-        total = tl.zeros([ROWS, COLUMNS, LANES], tl.float32)
-        at_label = tl.zeros([ROWS, COLUMNS, LANES], tl.float32)
-        cells = first
-        for channel in tl.range(0, channels):
-            z = _interpolated(cells, across, down, bound, _LOG2_E)
-            cells = _next(cells, from_c)
-            total += tl.exp2(z)
-            at_label = tl.where(label == channel, z, at_label)
+        shift = tl.broadcast_to((bound * _LOG2_E)[None, None, :], live.shape)
+        total, at_label = _exponentials(first, from_c, channels, label, across, down, shift)
         # Cells may differ so much that all a pixel's exponentials vanish beside the bound: then with its own maximum.
-        top = tl.zeros([ROWS, COLUMNS, LANES], tl.float32)
         if tl.max((live & (total < 1e-20)).to(tl.int32)) > 0:
-            top = tl.full([ROWS, COLUMNS, LANES], -float("inf"), tl.float32)
+            top = tl.full(live.shape, -float("inf"), tl.float32)
             cells = first
             for _ in tl.range(0, channels):
-                top = tl.maximum(top, _interpolated(cells, across, down, bound, _LOG2_E))
+                top = tl.maximum(top, _interpolated(cells, across, down))
                 cells = _next(cells, from_c)
-            total = tl.zeros([ROWS, COLUMNS, LANES], tl.float32)
-            cells = first
-            for _ in tl.range(0, channels):
-                total += tl.exp2(_interpolated(cells, across, down, bound, _LOG2_E) - top)
-                cells = _next(cells, from_c)
-        logarithm = top + tl.log2(total)
+            shift = top * _LOG2_E
+            total, at_label = _exponentials(first, from_c, channels, label, across, down, shift)
         # A label that is no class cannot raise here: its pixel becomes NaN.
-        logarithm = tl.where(live & ~known, float("nan"), logarithm)
-        loss = tl.where(live, (logarithm - at_label) * _LN_2, 0.0).to(tl.float64)
+        total = tl.where(live & ~known, float("nan"), total)
+        loss = tl.where(live, (tl.log2(total) - at_label) * _LN_2, 0.0).to(tl.float64)
         count = live.to(tl.int32)
         if NEEDS_GRADIENT:
             width = blocks_x * COLUMNS
@@ -146,8 +147,8 @@ def upsampled_loss_forward_pixels(
             slot = slot[None, None, :] + across_rows + tl.arange(0, COLUMNS)[None, :, None]
             written = inside_y[:, None, None] & there[None, None, :]
             written = tl.broadcast_to(written, live.shape)
-            logarithm = tl.where(live, logarithm + bound[None, None, :], float("inf"))
-            store_lanes(logarithms + slot, logarithm, written)
+            store_lanes(shifts + slot, shift, written)
+            store_lanes(inverses + slot, tl.where(live, 1.0 / total, 0.0), written)
             store_lanes(classes + slot, label.to(tl.int16), written)
     elif KIND == _UNIT:
         live = inside
@@ -156,7 +157,7 @@ def upsampled_loss_forward_pixels(
         square = tl.zeros([ROWS, COLUMNS, LANES], tl.float32)
         cells = first
         for _ in tl.range(0, channels):
-            z = _interpolated(cells, across, down, 0.0, 1.0)
+            z = _interpolated(cells, across, down)
             cells = _next(cells, from_c)
             square += z * z
         scale = 1.0 / tl.maximum(tl.sqrt(square), 1e-12)
@@ -164,7 +165,7 @@ def upsampled_loss_forward_pixels(
         excess = tl.zeros([ROWS, COLUMNS, LANES], tl.float32)
         cells = first
         for channel in tl.range(0, channels):
-            z = _interpolated(cells, across, down, 0.0, 1.0)
+            z = _interpolated(cells, across, down)
             cells = _next(cells, from_c)
             label = load_lanes(label_of + tl.cast(channel, tl.int64) * label_c).to(tl.float32)
             partial, excess = _add(partial, excess, tl.where(live, tl.abs(z * scale - label), 0.0))
@@ -178,7 +179,7 @@ def upsampled_loss_forward_pixels(
         count = tl.zeros([ROWS, COLUMNS, LANES], tl.int32)
         cells = first
         for channel in tl.range(0, channels):
-            z = _interpolated(cells, across, down, 0.0, 1.0)
+            z = _interpolated(cells, across, down)
             cells = _next(cells, from_c)
             label = load_lanes(label_of + tl.cast(channel, tl.int64) * label_c)
             live = inside & (label != IGNORE) if HAS_IGNORE else inside
