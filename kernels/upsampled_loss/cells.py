@@ -132,7 +132,8 @@ def upsampled_loss_forward_cells(
                 # The compiler may not leave out the zero: −0 + 0 is 0.
                 of_row = g if i == 0 else of_row + g
                 of_row_x = across * g if i == 0 else of_row_x + across * g
-            slot += squares * width
+            if KIND == _ENTROPY:
+                slot += squares * width
             sums += of_row
             sums_x += of_row_x
             sums_y += down * of_row
