@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from seqca.ops.verification.draws import Allowance, Draw, Norms, allowances, verdict
-
-DRAWS = (8, 16)
-"""Of the reference, see `seqca.ops.verification.tolerance`: fewer than in tests, since here each may take seconds."""
+from seqca.ops.verification.tolerance import DRAWS
 
 
 class Check(NamedTuple):
@@ -39,14 +37,16 @@ def named(results: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"result {i}": result for i, result in enumerate(results)}
 
 
-def measured(draw: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]], norms: Norms) -> dict[str, Allowance]:
-    """What the errors of the reference allow, from draws of its results and of the exact ones."""
+def measured(
+    draw: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]], norms: Norms, draws: int = DRAWS
+) -> dict[str, Allowance]:
+    """What the errors of the reference allow, from so many draws of its results and of the exact ones."""
 
     def by_name() -> Draw:
         rough, exact = draw()
         return Draw(named(rough), named(exact))
 
-    return allowances(by_name, norms, DRAWS)
+    return allowances(by_name, norms, draws)
 
 
 def judge(

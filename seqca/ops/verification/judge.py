@@ -25,7 +25,7 @@ from .draws import (
     plain_torch,
     verdict,
 )
-from .tolerance import FEW, MANY, Verdict, errors
+from .tolerance import Verdict, errors
 
 
 def leaves(tree: Any) -> list[Tensor]:
@@ -73,7 +73,7 @@ def prepared(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
 
 
 def rounded(sample: Sample, dtype: torch.dtype, device: str = "cpu") -> Sample:
-    """A sample in a dtype and on a device. For float64 the values are those of float32, see `allowed`."""
+    """A sample in a dtype and on a device. For float64 the values are those of float32, see `verdict`."""
     narrow = torch.float32 if dtype == torch.float64 else dtype
     moved = {name: mapped(lambda x: x.to(device), value) for name, value in sample.arguments.items()}
     return prepared(sample._replace(arguments=moved), lambda x: x.to(narrow).to(dtype))
@@ -126,7 +126,6 @@ def judge(
     sample: Sample,
     gradients: Sequence[Tensor],
     results: Results,
-    counts: Sequence[int] = (FEW, MANY),
 ) -> list[Verdict]:
     """Results of a sample, in its dtype, against the reference by the tolerance rule.
 
@@ -135,12 +134,11 @@ def judge(
         sample: that the results were computed from.
         gradients: of the outputs.
         results: under judgement.
-        counts: of draws, see `allowances`.
     """
     compute, inputs = reference_of(operator, sample), [*inputs_of(sample), *gradients]
     norms = partial(errors, channel_axis=operator.channel_axis)
     exact = exact_results(compute, inputs)
-    allowance = _allowances(operator, sample, compute, as_drawn(inputs), norms, counts)
+    allowance = _allowances(operator, sample, compute, as_drawn(inputs), norms)
     return [verdict(what, x, exact[what], allowance[what], norms) for what, x in results.items()]
 
 
@@ -154,17 +152,14 @@ def _allowances(
     compute: Compute,
     inputs: Sequence[Tensor],
     norms: Norms,
-    counts: Sequence[int],
 ) -> dict[str, Allowance]:
     """Those of `allowances`, remembered by all arguments, since backends share them."""
     others = {name: value for name, value in sample.arguments.items() if name not in sample.differentiable}
-    key = blake2b(
-        f"{operator.name} {tuple(counts)} {[value for value in others.values() if not leaves(value)]}".encode()
-    )
+    key = blake2b(f"{operator.name} {[value for value in others.values() if not leaves(value)]}".encode())
     for x in (*map(compact, leaves(others)), *inputs):
         key.update(f"{x.dtype} {tuple(x.shape)} {x.stride()} {x.device}".encode())
         key.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    found = _remembered.pop(key.digest(), None) or allowances(drawn_from(compute, inputs), norms, counts)
+    found = _remembered.pop(key.digest(), None) or allowances(drawn_from(compute, inputs), norms)
     _remembered[key.digest()] = found
     if len(_remembered) > _REMEMBERED:
         _remembered.popitem(last=False)

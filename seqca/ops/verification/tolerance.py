@@ -1,9 +1,10 @@
 """The rule by which results are judged, on every machine, without exceptions: what the reference's errors allow.
 
 The reference's error on given inputs is one draw of a distribution: another processor sums in another order and draws
-another. So the reference is run on inputs moved at random by a unit in the last place, again and again, and each run is
-compared with the exact result of its own inputs (`draws.py`). Of every error two norms are taken, and what a result may
-have in a norm follows from the draws of that norm, see `allowed`. docs/tolerance.md has the reasons and the proofs.
+another. So the reference is run on inputs moved at random by a little, again and again, and each run is compared with
+the exact result of its own inputs (`draws.py`). Of every error two norms are taken. In each, the typical error is the
+root mean square of the draws, and a multiple of it is allowed, see `multiple_allowed`. docs/tolerance.md has the
+reasons and the proof.
 """
 
 import math
@@ -15,18 +16,11 @@ import torch
 from torch import Tensor
 
 FALSE_ALARMS = 5e-7
-"""The probability, per norm, that one more draw of the reference exceeds what Student's quantile allows."""
+"""The probability, per norm, that one more draw of the reference exceeds what is allowed."""
 
-DEVIATIONS = {8: 32.0, 16: 14.0, 64: 9.0}
-"""How many standard deviations above its mean the next draw of a norm stays but for `FALSE_ALARMS`, by the number of
-draws that mean and standard deviation are taken from. Computed for the largest of n normal errors of one size, n = 1 to
-10⁵; with infinitely many draws 6.8 (n = 1) to 10.3 (n → ∞, Gumbel) would do."""
-
-FEW, MANY = 16, 64
-"""Numbers of draws: where they agree with each other, and where they scatter."""
-
-AGREEING = 3.0
-"""The few draws suffice if they allow at most this multiple of their root mean square; else many are made."""
+DRAWS = 24
+"""Of the reference. 6.8 times the typical error is then allowed: a fault of eight times is seen even where the kernel's
+own error, of once, takes away from it."""
 
 
 class Errors(NamedTuple):
@@ -86,38 +80,35 @@ def student_quantile(probability: float, draws: int) -> float:
     return high
 
 
-def root_mean_square(draws: Sequence[float]) -> float:
-    """The typical error in a norm."""
-    largest = max(draws)
-    return largest and largest * math.sqrt(sum((x / largest) ** 2 for x in draws) / len(draws))
-
-
-def allowed(draws: Sequence[float]) -> float:
-    """What an error may be in a norm, by draws of the reference's error in that norm.
-
-    Twice their root mean square; not less than the largest of them; and not less than what one more draw stays below
-    but for `FALSE_ALARMS`. For the last there are two bounds, of which the smaller counts. Student's quantile times
-    the root mean square is exact where the norm is the absolute value of one normal number, as of a scalar; and of all
-    norms of normal errors, whatever their covariance, that one has the heaviest tail (S-inequality, Latała and
-    Oleszkiewicz 1999). `DEVIATIONS` from the mean are the closer bound where many numbers share in the norm, which
-    then hardly scatters.
+def typical_error(draws: Sequence[float], roundings: Sequence[float]) -> float:
+    """The root mean square of the draws of a norm; or of what rounding the exact result once adds to it, if larger.
 
     Raises:
-        ValueError: if a draw is not finite, so that the reference is no yardstick; or for other numbers of draws.
+        ValueError: if a draw is not finite, so that the reference is no yardstick.
     """
-    if len(draws) not in DEVIATIONS:
-        raise ValueError(f"draws: got {len(draws)} of them, expected a number among {tuple(DEVIATIONS)}")
     if not all(map(math.isfinite, draws)):
         raise ValueError("draws: got an error of the reference that is not finite, expected inputs on which it is")
-    typical, mean = root_mean_square(draws), sum(draws) / len(draws)
-    deviation = math.sqrt(sum((x - mean) ** 2 for x in draws) / (len(draws) - 1))
-    next_draw = min(student_quantile(FALSE_ALARMS, len(draws)) * typical, mean + DEVIATIONS[len(draws)] * deviation)
-    return max(2 * typical, max(draws), next_draw)
+    return max(_root_mean_square(draws), _root_mean_square(roundings))
 
 
-def agree(draws: Sequence[float]) -> bool:
-    """Whether draws scatter so little that no more are needed."""
-    return allowed(draws) <= AGREEING * root_mean_square(draws)
+def _root_mean_square(numbers: Sequence[float]) -> float:
+    largest = max(numbers)
+    return largest and largest * math.sqrt(sum((x / largest) ** 2 for x in numbers) / len(numbers))
+
+
+def multiple_allowed(draws: int) -> float:
+    """How many times the typical error of so many draws a result may have: Student's quantile for `FALSE_ALARMS`.
+
+    That is exact where the norm is the absolute value of one normal number, as of a scalar. Of all norms of normal
+    errors, whatever their covariance, that one has the heaviest tail (S-inequality, Latała and Oleszkiewicz 1999).
+
+    Raises:
+        ValueError: for an odd number of draws; or for more than 36, since the largest of them could exceed what is
+            allowed, which the proof needs it not to.
+    """
+    if draws > 36:
+        raise ValueError(f"draws: got {draws}, expected at most 36")
+    return student_quantile(FALSE_ALARMS, draws)
 
 
 class Verdict(NamedTuple):

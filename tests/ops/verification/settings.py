@@ -69,10 +69,8 @@ class Drawn:
         norms = read([self.norms(x, draw.exact[what]) for what, x in draw.rough.items()])
         return {
             what: [
-                (error, reference + rounding)
-                for error, reference, rounding in zip(
-                    norm, self.allowance[what].reference, self.allowance[what].rounding, strict=True
-                )
+                (error, self.allowance[what].multiple * typical)
+                for error, typical in zip(norm, self.allowance[what].typical, strict=True)
             ]
             for what, norm in zip(draw.rough, norms, strict=True)
         }

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from seqca.ops import softplus
+from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.verification import judge as module
 from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
@@ -40,3 +41,20 @@ def test_backends_share_the_draws_of_a_sample(monkeypatch: pytest.MonkeyPatch) -
     assert judge(operator, sample, gradients, results) == first
     with pytest.raises(TypeError):
         judge(operator, sample, [2 * g for g in gradients], results)
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize(
+    ("sample", "seeds"), [("values", (25, 53)), ("unit vectors", (6,)), ("few positives", (7, 8, 13, 20, 32, 37, 38))]
+)
+def test_what_serves_as_exact_in_float64_may_round_too(sample: str, seeds: tuple[int, ...]) -> None:
+    """A few units in the last place in a sum, or alike in all pixels in a weight that comes from the labels."""
+    operator = OPERATORS["upsampled_loss"]
+    for seed in seeds:
+        generator = Generator().manual_seed(seed)
+        arguments = rounded(operator.samples[sample](63, 5 + seed % 30, generator), torch.float64)
+        gradients = cotangents(operator, arguments, generator)
+        with use_backend("aten"):
+            results = evaluate(operator.function, arguments, gradients)
+        for verdict in judge(operator, arguments, gradients, results):
+            assert verdict.ok, str(verdict)
