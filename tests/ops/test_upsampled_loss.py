@@ -122,9 +122,9 @@ def test_no_rounding_is_common_to_all_pixels(name: str, seed: int) -> None:
     gradients = [torch.ones((), device=DEVICE)]
     with use_backend("aten"):
         results = evaluate(upsampled_loss, sample, gradients)
-    share = 3 if name == "fixed weight" else 1  # the reference's own weight is rounded, which makes the bound wide
     for verdict in judge(OPERATOR, sample, gradients, results):
-        assert verdict.ok and verdict.found.channel <= verdict.bound.channel / share, str(verdict)
+        # The reference has such roundings, of the weight and of z / ‖z‖, which makes the bound wide.
+        assert verdict.ok and verdict.found.channel <= verdict.bound.channel / 3, str(verdict)
 
 
 @pytest.mark.parametrize("backend", FUSED)

@@ -12,8 +12,8 @@ import torch
 
 from .settings import SETTINGS, Setting
 
-ALLOWANCES = 4
-"""The allowances of a setting are drawn anew so often: they are random too."""
+ALLOWANCES = 20
+"""The allowances of a setting are drawn anew so often, on other inputs: they are random too."""
 
 
 class Count(NamedTuple):
