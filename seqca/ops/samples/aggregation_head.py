@@ -12,6 +12,10 @@ _DIFFERENTIABLE = ("maps", "weight", "bias", "norm_weight", "norm_bias", "predic
 _STATISTICS = ("norm_weight", "norm_bias")
 
 
+_EPS = 0.25
+"""Not small beside the variances, of about 1, so that it matters."""
+
+
 def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, generator: Generator) -> Sample:
     """A head on maps; half of what it normalises is positive, and nothing near zero, where the ReLU has a kink."""
     inputs = sum(x.shape[1] for x in maps)
@@ -24,7 +28,7 @@ def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, gene
         mean = mean + normal(channels, generator=generator) / 4
         variance = variance * (0.75 + torch.rand(channels, generator=generator, dtype=torch.float64))
     outputs = channels // 8 + 1
-    scaled = (y - mean[:, None]) * (norm_weight / (variance + 1e-5).sqrt())[:, None]
+    scaled = (y - mean[:, None]) * (norm_weight / (variance + _EPS).sqrt())[:, None]
     arguments = {
         "maps": maps,
         "weight": weight,
@@ -34,6 +38,7 @@ def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, gene
         # Of a mean that is not 0: if all channels are one, nothing cancels by chance.
         "prediction_weight": (1 + normal(outputs, channels, 1, 1, generator=generator)) / channels**0.5,
         "prediction_bias": normal(outputs, generator=generator) if biases else None,
+        "eps": _EPS,
     }
     if running:
         arguments |= {"running_mean": mean.float(), "running_var": variance.float()}

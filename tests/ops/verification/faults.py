@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.nn.functional import softplus as torch_softplus
 
-from seqca.ops import aggregation_head, scale_aggregation, upsampled_loss
+from seqca.loss_type import Loss
+from seqca.ops import aggregation_head, linear_attention, scale_aggregation, upsampled_loss
 from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.verification.draws import Allowance, Results
 from seqca.ops.verification.judge import evaluate, leaves
@@ -20,6 +22,9 @@ from .settings import Drawn
 
 TIMES = 8
 """What is planted on single elements and channels, in multiples of the reference's typical error."""
+
+OFF = 1 + 1 / 16
+"""What constants are multiplied by."""
 
 
 def _exact(drawn: Drawn) -> Results:
@@ -97,17 +102,14 @@ def wrong_stride(drawn: Drawn) -> Results:
 
 
 def wrong_constant(drawn: Drawn) -> Results | None:
-    """ε, or the weight of a loss, is off by a sixteenth."""
-    arguments = dict(drawn.sample.arguments)
-    loss = arguments.get("loss")
-    if "eps" in arguments:
-        arguments["eps"] *= 1 + 1 / 16
-    elif getattr(loss, "positive_weight", None) is not None:
-        arguments["loss"] = replace(loss, positive_weight=loss.positive_weight * (1 + 1 / 16))
-    else:
-        return None
-    changed = {name: arguments[name] for name in ("eps", "loss") if name in arguments}
-    return _by(drawn, lambda **given: drawn.operator.function(**{**given, **changed}))
+    """ε, the weight of a loss, the number of its pixels or the slope of softplus is off by a sixteenth; or corners of
+    maps are aligned, not centres of cells."""
+    arguments = drawn.sample.arguments
+    if drawn.operator.name == "linear_attention" and "eps" not in arguments:
+        return None  # the default is far below all denominators
+    if drawn.operator.name == "scale_aggregation" and len({x.shape[2:] for x in arguments["maps"]}) == 1:
+        return None  # nothing is upsampled
+    return _by(drawn, _OFF[drawn.operator.name])
 
 
 def gradient_term_dropped(drawn: Drawn) -> Results:
@@ -161,6 +163,40 @@ _WITHOUT_A_TERM: dict[str, Callable[..., Any]] = {
     "upsampled_loss": _loss_of_fixed_last_image,
 }
 
+
+def _attention_off(eps: float, **arguments: Any) -> Any:
+    return linear_attention(**arguments, eps=eps * OFF)
+
+
+def _softplus_off(x: Tensor) -> Tensor:
+    return torch_softplus(x, beta=OFF, threshold=40)
+
+
+def _loss_off(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    if loss.kind not in ("balanced_bce", "two_class"):
+        return upsampled_loss(prediction, target, loss) / OFF
+    valid = target if loss.ignore is None else target[target != loss.ignore]
+    weight = (valid < 0.5).double().mean().item() if loss.positive_weight is None else loss.positive_weight
+    return upsampled_loss(prediction, target, replace(loss, positive_weight=weight * OFF))
+
+
+def _aggregation_off(maps: list[Tensor], **arguments: Any) -> Any:
+    size = maps[0].shape[2:]
+    aligned = [x if x.shape[2:] == size else interpolate(x, size, mode="bilinear", align_corners=True) for x in maps]
+    return scale_aggregation(aligned, **arguments)
+
+
+def _head_off(maps: list[Tensor], eps: float, **arguments: Any) -> Any:
+    return aggregation_head(maps, **arguments, eps=eps * OFF)
+
+
+_OFF: dict[str, Callable[..., Any]] = {
+    "aggregation_head": _head_off,
+    "linear_attention": _attention_off,
+    "scale_aggregation": _aggregation_off,
+    "softplus": _softplus_off,
+    "upsampled_loss": _loss_off,
+}
 FAULTS = (
     one_wrong_element,
     bias_of_a_channel,
