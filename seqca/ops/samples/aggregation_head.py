@@ -18,8 +18,7 @@ _EPS = 0.25
 
 def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, generator: Generator) -> Sample:
     """A head on maps; half of what it normalises is positive, and nothing near zero, where the ReLU has a kink."""
-    inputs = sum(x.shape[1] for x in maps)
-    weight = normal(channels, inputs, 1, 1, generator=generator) / inputs**0.5
+    weight = _apart(maps, channels, generator)
     bias = normal(channels, generator=generator) if biases else None
     norm_weight = 0.75 + torch.rand(channels, generator=generator, dtype=torch.float64)
     y = scale_aggregation(maps, weight, bias).transpose(0, 1).flatten(1)
@@ -46,11 +45,27 @@ def _sample(channels: int, maps: list[Tensor], running: bool, biases: bool, gene
     return Sample(arguments, differentiable, _STATISTICS)
 
 
+def _apart(maps: list[Tensor], channels: int, generator: Generator) -> Tensor:
+    """A weight with which every pixel of y is far above or far below the mean of its channel.
+
+    Half of the pixels of the first map are raised, which therefore is changed. Its columns of the weight have one sign
+    in each row, and it is raised until that outweighs all else.
+    """
+    inputs = sum(x.shape[1] for x in maps)
+    weight = normal(channels, inputs, 1, 1, generator=generator) / inputs**0.5
+    of_first = torch.cat([torch.full((x.shape[1],), x is maps[0]) for x in maps])
+    columns = weight[:, :1].sign() * (weight[:, of_first].abs() + 0.5 / inputs**0.5)
+    weight[:, of_first] = columns
+    y = scale_aggregation(maps, weight)
+    spread = y.amax((0, 2, 3)) - y.amin((0, 2, 3))
+    raised = torch.randperm(maps[0][:, 0].numel(), generator=generator).view_as(maps[0][:, :1]) % 2
+    maps[0] += 1.5 * (spread / columns.sum((1, 2, 3)).abs()).max() * raised
+    return weight / scale_aggregation(maps, weight).transpose(0, 1).flatten(1).std(1).view(-1, 1, 1, 1)
+
+
 def _widest_gap(values: Tensor) -> Tensor:
-    """The middle of the widest gap between two values of a row, in the middle half of the row."""
+    """The middle of the widest gap between two values of a row."""
     ordered = values.sort(1).values
-    count = ordered.shape[1]
-    ordered = ordered[:, count // 4 : count - count // 4]
     widest = ordered.diff(dim=1).argmax(1, keepdim=True)
     return (ordered.gather(1, widest) + ordered.gather(1, widest + 1))[:, 0] / 2
 
