@@ -104,7 +104,7 @@ def aggregation_head_backward_tokens(
     _, _, _, inside = pixels(tile, height, width, down, across, HIGH, WIDE)
     token = tl.arange(0, TOKENS)
     sink = gradient + tl.cast(tl.program_id(0), tl.int64) * TOKENS * padded
-    for start in tl.range(0, padded, BLOCK, num_stages=1, disable_licm=True):
+    for start in tl.range(0, padded, BLOCK, num_stages=2, disable_licm=True):
         channels = start + tl.arange(0, BLOCK)
         y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION)
         deviation, z = normalised(y, vectors, padded, channels)
