@@ -9,6 +9,9 @@ them belong to a tile. So one product interpolates, sums and multiplies the fine
 import triton
 import triton.language as tl
 
+GROUP = tl.constexpr(16)
+"""Tokens that are summed without other warps: sums over all are taken by groups, and added afterwards."""
+
 
 @triton.jit
 def pixels(tile, height, width, down, across, HIGH: tl.constexpr, WIDE: tl.constexpr):
@@ -111,9 +114,9 @@ def sum_tile(
 
 @triton.jit
 def sum_tokens(x, TOKENS: tl.constexpr, BLOCK: tl.constexpr):
-    """Σ over the tokens of (TOKENS, BLOCK), in two steps: also where each is one term after the other, few follow."""
-    pairs = tl.sum(tl.reshape(x, [TOKENS // 16, 2, 8, BLOCK]), 1)
-    return tl.sum(tl.sum(pairs, 1), 0)
+    """Σ over every GROUP tokens of (TOKENS, BLOCK), which a warp has in its registers; the first step is a thread's."""
+    pairs = tl.sum(tl.reshape(x, [TOKENS // GROUP, 2, GROUP // 2, BLOCK]), 1)
+    return tl.sum(pairs, 1)
 
 
 @triton.jit

@@ -16,9 +16,13 @@ from torch import Tensor
 from seqca.ops.aten.pyramid import merged, plan, unmerged
 
 from .launch import launch
+from .pyramid_tiles import GROUP
 
 TOKENS = 128
 """Pixels of a tile."""
+
+GROUPS = TOKENS // GROUP.value
+"""Sums over the tokens of a tile are left in so many parts."""
 
 _GRADIENT_BYTES = 2**27
 """Of the gradient of y that exists at a time, about: what follows finds some of it in the second-level cache."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from seqca.ops.shared.synchronisation import merged_moments, summed
 
 from ..launch import launch
-from ..pyramids import Pyramid
+from ..pyramids import GROUPS, Pyramid
 from .backward import (
     aggregation_head_backward_cells,
     aggregation_head_backward_sums,
@@ -142,8 +142,8 @@ class _Head:
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Means of y without bias, and sums of the squared deviations from them, (C,), in fp64."""
-        means, squares = self._last.new_empty(2, self._programs, self.pyramid.padded, dtype=torch.float32)
-        counts = means.new_empty(self._programs)
+        means, squares = torch.empty(2, self._programs * GROUPS, self.pyramid.padded, device=self._device)
+        counts = means.new_empty(self._programs * GROUPS)
         sizes = {"tiles": self.pyramid.tiles, "span": self._span}
         arguments = {"means": means, "squares": squares, "counts": counts, **sizes}
         self._launch(aggregation_head_forward_statistics, (self._programs,), arguments)
@@ -178,12 +178,12 @@ class _Head:
     def sums(self, grad: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Σ s, Σ s (y − mean), (C,), and Σ gᵀ h (outputs, C), in fp32."""
         blocks = len(self._last) // self._block
-        sums = torch.empty(blocks, self._programs, 2, self.pyramid.padded, device=self._device)
+        sums = torch.empty(blocks, self._programs, 2, GROUPS, self.pyramid.padded, device=self._device)
         of_last = torch.empty(self._programs, self.outputs, self.pyramid.padded, device=self._device)
         sizes = {"tiles": self.pyramid.tiles, "span": self._span}
         arguments = {**self._of_gradient(grad, vectors), "sums": sums, "of_last": of_last, **sizes}
         self._launch(aggregation_head_backward_sums, (self._programs, blocks), arguments)
-        shifts, scales = sums[0].sum(0, dtype=torch.float64).float()[:, : self.channels]
+        shifts, scales = sums[0].sum((0, 2), dtype=torch.float64).float()[:, : self.channels]
         return shifts, scales, of_last.sum(0)[:, : self.channels]
 
     def gradient(self, grad: Tensor, vectors: Tensor, gradient: Tensor, images: slice) -> None:

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ..pyramid_tiles import gathered_cells, operands, pixels, sum_tile, sum_tokens
+from ..pyramid_tiles import GROUP, gathered_cells, operands, pixels, sum_tile, sum_tokens
 from .forward import normalised
 
 
@@ -56,6 +56,7 @@ def aggregation_head_backward_sums(
 ):  # fmt: skip
     """Over a run of tiles, with s = [h > 0] g V: Σ s, Σ s (y − mean), and of OUTPUTS of the outputs Σ gᵀ h."""
     TOKENS: tl.constexpr = HIGH * WIDE
+    GROUPS: tl.constexpr = TOKENS // GROUP
     program = tl.program_id(0)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     begin = program * span
@@ -80,9 +81,10 @@ def aggregation_head_backward_sums(
             s = tl.where(z > 0, s, 0.0)
             # Programs of the same tiles and other outputs have the same sums, each in a place of its own.
             slot = tl.cast(tl.program_id(1) * tl.num_programs(0) + program, tl.int64)
-            sink = sums + slot * (2 * padded) + channels
-            _add(sink, sum_tokens(s, TOKENS, BLOCK), channels < padded, tile > begin)
-            _add(sink + padded, sum_tokens(s * deviation, TOKENS, BLOCK), channels < padded, tile > begin)
+            sink = sums + slot * (2 * GROUPS * padded) + (tl.arange(0, GROUPS) * padded)[:, None] + channels[None, :]
+            mask = tl.broadcast_to((channels < padded)[None, :], [GROUPS, BLOCK])
+            _add(sink, sum_tokens(s, TOKENS, BLOCK), mask, tile > begin)
+            _add(sink + GROUPS * padded, sum_tokens(s * deviation, TOKENS, BLOCK), mask, tile > begin)
         tl.debug_barrier()
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ..pyramid_tiles import operand_tile, operands, pixels, sum_tile, sum_tokens
+from ..pyramid_tiles import GROUP, operand_tile, operands, pixels, sum_tile, sum_tokens
 
 
 @triton.jit
@@ -30,37 +30,39 @@ def aggregation_head_forward_statistics(
     HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr,
     BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Number of tokens, mean, and squared deviations from it, of y in a run of tiles.
+    """Number of tokens, mean, and squared deviations from it, of y in a run of tiles, by groups of tokens of a tile.
 
-    Each tile is centred on its own mean, and tiles are merged one after the other (Chan et al. 1983).
+    Each group is centred on its own mean, and tiles are merged one after the other (Chan et al. 1983).
     """
     TOKENS: tl.constexpr = HIGH * WIDE
-    program = tl.program_id(0)
-    begin = program * span
-    count = tl.zeros([], tl.float32)
+    GROUPS: tl.constexpr = TOKENS // GROUP
+    group = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)
+    begin = tl.program_id(0) * span
+    count = tl.zeros([GROUPS], tl.float32)
     for tile in tl.range(begin, tl.minimum(begin + span, tiles)):
         _, _, _, inside = pixels(tile, height, width, down, across, HIGH, WIDE)
-        here = tl.sum(inside.to(tl.float32))
-        share = here / (count + here)
+        here = tl.sum(tl.reshape(inside.to(tl.float32), [GROUPS, GROUP]), 1)
+        share = here / tl.maximum(count + here, 1.0)
         first, offsets = operands(left, rows, tile, padded, TOKENS, K, BLOCK_K, FAR)
         for start in tl.range(0, padded, BLOCK, num_stages=2):
             channels = start + tl.arange(0, BLOCK)
-            y = sum_tile(
-                first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION
-            )  # 0 outside of the image
-            mean = sum_tokens(y, TOKENS, BLOCK) / here
-            deviation = tl.where(inside[:, None], y - mean[None, :], 0.0)
+            # 0 outside of the image
+            y = sum_tile(first, offsets, left, rows, right, tile, padded, channels, TOKENS, K, BLOCK_K, FAR, PRECISION)
+            mean = sum_tokens(y, TOKENS, BLOCK) / tl.maximum(here, 1.0)[:, None]
+            all_means = tl.broadcast_to(mean[:, None, :], [GROUPS, GROUP, BLOCK])
+            deviation = y - tl.reshape(all_means, [TOKENS, BLOCK])
+            deviation = tl.where(inside[:, None], deviation, 0.0)
             square = sum_tokens(deviation * deviation, TOKENS, BLOCK)
-            sink = tl.cast(program, tl.int64) * padded + channels
-            again = (channels < padded) & (tile > begin)
+            sink = tl.cast(group, tl.int64)[:, None] * padded + channels[None, :]
+            again = (channels < padded)[None, :] & (tile > begin)
             before = tl.load(means + sink, mask=again, other=0.0)
             square += tl.load(squares + sink, mask=again, other=0.0)
             change = mean - before
-            tl.store(means + sink, before + change * share)
-            tl.store(squares + sink, square + change * change * (share * count))
+            tl.store(means + sink, before + change * share[:, None])
+            tl.store(squares + sink, square + change * change * (share * count)[:, None])
         count += here
         tl.debug_barrier()
-    tl.store(counts + program, count)
+    tl.store(counts + group, count)
 
 
 @triton.jit
