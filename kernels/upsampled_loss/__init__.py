@@ -28,11 +28,11 @@ _CHANNELS = 8
 """Channels at most of a lane of the pass over cells."""
 
 _WARPS = 1584
-"""Warps of the pass over cells that run at a time: three in each quarter of the multiprocessors of an H200."""
+"""Warps of the pass over cells that run at a time: twelve on each multiprocessor of an H200."""
 
-# Registers with which three warps run in each quarter of a multiprocessor.
+# Registers with which about twelve warps run on a multiprocessor.
 _PIXEL_OPTIONS = {"num_warps": 2, "maxnreg": 168}
-_CELL_REGISTERS = 168
+_CELL_REGISTERS = 176
 
 
 class _Sizes(NamedTuple):
