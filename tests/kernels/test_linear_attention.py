@@ -145,8 +145,9 @@ def test_lists_may_be_longer_than_one_launch() -> None:
 @pytest.mark.parametrize("d", [8, 70])
 def test_no_gradient_passes_a_clamp_that_is_active(d: int) -> None:
     q, k, v, grad = draw((2,), 33, 20, d, d)
-    middle = (q.double() @ k.double().sum(-2, keepdim=True).mT).median().item()
-    check([(q, k, v, grad)], eps=middle)
+    denominators = (q.double() @ k.double().sum(-2, keepdim=True).mT).flatten().sort().values
+    below, above = denominators[len(denominators) // 2 - 1 :][:2].tolist()
+    check([(q, k, v, grad)], eps=(below + above) / 2)
 
 
 def test_maps_of_zeros_have_outputs_and_gradients() -> None:
