@@ -58,8 +58,12 @@ def test_one_operator_can_be_asked_about_at_a_shape_of_ones_own() -> None:
 def test_the_text_tells_calls_that_end_alike_together_and_others_apart() -> None:
     explanation = seqca.explain(operator="linear_attention", dtype=torch.bfloat16)
     assert str(explanation) == "\n".join([
-        "linear_attention: triton",
+        "linear_attention: cuda",
         "    for cuda, bfloat16, 36 channels, tokens: 230400, 19200",
+        "    not reference: can run, cuda comes first",
+        "    not aten: can run, cuda comes first",
+        "    not triton: can run, cuda comes first",
+        "linear_attention: triton",
         "    for cuda, bfloat16, 72 channels, tokens: 57600, 4800",
         "    not reference: can run, triton comes first",
         "    not aten: can run, triton comes first",

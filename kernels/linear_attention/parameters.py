@@ -30,7 +30,7 @@ class Parameters(NamedTuple):
 
 # By the power of two that holds D and E + 1 (0: any other). Where a tile holds a state, D <= d and E < e, kernels of
 # `whole_states` run, else those of `tiled_states`. In float16 scaling operands takes registers.
-# Chosen by registers, shared memory and arithmetic (docs/resources.md); not yet measured on a GPU.
+# Chosen by registers, shared memory and arithmetic (docs/resources.md), not by tuning.
 PARAMETERS: dict[torch.dtype, dict[int, Parameters]] = {
     torch.bfloat16: {
         16: Parameters(
