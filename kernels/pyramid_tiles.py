@@ -23,6 +23,38 @@ def pixels(tile, height, width, down, across, HIGH: tl.constexpr, WIDE: tl.const
 
 
 @triton.jit
+def copied_rows(
+    map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, TO_ROWS: tl.constexpr,
+):  # fmt: skip
+    """Copies ROWS tokens and CHANNELS channels of a map to rows of a matrix, 0 beyond the border, or of rows to a map.
+
+    Tokens stand in tiles of HIGH × WIDE pixels, or where HIGH is 0 pixel by pixel. A block reads and writes whole
+    sectors whether a map has its channels or its pixels side by side.
+    """
+    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    if HIGH > 0:
+        tile = token // (HIGH * WIDE)
+        image = tile // across // down
+        y = tile // across % down * HIGH + token % (HIGH * WIDE) // WIDE
+        x = tile % across * WIDE + token % WIDE
+    else:
+        image = token // width // height
+        y = token // width % height
+        x = token % width
+    known = (token < tokens)[:, None] & (channel < channels)[None, :]
+    inside = known & ((y < height) & (x < width))[:, None]
+    place = tl.cast(image, tl.int64) * from_b + tl.cast(y, tl.int64) * from_y + tl.cast(x, tl.int64) * from_x
+    in_map = map + place[:, None] + (tl.cast(channel, tl.int64) * from_c)[None, :]
+    in_rows = rows + tl.cast(token, tl.int64)[:, None] * row_stride + channel[None, :]
+    if TO_ROWS:
+        tl.store(in_rows, tl.load(in_map, mask=inside, other=0.0), mask=known)
+    else:
+        tl.store(in_map, tl.load(in_rows, mask=inside, other=0.0), mask=inside)
+
+
+@triton.jit
 def _position(pixel, cells, pixels):
     """Position in units of 1/(2 pixels) cells, an integer, held between the centres of the outermost cells."""
     at = (2 * tl.cast(pixel, tl.int64) + 1) * cells - pixels

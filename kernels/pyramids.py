@@ -24,8 +24,8 @@ TOKENS = 128
 GROUPS = TOKENS // GROUP.value
 """Sums over the tokens of a tile are left in so many parts."""
 
-_GRADIENT_BYTES = 2**27
-"""Of the gradient of y that exists at a time, about: what follows finds some of it in the second-level cache."""
+_GRADIENT_BYTES = 2**28
+"""Of the gradient of y that exists at a time, about."""
 
 _FEW_CELLS = 1024
 """Of all images, below which the mean of their rounding errors is not left to chance."""
@@ -46,6 +46,19 @@ class Blocks(NamedTuple):
 def blocks(dtype: torch.dtype) -> Blocks:
     """By dtype. Chosen by registers and shared memory (docs/resources.md); not yet measured on a GPU."""
     return Blocks(32, 16, 16, 8) if dtype == torch.float32 else Blocks(64, 256, 64, 8)
+
+
+class Kernels(NamedTuple):
+    """An operator's own kernels around the device functions of `pyramid_tiles`, under its name."""
+
+    rows: Any
+    """`copied_rows`, from a map."""
+    operands: Any
+    """`operand_tile`."""
+    cells: Any
+    """`gathered_cells`."""
+    maps: Any
+    """`copied_rows`, to a map."""
 
 
 class Level(NamedTuple):
@@ -137,8 +150,8 @@ def _geometry(sizes: tuple[tuple[int, int], ...], images: int, own: int, dtype: 
 class Pyramid:
     """The maps of a call, by level, and the operands of their sum."""
 
-    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, kernel: Any) -> None:
-        """`kernel`: the operator's own, around `pyramid_tiles.operand_tile`."""
+    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, kernels: Kernels) -> None:
+        self._kernels = kernels
         self.maps = maps
         self.weight = weight
         self.plan = plan(maps, order)
@@ -154,13 +167,16 @@ class Pyramid:
         self.weights = F.pad(joined, (0, self.padded - len(weight))).split(channels)
         """By level, (c_i, padded)."""
         self.levels = [
-            torch.cat([maps[i].permute(0, 2, 3, 1) for i in members], -1).flatten(0, 2)
-            for members in self.plan.members[1:]
+            weight.new_empty(self.images * h * w, c)
+            for (h, w), c in zip(self.plan.sizes[1:], channels[1:], strict=True)
         ]
         """After the finest, (cells of all images, c_i)."""
         self.left = weight.new_empty(self.tiles * TOKENS, g.depth)
         self.rows = weight.new_empty(self.tiles, g.depth, dtype=torch.int32)
-        self._fill_left(kernel)
+        for level, rows in enumerate([self.left, *self.levels]):
+            for i, part in self._parts(level, rows):
+                self._copy(kernels.rows, maps[i], part, tiled=level == 0)
+        self._fill_left()
 
     @cached_property
     def right(self) -> Tensor:
@@ -214,25 +230,39 @@ class Pyramid:
         """Where the cells of each level after the finest stand in the right operand."""
         return [slice(x.row, x.row + self.images * x.height * x.width) for x in self.geometry.levels]
 
-    def _as_map(self, tokens: Tensor) -> Tensor:
-        """Rows (tiles · TOKENS, channels) as (images, channels, down, height of a tile, across, width of a tile)."""
-        g = self.geometry
-        return tokens.unflatten(0, (-1, g.down, g.across, g.tile_height, g.tile_width)).permute(0, 5, 1, 3, 2, 4)
+    def _parts(self, level: int, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The maps of a level, by their index, and their columns of a matrix of its tokens."""
+        start = 0
+        for i in self.plan.members[level]:
+            yield i, rows[:, start : start + self.plan.channels[i]]
+            start += self.plan.channels[i]
 
     def to_tiles(self, x: Tensor, tokens: Tensor) -> None:
         """Write a map (images, channels, H, W) to rows (tiles · TOKENS, channels), 0 beyond the border."""
-        g = self.geometry
-        beyond = (g.across * g.tile_width - g.width, g.down * g.tile_height - g.height)
-        if any(beyond):
-            x = F.pad(x, (0, beyond[0], 0, beyond[1]))
-        self._as_map(tokens).copy_(x.unflatten(3, (g.across, g.tile_width)).unflatten(2, (g.down, g.tile_height)))
+        self._copy(self._kernels.rows, x, tokens, tiled=True)
 
-    def _fill_left(self, kernel: Any) -> None:
-        start = 0
-        for i in self.plan.members[0]:
-            end = start + self.plan.channels[i]
-            self.to_tiles(self.maps[i], self.left[:, start:end])
-            start = end
+    def _copy(self, kernel: Any, x: Tensor, rows: Tensor, tiled: bool) -> None:
+        g = self.geometry
+        arguments = {
+            "map": x,
+            "rows": rows,
+            "tokens": len(rows),
+            "channels": x.shape[1],
+            "row_stride": rows.stride(0),
+            "height": x.shape[2],
+            "width": x.shape[3],
+            "down": g.down,
+            "across": g.across,
+            **dict(zip(("from_b", "from_c", "from_y", "from_x"), x.stride(), strict=True)),
+            "HIGH": g.tile_height if tiled else 0,
+            "WIDE": g.tile_width,
+            "ROWS": TOKENS,
+            "CHANNELS": 32,
+        }
+        grid = (triton.cdiv(len(rows), TOKENS), triton.cdiv(x.shape[1], 32))
+        launch(kernel, grid, x.device, arguments, num_warps=4)
+
+    def _fill_left(self) -> None:
         levels = [
             (*level[:4], level.slot + part * level.patch_height * level.patch_width, level.row, part)
             for level in self.geometry.levels
@@ -242,26 +272,25 @@ class Pyramid:
             "left": self.left,
             "rows": self.rows,
             "levels": tuple(levels),
-            "own": start,
+            "own": len(self.weights[0]),
             **self._sizes(),
             "K": self.geometry.depth,
             "BLOCK": min(self.geometry.block, 64),
         }
-        launch(kernel, (self.tiles,), self.weight.device, arguments, num_warps=4)
+        launch(self._kernels.operands, (self.tiles,), self.weight.device, arguments, num_warps=4)
 
     def chunks(self) -> Iterator[slice]:
         """Images whose gradient of y exists at a time."""
-        size = self.tiles // self.images * TOKENS * self.padded * self.weight.element_size()
-        step = max(_GRADIENT_BYTES // size, 1)
+        size = self.tiles * TOKENS * self.padded * self.weight.element_size()
+        step = -(-self.images // -(-size // _GRADIENT_BYTES))
         for first in range(0, self.images, step):
             yield slice(first, min(first + step, self.images))
 
-    def adjoint(self, fill: Callable[[Tensor, slice], None], kernel: Any) -> tuple[list[Tensor], Tensor]:
+    def adjoint(self, fill: Callable[[Tensor, slice], None]) -> tuple[list[Tensor], Tensor]:
         """Gradients of the maps and of the weight.
 
         Args:
             fill: writes the gradient of y of some images, (tokens in tiles, padded), zero outside of the images.
-            kernel: the operator's own, around `pyramid_tiles.gathered_cells`.
         """
         g = self.geometry
         own, channels = len(self.weights[0]), len(self.weight)
@@ -282,18 +311,17 @@ class Pyramid:
             cells = left[:, own : g.slots].view(count * per_image, TOKENS, g.slots - own)
             patches = torch.bmm(cells.mT, gradient.view(count * per_image, TOKENS, self.padded))
             for level in g.levels:
-                self._gather(kernel, level, patches, of_right, images)
+                self._gather(level, patches, of_right, images)
         results = [x.new_empty(x.shape) for x in self.maps]
-        self._give(results, 0, self._as_map(of_own).flatten(2, 3).flatten(-2)[..., : g.height, : g.width])
+        self._give(results, 0, of_own)
         of_weights = [torch.stack(of_weights).sum(0)]
         for i, (x, w, rows) in enumerate(zip(self.levels, self.weights[1:], self._rows(), strict=True), 1):
             gradient = of_right[rows]
             of_weights.append(torch.mm(x.T, gradient).float())
-            tokens = torch.mm(gradient[:, :channels], w[:, :channels].T)
-            self._give(results, i, tokens.view(self.images, *self.plan.sizes[i], -1).permute(0, 3, 1, 2))
+            self._give(results, i, torch.mm(gradient[:, :channels], w[:, :channels].T))
         return results, unmerged([x[:, :channels] for x in of_weights], self.plan, self.weight)
 
-    def _gather(self, kernel: Any, level: Level, patches: Tensor, of_right: Tensor, images: slice) -> None:
+    def _gather(self, level: Level, patches: Tensor, of_right: Tensor, images: slice) -> None:
         cells = level.height * level.width
         count = (images.stop - images.start) * cells
         first = level.row + images.start * cells
@@ -313,10 +341,9 @@ class Pyramid:
             "BLOCK": self.blocks.channels,
         }
         grid = (triton.cdiv(count, 32), self.padded // self.blocks.channels)
-        launch(kernel, grid, self.weight.device, arguments, num_warps=4)
+        launch(self._kernels.cells, grid, self.weight.device, arguments, num_warps=4)
 
     def _give(self, results: list[Tensor], level: int, gradient: Tensor) -> None:
-        """Put the gradient of a level (images, c_i, h, w) into those of its maps."""
-        members = self.plan.members[level]
-        for i, x in zip(members, gradient.split([self.plan.channels[j] for j in members], 1), strict=True):
-            results[i].copy_(x)
+        """Put the gradient of a level, by tokens, into those of its maps."""
+        for i, part in self._parts(level, gradient):
+            self._copy(self._kernels.maps, results[i], part, tiled=level == 0)

@@ -17,16 +17,25 @@ from torch import Tensor
 from seqca.ops.shared.synchronisation import merged_moments, summed
 
 from ..launch import launch
-from ..pyramids import GROUPS, Pyramid
+from ..pyramids import GROUPS, Kernels, Pyramid
 from .backward import (
     aggregation_head_backward_cells,
+    aggregation_head_backward_maps,
     aggregation_head_backward_sums,
     aggregation_head_backward_tokens,
 )
 from .forward import (
     aggregation_head_forward_operands,
     aggregation_head_forward_prediction,
+    aggregation_head_forward_rows,
     aggregation_head_forward_statistics,
+)
+
+_KERNELS = Kernels(
+    aggregation_head_forward_rows,
+    aggregation_head_forward_operands,
+    aggregation_head_backward_cells,
+    aggregation_head_backward_maps,
 )
 
 _PROGRAMS = 264
@@ -101,7 +110,7 @@ def backward(
         if training and group:
             of_images.append(gradient.sum(0, dtype=torch.float32))
 
-    d_maps, d_weight = head.pyramid.adjoint(fill, aggregation_head_backward_cells)
+    d_maps, d_weight = head.pyramid.adjoint(fill)
     if of_images:
         d_bias = torch.stack(of_images).sum(0)[: len(weight)]
     return (
@@ -119,7 +128,7 @@ class _Head:
     """The operands of a call, and its launches."""
 
     def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, prediction_weight: Tensor) -> None:
-        self.pyramid = p = Pyramid(maps, order, weight, aggregation_head_forward_operands)
+        self.pyramid = p = Pyramid(maps, order, weight, _KERNELS)
         self.channels, self.outputs = len(weight), len(prediction_weight)
         self.tokens = p.images * p.geometry.height * p.geometry.width
         self._device = weight.device

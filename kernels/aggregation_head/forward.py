@@ -3,7 +3,19 @@
 import triton
 import triton.language as tl
 
-from ..pyramid_tiles import GROUP, operand_tile, operands, pixels, sum_tile, sum_tokens
+from ..pyramid_tiles import GROUP, copied_rows, operand_tile, operands, pixels, sum_tile, sum_tokens
+
+
+@triton.jit
+def aggregation_head_forward_rows(
+    map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """A map as rows of a matrix."""
+    copied_rows(
+        map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
+        HIGH, WIDE, ROWS, CHANNELS, True,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -7,13 +7,26 @@ import torch
 from torch import Tensor
 
 from ..launch import launch
-from ..pyramids import Pyramid
-from .sums import scale_aggregation_backward_cells, scale_aggregation_forward_operands, scale_aggregation_forward_sum
+from ..pyramids import Kernels, Pyramid
+from .sums import (
+    scale_aggregation_backward_cells,
+    scale_aggregation_backward_maps,
+    scale_aggregation_forward_operands,
+    scale_aggregation_forward_rows,
+    scale_aggregation_forward_sum,
+)
+
+KERNELS = Kernels(
+    scale_aggregation_forward_rows,
+    scale_aggregation_forward_operands,
+    scale_aggregation_backward_cells,
+    scale_aggregation_backward_maps,
+)
 
 
 def forward(maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
     """y (B, C, H_0, W_0) in the dtype of the maps."""
-    pyramid = Pyramid(maps, order, weight, scale_aggregation_forward_operands)
+    pyramid = Pyramid(maps, order, weight, KERNELS)
     g = pyramid.geometry
     shift = torch.zeros(pyramid.padded, device=weight.device)
     shift[: len(weight)] = pyramid.lost if bias is None else pyramid.lost + bias
@@ -27,11 +40,11 @@ def backward(
     grad: Tensor, maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Gradients of the maps, of the weight and of a bias, in their dtypes."""
-    pyramid = Pyramid(maps, order, weight, scale_aggregation_forward_operands)
+    pyramid = Pyramid(maps, order, weight, KERNELS)
 
     def fill(gradient: Tensor, images: slice) -> None:
         gradient[:, len(weight) :] = 0
         pyramid.to_tiles(grad[images], gradient[:, : len(weight)])
 
-    results, d_weight = pyramid.adjoint(fill, scale_aggregation_backward_cells)
+    results, d_weight = pyramid.adjoint(fill)
     return results, d_weight, grad.sum((0, 2, 3), dtype=torch.float32).to(weight.dtype)

@@ -3,7 +3,19 @@
 import triton
 import triton.language as tl
 
-from ..pyramid_tiles import gathered_cells, operand_tile, operands, pixels, sum_tile
+from ..pyramid_tiles import copied_rows, gathered_cells, operand_tile, operands, pixels, sum_tile
+
+
+@triton.jit
+def scale_aggregation_forward_rows(
+    map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """A map as rows of a matrix."""
+    copied_rows(
+        map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
+        HIGH, WIDE, ROWS, CHANNELS, True,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -34,6 +46,18 @@ def scale_aggregation_forward_sum(
         total += tl.load(shift + channel)[None, :]
         mask = inside[:, None] & (channel < channels)[None, :]
         tl.store(sink + (channel * area)[None, :], total.to(output.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def scale_aggregation_backward_maps(
+    map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Rows of a matrix as the gradient of a map."""
+    copied_rows(
+        map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
+        HIGH, WIDE, ROWS, CHANNELS, False,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -4,7 +4,7 @@ import pytest
 import torch
 from seqca.kernels import aggregation_head, pyramids
 from seqca.kernels.pyramids import Blocks, Pyramid
-from seqca.kernels.scale_aggregation import scale_aggregation_forward_operands
+from seqca.kernels.scale_aggregation import KERNELS
 from torch import Generator, Tensor
 
 from seqca.ops import use_backend
@@ -21,14 +21,21 @@ def pyramid(sizes: list[tuple[int, int]], dtype: torch.dtype) -> Pyramid:
     """Of a map of each size."""
     maps, weight, _ = maps_and_weight(5, sizes, Generator().manual_seed(0))
     maps = [x.to(DEVICE, dtype) for x in maps]
-    return Pyramid(maps, list(range(len(maps))), weight.to(DEVICE, dtype), scale_aggregation_forward_operands)
+    return Pyramid(maps, list(range(len(maps))), weight.to(DEVICE, dtype), KERNELS)
+
+
+def as_map(p: Pyramid, rows: Tensor) -> Tensor:
+    """Rows of tiles as a map, with what is beyond the border."""
+    g = p.geometry
+    tiles = rows.unflatten(0, (-1, g.down, g.across, g.tile_height, g.tile_width))
+    return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
 def totals(p: Pyramid) -> list[Tensor]:
     """By level after the finest, the sum of the weights of each pixel, in float64."""
     g = p.geometry
     columns = [p.left[:, x.slot : x.slot + x.slots].double().sum(1, keepdim=True) for x in g.levels]
-    return [p._as_map(x).flatten(4).flatten(2, 3)[..., : g.height, : g.width] for x in columns]
+    return [as_map(p, x)[..., : g.height, : g.width] for x in columns]
 
 
 def test_weights_at_ratios_of_powers_of_two_are_exact_in_half_precision() -> None:
@@ -45,7 +52,7 @@ def test_weights_at_other_ratios_have_what_rounding_leaves_of_them_too() -> None
 
 def test_no_cell_or_pixel_beyond_a_border_has_a_weight() -> None:
     p = pyramid([(9, 17), (3, 5)], torch.float32)
-    outside = p._as_map(p.left).flatten(4).flatten(2, 3)
+    outside = as_map(p, p.left)
     assert not outside[..., 9:, :].any() and not outside[..., 17:].any()
     assert p.rows.min() >= 0 and p.rows.max() < p.geometry.rows
 
