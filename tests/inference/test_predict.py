@@ -153,7 +153,7 @@ def test_a_task_of_ones_own_needs_the_module_that_registers_it(module, tmp_path,
     given = ["--ckpt", str(tmp_path / "heat.ckpt"), "--images", str(tmp_path / "in")]
     arguments = [*given, "--out", str(tmp_path / "out")]
     assert main(arguments) == NOTHING_DONE
-    assert "task: got 'heat', expected one of" in capsys.readouterr().err
+    assert "tasks: got heat, expected some of" in capsys.readouterr().err
     assert main([*arguments, "--import", "heat_task"]) == DONE
     assert "heat" in np.load(tmp_path / "out" / "room.npz")
 
