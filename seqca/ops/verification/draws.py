@@ -162,9 +162,9 @@ def _rounded(exact: Tensor, dtype: torch.dtype, signs: Generator) -> Tensor:
     no more."""
     exact, limits = exact.double(), torch.finfo(dtype)
     power_of_two = exact.view(torch.int64).bitwise_and(0x7FF << 52).view(torch.float64)  # not above the value
-    half_a_unit = (power_of_two * (limits.eps / 2)).clamp(min=limits.smallest_normal * limits.eps / 2)
-    up = torch.randint(0, 2, exact.shape, generator=_on(exact, signs), device=exact.device)
-    return torch.where(exact == 0, exact, exact + (2 * up - 1) * half_a_unit)
+    half_a_unit = power_of_two.mul_(limits.eps / 2).clamp_(min=limits.smallest_normal * limits.eps / 2)
+    up = torch.randint(0, 2, exact.shape, generator=_on(exact, signs), dtype=torch.int8, device=exact.device)
+    return half_a_unit.mul_(up.mul_(2).sub_(1)).mul_(exact != 0).add_(exact)
 
 
 def verdict(what: str, actual: Tensor, exact: Tensor, allowance: Allowance, norms: Norms) -> Verdict:
