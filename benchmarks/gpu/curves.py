@@ -6,6 +6,7 @@ that differ by a unit in their last place.
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.harness.environment import environment
+from benchmarks.harness.results import write
 from seqca.data.rooms import Rooms
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
@@ -67,11 +69,12 @@ def main() -> None:
     results = {"environment": environment(device), "steps": steps, "batch": batch, "size": size, "runs": {}}
     for run in RUNS:
         results["runs"][run.name] = asdict(run) | trained(run, rooms.tasks, batches, steps, device)
-        partial = options.output.with_suffix(".partial")
-        partial.write_text(json.dumps(results))
-        partial.replace(options.output)
+        write(json.dumps(results), options.output)
         curve = results["runs"][run.name]["losses"]
-        print(f"{run.name}: first {curve[0]:.4f}, last eighth {_mean(curve[-max(1, steps // 8) :]):.4f}", flush=True)
+        print(
+            f"{run.name}: first {curve[0]:.4f}, last eighth {statistics.mean(curve[-max(1, steps // 8) :]):.4f}",
+            flush=True,
+        )
 
 
 def trained(run: Run, tasks: dict[str, int], batches: list[Batch], steps: int, device: str) -> dict[str, object]:
@@ -95,17 +98,13 @@ def trained(run: Run, tasks: dict[str, int], batches: list[Batch], steps: int, d
         optimizer.zero_grad()
         losses.append(loss.item())  # waits for the step
         seconds.append(time.perf_counter() - start)
-    return {"losses": losses, "seconds": sorted(seconds[steps // 2 :])[(steps - steps // 2) // 2]}
+    return {"losses": losses, "seconds": statistics.median(seconds[steps // 2 :])}
 
 
 def _repeated(batches: list[Batch], steps: int, move: bool) -> Iterator[Batch]:
     for step in range(steps):
         batch = batches[step % len(batches)]
         yield batch | {"image": batch["image"].nextafter(torch.zeros_like(batch["image"]))} if move else batch
-
-
-def _mean(numbers: list[float]) -> float:
-    return sum(numbers) / len(numbers)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.environment import ROOT, source
+from benchmarks.harness.results import write
 
 from .stages import Plan, Stage
 
@@ -67,7 +68,7 @@ def run_stage(stage: Stage, plan: Plan, again: bool) -> bool:
         for command in stage.commands:
             results.append(_run(command, environment, end - time.monotonic(), file))
             entry = {"stage": stage.name, "dry": plan.dry, "source": sources, "commands": results}
-            _replace(record, json.dumps(entry, indent=1))
+            write(json.dumps(entry, indent=1), record)
             print(f"    {results[-1]['seconds']:.0f} s, exit {results[-1]['exit']}: {_short(command)}", flush=True)
     passed = all(result["exit"] == 0 for result in results)
     if not passed:
@@ -127,7 +128,7 @@ def _environment(stage: Stage, plan: Plan) -> dict[str, str]:
     site, temporary = plan.folder / "cache" / "site", plan.folder / "tmp"
     for folder in (site, temporary):
         folder.mkdir(parents=True, exist_ok=True)
-    _replace(site / "sitecustomize.py", _FINDER.format(root=str(ROOT)))
+    write(_FINDER.format(root=str(ROOT)), site / "sitecustomize.py")
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))),
@@ -144,9 +145,3 @@ def _environment(stage: Stage, plan: Plan) -> dict[str, str]:
         environment["CUDA_VISIBLE_DEVICES"] = ""
         environment.pop("TRITON_INTERPRET", None)  # what needs it sets it
     return environment
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)

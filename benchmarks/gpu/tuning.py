@@ -19,11 +19,14 @@ from typing import Any
 import torch
 from seqca.kernels.compilation import CompiledCase, measure
 from seqca.kernels.linear_attention import backward, forward
-from seqca.kernels.linear_attention.parameters import PARAMETERS, Blocks, Parameters
+from seqca.kernels.linear_attention.parameters import PARAMETERS, Blocks, Parameters, class_of
 from torch import Tensor
 
 from benchmarks.cases.shapes import CHANNELS, Dataset, nyud, tokens_per_scale
 from benchmarks.harness.environment import ROOT, environment
+from benchmarks.harness.execution import TimedCall, capture
+from benchmarks.harness.results import write
+from benchmarks.harness.timing import DeviceClock
 from seqca.ops.shared.device import checked_device
 
 GAIN = 0.03
@@ -48,8 +51,8 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for dtype, channels in itertools.product(options.dtypes, options.channels):
         found += tuned(DTYPES[dtype], channels, data, device, options.dry)
-        (options.output / "tuning.json").write_text(json.dumps({"environment": environment(device), "timed": found}))
-        (options.output / "parameters.patch").write_text(patch())
+        write(json.dumps({"environment": environment(device), "timed": found}), options.output / "tuning.json")
+        write(patch(), options.output / "parameters.patch")
     print(patch() or "nothing is faster than what is shipped")
 
 
@@ -57,7 +60,7 @@ def tuned(dtype: torch.dtype, channels: int, data: Dataset, device: str, dry: bo
     """Times the candidates of every kernel on the calls of one scale; the table in memory takes over what is faster."""
     tokens = tokens_per_scale(data)[CHANNELS.index(channels)]
     pairs = len(data.tasks) * (len(data.tasks) - 1)
-    key = class_of(dtype, channels)
+    key = class_of(channels, channels, dtype)
     arguments = [
         [torch.rand(data.batch, channels, tokens, device=device).to(dtype).mT for _ in range(pairs)] for _ in range(4)
     ]
@@ -81,12 +84,6 @@ def tuned(dtype: torch.dtype, channels: int, data: Dataset, device: str, dry: bo
     return records
 
 
-def class_of(dtype: torch.dtype, channels: int) -> int:
-    """The class of shapes that has its parameters."""
-    size = 1 << channels.bit_length()  # of D and of E + 1, which are C and C + 1
-    return size if size in PARAMETERS[dtype] else 0
-
-
 def _candidates(shipped: Blocks) -> Iterator[Blocks]:
     """Other numbers of tokens, warps and stages; the tile's channels belong to the class."""
     for tokens, warps, stages in itertools.product((16, 32, 64, 128), (2, 4, 8), (2, 3, 4)):
@@ -107,7 +104,7 @@ def compiled(
 
 def _fits(job: tuple[Any, ...]) -> bool:
     dtype, channels, tokens, batch, kernel, blocks, arch = job
-    key = class_of(dtype, channels)
+    key = class_of(channels, channels, dtype)
     PARAMETERS[dtype][key] = PARAMETERS[dtype][key]._replace(**{kernel: blocks})
 
     def run() -> None:
@@ -126,26 +123,15 @@ def timed(arguments: list[list[Tensor]], device: str) -> float:
     """Seconds of a forward and a backward pass: the median of twenty, replayed as a graph so that no launch counts."""
     q, k, v, grad = arguments
 
-    def work() -> None:
-        _, states = forward(q, k, v, 1e-12)
-        backward(grad, q, k, v, states, 1e-12)
+    def work() -> list[Tensor]:
+        outputs, states = forward(q, k, v, 1e-12)
+        return [*outputs, *itertools.chain(*backward(grad, q, k, v, states, 1e-12))]
 
-    work()
     if device == "cpu":
-        return 0.0
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
         work()
-    seconds = []
-    for _ in range(20):
-        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        graph.replay()
-        stop.record()
-        torch.cuda.synchronize()
-        seconds.append(start.elapsed_time(stop) / 1e3)
-    return statistics.median(seconds)
+        return 0.0
+    graph, _results = capture(work)
+    return statistics.median(DeviceClock().block([TimedCall(lambda: None, lambda _: graph.replay())] * 20))
 
 
 def patch() -> str:

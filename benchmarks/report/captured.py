@@ -4,7 +4,7 @@ from typing import Any
 
 from seqca.ops.shared.dispatch import BACKENDS
 
-from .tables import NOTHING, Results, device_name, markdown
+from .tables import NOTHING, Results, markdown
 
 MODE = "graph"
 
@@ -33,7 +33,7 @@ def captured_table(results: Results) -> str:
     where = results["environment"]
     versions = f"torch {where['torch']}, Triton {where['triton']}; commit {str(where['commit'])[:8]}"
     caption = (
-        f"{device_name(results)}, {versions}; both captured as CUDA graphs, in turns in the same process. Kept for "
+        f"{versions}; both captured as CUDA graphs, in turns in the same process. Kept for "
         "backward and peak memory are multiples of the reference's, of eager calls."
     )
     return markdown(header, rows) + "\n\n" + caption

@@ -126,11 +126,6 @@ def training_on(device: str) -> Callable[[dict[str, Results]], str]:
     return block
 
 
-def captured(results: dict[str, Results]) -> str:
-    """Operators that were captured as CUDA graphs."""
-    return "\n\n".join(filter(None, map(captured_table, results.values()))) or "No result has captured operators yet."
-
-
 def plots(results: dict[str, Results]) -> str:
     """The plots of every result, as docs/benchmarks.md shows them."""
     from .plots import PLOTS
@@ -147,7 +142,7 @@ def plots(results: dict[str, Results]) -> str:
 BLOCKS: dict[str, Callable[[dict[str, Results]], str]] = {
     "cpu": training_on("cpu"),
     "gpu": training_on("cuda"),
-    "captured": captured,
+    "captured": per_result(captured_table, "No result has captured operators yet."),
     "conditions": per_result(conditions, "No result has conditions."),
     "network": cases_of("network"),
     "operators": operators,
