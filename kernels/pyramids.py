@@ -44,7 +44,7 @@ class Blocks(NamedTuple):
 
 
 def blocks(dtype: torch.dtype) -> Blocks:
-    """By dtype. Chosen by registers and shared memory (docs/resources.md); not yet measured on a GPU."""
+    """By dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
     return Blocks(32, 16, 16, 8) if dtype == torch.float32 else Blocks(64, 256, 64, 8)
 
 

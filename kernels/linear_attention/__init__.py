@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..batches import Batch, Work, batches, split
 from ..launch import launch
-from .parameters import PARAMETERS, Blocks, Parameters
+from .parameters import PARAMETERS, Blocks, Parameters, class_of
 from .states import linear_attention_backward_states, linear_attention_forward_states
 from .tiled_states import (
     linear_attention_backward_queries_tiled,
@@ -40,8 +40,7 @@ PROGRAMS = 768
 
 
 def _parameters(d: int, e: int, dtype: torch.dtype) -> Parameters:
-    by_size = PARAMETERS[dtype]
-    return by_size.get(max(16, triton.next_power_of_2(max(d, e + 1))), by_size[0])
+    return PARAMETERS[dtype][class_of(d, e, dtype)]
 
 
 def _whole(blocks: Blocks, d: int, e: int) -> bool:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import triton
 
 
 class Blocks(NamedTuple):
@@ -28,7 +29,13 @@ class Parameters(NamedTuple):
     parts: int = 32
 
 
-# By the power of two that holds D and E + 1 (0: any other). Where a tile holds a state, D <= d and E < e, kernels of
+def class_of(d: int, e: int, dtype: torch.dtype) -> int:
+    """The class of shapes that has its parameters: the power of two that holds D and E + 1, or 0 for any other."""
+    size = max(16, triton.next_power_of_2(max(d, e + 1)))
+    return size if size in PARAMETERS[dtype] else 0
+
+
+# By class of shapes. Where a tile holds a state, D <= d and E < e, kernels of
 # `whole_states` run, else those of `tiled_states`. In float16 scaling operands takes registers.
 # Chosen by registers, shared memory and arithmetic (docs/resources.md), not by tuning.
 PARAMETERS: dict[torch.dtype, dict[int, Parameters]] = {
