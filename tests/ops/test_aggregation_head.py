@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Generator, Tensor
 
 from benchmarks.harness.quantities import kept_bytes
@@ -15,6 +14,7 @@ from seqca.ops.aten import pyramid
 from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
+from tests.processes import in_two_processes
 
 HEAD = OPERATORS["aggregation_head"]
 
@@ -97,29 +97,25 @@ def test_refuses_to_take_a_variance_of_one_pixel() -> None:
         aggregation_head(**arguments)
 
 
-def _of_process(rank: int, path: Path, backend: str, dtype: torch.dtype) -> None:
+def of_process(rank: int, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
     """Two images of three on the first process, one on the second, each with its share of the gradient."""
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
-    sample, gradients = _for_processes(dtype)
+    sample, gradients = for_processes(dtype)
     images = slice(0, 2) if rank == 0 else slice(2, 3)
     own = {id(x): x.detach()[images].requires_grad_() for x in sample.arguments["maps"]}
     arguments = sample.arguments | {"maps": [own[id(x)] for x in sample.arguments["maps"]], "group": dist.group.WORLD}
     with use_backend(backend):
         part = sample._replace(arguments=arguments)
-        results = evaluate(aggregation_head, part, [gradients[0][images], *gradients[1:]])
-    torch.save(results, path / f"{rank}.pt")
-    dist.destroy_process_group()
+        return evaluate(aggregation_head, part, [gradients[0][images], *gradients[1:]])
 
 
-def _for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
+def for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
     sample = rounded(head_sample(batch=3), dtype)
     return sample, cotangents(HEAD, sample, Generator().manual_seed(1))
 
 
 def of_two_processes(path: Path, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
     """Their results put together: images side by side, shares of parameters' gradients added."""
-    mp.spawn(_of_process, (path, backend, dtype), nprocs=2)
-    parts = [torch.load(path / f"{rank}.pt") for rank in (0, 1)]
+    parts = in_two_processes(path, of_process, backend, dtype)
     together = {}
     for what in parts[0]:
         shares = [part[what] for part in parts]
@@ -135,14 +131,14 @@ def of_two_processes(path: Path, backend: str, dtype: torch.dtype) -> dict[str, 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="gloo gathers tensors of a CPU")
 def test_two_processes_on_triton_are_as_one(tmp_path: Path) -> None:
-    sample, gradients = _for_processes(torch.float32)
+    sample, gradients = for_processes(torch.float32)
     for verdict in judge(HEAD, sample, gradients, of_two_processes(tmp_path, "triton", torch.float32)):
         assert verdict.ok, str(verdict)
 
 
 def test_two_processes_with_other_numbers_of_images_are_as_one(tmp_path: Path) -> None:
     together = of_two_processes(tmp_path, "aten", torch.float64)
-    sample, gradients = _for_processes(torch.float64)
+    sample, gradients = for_processes(torch.float64)
     with use_backend("reference"):
         whole = evaluate(aggregation_head, sample, gradients)
     for what, expected in whole.items():
