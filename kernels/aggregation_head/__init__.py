@@ -1,6 +1,6 @@
 """Aggregation heads on Triton: y = Σ up(X_i) W_i is made by tiles, four times, and never written to memory.
 
-Forward: the operands (`pyramids`), mean and squared deviations of y, then predictions. Backward: sums over all tokens,
+Forward: the operands (`pyramid`), mean and squared deviations of y, then predictions. Backward: sums over all tokens,
 by which the gradients of the norm and of the last layer follow, then the gradient of y of some images at a time, from
 which plain products and a gather make those of the maps and of the weight.
 
@@ -17,26 +17,10 @@ from torch import Tensor
 from seqca.ops.shared.synchronisation import merged_moments, summed
 
 from ..launch import launch
-from ..pyramids import GROUPS, Kernels, Pyramid
-from .backward import (
-    aggregation_head_backward_cells,
-    aggregation_head_backward_maps,
-    aggregation_head_backward_sums,
-    aggregation_head_backward_tokens,
-)
-from .forward import (
-    aggregation_head_forward_operands,
-    aggregation_head_forward_prediction,
-    aggregation_head_forward_rows,
-    aggregation_head_forward_statistics,
-)
-
-_KERNELS = Kernels(
-    aggregation_head_forward_rows,
-    aggregation_head_forward_operands,
-    aggregation_head_backward_cells,
-    aggregation_head_backward_maps,
-)
+from ..pyramid import Pyramid
+from ..pyramid.geometry import GROUPS
+from .backward import aggregation_head_backward_sums, aggregation_head_backward_tokens
+from .forward import aggregation_head_forward_prediction, aggregation_head_forward_statistics
 
 _PROGRAMS = 264
 """Runs of tiles that are summed by a program each: two for each multiprocessor of an H200."""
@@ -128,7 +112,7 @@ class _Head:
     """The operands of a call, and its launches."""
 
     def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, prediction_weight: Tensor) -> None:
-        self.pyramid = p = Pyramid(maps, order, weight, _KERNELS)
+        self.pyramid = p = Pyramid(maps, order, weight)
         self.channels, self.outputs = len(weight), len(prediction_weight)
         self.tokens = p.images * p.geometry.height * p.geometry.width
         self._device = weight.device

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ..pyramid_tiles import GROUP, copied_rows, gathered_cells, operands, pixels, sum_tile, sum_tokens
+from ..pyramid.tiles import GROUP, operands, pixels, sum_tile, sum_tokens
 from .forward import normalised
 
 
@@ -121,28 +121,3 @@ def aggregation_head_backward_tokens(
         d = tl.where(z > 0, s, 0.0) * scale - rest
         d = tl.where(inside[:, None], d, 0.0)
         tl.store(sink + (token * padded)[:, None] + channels[None, :], d.to(gradient.dtype.element_ty))
-
-
-@triton.jit
-def aggregation_head_backward_maps(
-    map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
-    """Rows of a matrix as the gradient of a map."""
-    copied_rows(
-        map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
-        HIGH, WIDE, ROWS, CHANNELS, False,
-    )  # fmt: skip
-
-
-@triton.jit
-def aggregation_head_backward_cells(
-    patches, gradient, count, cells_y, cells_x, patch_y, patch_x, slot, slots, parts, tiles_y, tiles_x,
-    height, width, down, across, padded,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, CELLS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Gradients of cells of a level after the finest."""
-    gathered_cells(
-        patches, gradient, count, cells_y, cells_x, patch_y, patch_x, slot, slots, parts, tiles_y, tiles_x,
-        height, width, down, across, padded, HIGH, WIDE, CELLS, BLOCK,
-    )  # fmt: skip

@@ -3,28 +3,7 @@
 import triton
 import triton.language as tl
 
-from ..pyramid_tiles import GROUP, copied_rows, operand_tile, operands, pixels, sum_tile, sum_tokens
-
-
-@triton.jit
-def aggregation_head_forward_rows(
-    map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
-    """A map as rows of a matrix."""
-    copied_rows(
-        map, rows, tokens, channels, row_stride, height, width, down, across, from_b, from_c, from_y, from_x,
-        HIGH, WIDE, ROWS, CHANNELS, True,
-    )  # fmt: skip
-
-
-@triton.jit
-def aggregation_head_forward_operands(
-    left, rows, levels, own, height, width, down, across,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Weights of interpolation and rows of the right operand, of a tile."""
-    operand_tile(left, rows, levels, own, height, width, down, across, HIGH, WIDE, K, BLOCK)
+from ..pyramid.tiles import GROUP, operands, pixels, sum_tile, sum_tokens
 
 
 @triton.jit

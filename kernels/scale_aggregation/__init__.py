@@ -1,32 +1,19 @@
 """Sums of upsampled 1×1 convolutions on Triton: a product by tile, in which interpolation is rows of the operands.
 
-Forward: the operands (`pyramids`), then the sum. Backward: plain products by tile and image, and a gather.
+Forward: the operands (`pyramid`), then the sum. Backward: plain products by tile and image, and a gather.
 """
 
 import torch
 from torch import Tensor
 
 from ..launch import launch
-from ..pyramids import Kernels, Pyramid
-from .sums import (
-    scale_aggregation_backward_cells,
-    scale_aggregation_backward_maps,
-    scale_aggregation_forward_operands,
-    scale_aggregation_forward_rows,
-    scale_aggregation_forward_sum,
-)
-
-KERNELS = Kernels(
-    scale_aggregation_forward_rows,
-    scale_aggregation_forward_operands,
-    scale_aggregation_backward_cells,
-    scale_aggregation_backward_maps,
-)
+from ..pyramid import Pyramid
+from .sums import scale_aggregation_forward_sum
 
 
 def forward(maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
     """y (B, C, H_0, W_0) in the dtype of the maps."""
-    pyramid = Pyramid(maps, order, weight, KERNELS)
+    pyramid = Pyramid(maps, order, weight)
     g = pyramid.geometry
     shift = torch.zeros(pyramid.padded, device=weight.device)
     shift[: len(weight)] = pyramid.lost if bias is None else pyramid.lost + bias
@@ -40,7 +27,7 @@ def backward(
     grad: Tensor, maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Gradients of the maps, of the weight and of a bias, in their dtypes."""
-    pyramid = Pyramid(maps, order, weight, KERNELS)
+    pyramid = Pyramid(maps, order, weight)
 
     def fill(gradient: Tensor, images: slice) -> None:
         gradient[:, len(weight) :] = 0

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from seqca.kernels import aggregation_head, pyramids
-from seqca.kernels.pyramids import Blocks, Pyramid
-from seqca.kernels.scale_aggregation import KERNELS
+from seqca.kernels import aggregation_head
+from seqca.kernels import pyramid as pyramids
+from seqca.kernels.pyramid import Blocks, Pyramid
 from torch import Generator, Tensor
 
 from seqca.ops import use_backend
@@ -21,7 +21,7 @@ def pyramid(sizes: list[tuple[int, int]], dtype: torch.dtype) -> Pyramid:
     """Of a map of each size."""
     maps, weight, _ = maps_and_weight(5, sizes, Generator().manual_seed(0))
     maps = [x.to(DEVICE, dtype) for x in maps]
-    return Pyramid(maps, list(range(len(maps))), weight.to(DEVICE, dtype), KERNELS)
+    return Pyramid(maps, list(range(len(maps))), weight.to(DEVICE, dtype))
 
 
 def as_map(p: Pyramid, rows: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Maps of several resolutions as operands of a product by tile, and its adjoint; `pyramid_tiles` has the device's part.
+"""Maps of several resolutions as operands of a product by tile, and its adjoint: the host's part.
 
 Nothing but the maps is kept between passes: operands are made anew, by copies and products that cost little beside
 what is done with them. Channels are padded to a multiple of those of a block, tokens to whole tiles.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from seqca.ops.aten.pyramid import merged, plan, unmerged
 
-from .launch import launch
-from .pyramid_tiles import GROUP
-
-TOKENS = 128
-"""Pixels of a tile."""
-
-GROUPS = TOKENS // GROUP.value
-"""Sums over the tokens of a tile are left in so many parts."""
+from ..launch import launch
+from .geometry import TOKENS, Level, geometry
+from .kernels import (
+    pyramid_backward_cells,
+    pyramid_backward_maps,
+    pyramid_forward_operands,
+    pyramid_forward_rows,
+)
 
 _GRADIENT_BYTES = 2**28
 """Of the gradient of y that exists at a time, about."""
@@ -48,117 +48,18 @@ def blocks(dtype: torch.dtype) -> Blocks:
     return Blocks(32, 16, 16, 8) if dtype == torch.float32 else Blocks(64, 256, 64, 8)
 
 
-class Kernels(NamedTuple):
-    """An operator's own kernels around the device functions of `pyramid_tiles`, under its name."""
-
-    rows: Any
-    """`copied_rows`, from a map."""
-    operands: Any
-    """`operand_tile`."""
-    cells: Any
-    """`gathered_cells`."""
-    maps: Any
-    """`copied_rows`, to a map."""
-
-
-class Level(NamedTuple):
-    """A level after the finest: its size, the cells that a tile touches at most, where it stands in the operands."""
-
-    height: int
-    width: int
-    patch_height: int
-    patch_width: int
-    tiles_down: int
-    """Rows of tiles that touch a cell, at most."""
-    tiles_across: int
-    slot: int
-    row: int
-    parts: int
-    """Two where weights are not exact in the dtype: the second has what rounding has left."""
-
-    @property
-    def slots(self) -> int:
-        """Columns of the left operand."""
-        return self.parts * self.patch_height * self.patch_width
-
-
-class Geometry(NamedTuple):
-    """Tiles of the images and shapes of the operands."""
-
-    height: int
-    width: int
-    tile_height: int
-    tile_width: int
-    down: int
-    across: int
-    levels: tuple[Level, ...]
-    slots: int
-    """Columns of the left operand that mean something."""
-    depth: int
-    """All of them, in blocks of `block`."""
-    block: int
-    rows: int
-    """Of the right operand."""
-
-
-def _touched(cells: int, pixels: int, length: int) -> tuple[int, int]:
-    """Along an axis: cells that a run of so many pixels touches at most, and runs that touch a cell."""
-    unit = 2 * pixels
-
-    def position(pixel: int) -> int:
-        return min(max((2 * pixel + 1) * cells - pixels, 0), unit * (cells - 1))
-
-    ends = [(first, min(first + length, pixels) - 1) for first in range(0, pixels, length)]
-    spans = [(position(first) // unit, -(-position(last) // unit)) for first, last in ends]
-    runs = [0] * cells
-    for first, last in spans:
-        for cell in range(first, last + 1):
-            runs[cell] += 1
-    return max(last - first + 1 for first, last in spans), max(runs)
-
-
-def _exact(cells: tuple[int, int], pixels: tuple[int, int], dtype: torch.dtype) -> bool:
-    """Whether products of two weights m/(2·ratio), m < 2·ratio, have no more bits than the dtype."""
-    ratios = [p // c for p, c in zip(pixels, cells, strict=True)]
-    if any(r * c != p or r & (r - 1) for r, c, p in zip(ratios, cells, pixels, strict=True)):
-        return False
-    bits = 8 if dtype == torch.bfloat16 else 11
-    return (2 * ratios[0] - 1) * (2 * ratios[1] - 1) <= 2**bits
-
-
-@lru_cache(maxsize=256)
-def _geometry(sizes: tuple[tuple[int, int], ...], images: int, own: int, dtype: torch.dtype) -> Geometry:
-    (height, width), *coarse = sizes
-    tile_height = min(8, triton.next_power_of_2(height))
-    tile_width = TOKENS // tile_height
-    levels = []
-    slot = row = own
-    for size in coarse:
-        parts = 1 if dtype == torch.float32 or _exact(size, (height, width), dtype) else 2
-        touched = (_touched(size[0], height, tile_height), _touched(size[1], width, tile_width))
-        patch, runs = zip(*touched, strict=True)
-        levels.append(Level(*size, *patch, *runs, slot, row, parts))
-        slot += levels[-1].slots
-        row += images * size[0] * size[1]
-    most = blocks(dtype).depth
-    block = max(16, triton.next_power_of_2(slot)) if slot <= most else min(most, 64)
-    down, across = -(-height // tile_height), -(-width // tile_width)
-    depth = -(-slot // block) * block
-    return Geometry(height, width, tile_height, tile_width, down, across, tuple(levels), slot, depth, block, row)
-
-
 class Pyramid:
     """The maps of a call, by level, and the operands of their sum."""
 
-    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, kernels: Kernels) -> None:
-        self._kernels = kernels
+    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor) -> None:
         self.maps = maps
         self.weight = weight
         self.plan = plan(maps, order)
         self.images = len(maps[0])
         channels = self.plan.level_channels()
-        self.geometry = g = _geometry(self.plan.sizes, self.images, channels[0], weight.dtype)
         self.blocks = blocks(weight.dtype)
+        sizes = self.plan.sizes
+        self.geometry = g = geometry(sizes, self.images, channels[0], weight.dtype, self.blocks.depth)
         self.padded = -(-len(weight) // self.blocks.channels) * self.blocks.channels
         """Channels of y, padded."""
         self.tiles = self.images * g.down * g.across
@@ -175,7 +76,7 @@ class Pyramid:
         self.rows = weight.new_empty(self.tiles, g.depth, dtype=torch.int32)
         for level, rows in enumerate([self.left, *self.levels]):
             for i, part in self._parts(level, rows):
-                self._copy(kernels.rows, maps[i], part, tiled=level == 0)
+                self._copy(pyramid_forward_rows, maps[i], part, tiled=level == 0)
         self._fill_left()
 
     @cached_property
@@ -239,7 +140,7 @@ class Pyramid:
 
     def to_tiles(self, x: Tensor, tokens: Tensor) -> None:
         """Write a map (images, channels, H, W) to rows (tiles · TOKENS, channels), 0 beyond the border."""
-        self._copy(self._kernels.rows, x, tokens, tiled=True)
+        self._copy(pyramid_forward_rows, x, tokens, tiled=True)
 
     def _copy(self, kernel: Any, x: Tensor, rows: Tensor, tiled: bool) -> None:
         g = self.geometry
@@ -277,7 +178,7 @@ class Pyramid:
             "K": self.geometry.depth,
             "BLOCK": min(self.geometry.block, 64),
         }
-        launch(self._kernels.operands, (self.tiles,), self.weight.device, arguments, num_warps=4)
+        launch(pyramid_forward_operands, (self.tiles,), self.weight.device, arguments, num_warps=4)
 
     def chunks(self) -> Iterator[slice]:
         """Images whose gradient of y exists at a time."""
@@ -341,9 +242,9 @@ class Pyramid:
             "BLOCK": self.blocks.channels,
         }
         grid = (triton.cdiv(count, 32), self.padded // self.blocks.channels)
-        launch(self._kernels.cells, grid, self.weight.device, arguments, num_warps=4)
+        launch(pyramid_backward_cells, grid, self.weight.device, arguments, num_warps=4)
 
     def _give(self, results: list[Tensor], level: int, gradient: Tensor) -> None:
         """Put the gradient of a level, by tokens, into those of its maps."""
         for i, part in self._parts(level, gradient):
-            self._copy(self._kernels.maps, results[i], part, tiled=level == 0)
+            self._copy(pyramid_backward_maps, results[i], part, tiled=level == 0)
