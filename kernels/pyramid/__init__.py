@@ -174,11 +174,13 @@ class Pyramid:
             "rows": self.rows,
             "levels": tuple(levels),
             "own": len(self.weights[0]),
+            "images": self.images,
             **self._sizes(),
             "K": self.geometry.depth,
-            "BLOCK": min(self.geometry.block, 64),
+            "BLOCK": (block := min(self.geometry.block, 64)),
         }
-        launch(pyramid_forward_operands, (self.tiles,), self.weight.device, arguments, num_warps=4)
+        grid = (self.tiles // self.images, triton.cdiv(self.geometry.depth, block))
+        launch(pyramid_forward_operands, grid, self.weight.device, arguments, num_warps=4)
 
     def chunks(self) -> Iterator[slice]:
         """Images whose gradient of y exists at a time."""

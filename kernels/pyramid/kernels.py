@@ -71,33 +71,35 @@ def _position(pixel, cells, pixels):
 
 @triton.jit
 def pyramid_forward_operands(
-    left, rows, levels, own, height, width, down, across,
+    left, rows, levels, own, images, height, width, down, across,
     HIGH: tl.constexpr, WIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Weights of interpolation of a tile, `left` from column `own` on, and its table of rows of the right operand.
+    """Weights of interpolation, `left` from column `own` on, and the table of rows of the right operand.
 
+    A program makes BLOCK columns of a tile, whose weights are the same in all images, and writes them for each.
     `levels` has rows (height, width, height and width of a patch, first slot, first row, remainder): the remainder is 1
     where the slots hold what rounding has left of the weights in those before them.
     """
     tile = tl.program_id(0)
-    image, y, x, inside = pixels(tile, height, width, down, across, HIGH, WIDE)
-    top = tile // across % down * HIGH
+    first = tl.program_id(1) * BLOCK
+    slot = first + tl.arange(0, BLOCK)
+    _, y, x, inside = pixels(tile, height, width, down, across, HIGH, WIDE)
+    top = tile // across * HIGH
     start = tile % across * WIDE
     # Differences of positions in a tile are integers below 2²⁴ for images up to 2¹⁷ pixels wide: exact in fp32.
     unit_y = tl.cast(2 * height, tl.float32)
     unit_x = tl.cast(2 * width, tl.float32)
     dtype = left.dtype.element_ty
-    token = tl.cast(tile, tl.int64) * (HIGH * WIDE) + tl.arange(0, HIGH * WIDE)
-    for first in tl.range(0, K, BLOCK):
-        slot = first + tl.arange(0, BLOCK)
-        row = tl.where(slot < own, slot, 0)
-        weight = tl.zeros([HIGH * WIDE, BLOCK], tl.float32)
-        for i in tl.static_range(len(levels)):
-            cells_y = levels[i][0]
-            cells_x = levels[i][1]
-            patch_y = levels[i][2]
-            patch_x = levels[i][3]
-            local = slot - levels[i][4]
+    row = tl.where(slot < own, slot, 0)
+    of_image = tl.zeros([BLOCK], tl.int32)
+    weight = tl.zeros([HIGH * WIDE, BLOCK], tl.float32)
+    for i in tl.static_range(len(levels)):
+        cells_y = levels[i][0]
+        cells_x = levels[i][1]
+        patch_y = levels[i][2]
+        patch_x = levels[i][3]
+        local = slot - levels[i][4]
+        if (first < levels[i][4] + patch_y * patch_x) & (first + BLOCK > levels[i][4]):
             mine = (local >= 0) & (local < patch_y * patch_x)
             first_y = _position(top, cells_y, height) // (2 * height)
             first_x = _position(start, cells_x, width) // (2 * width)
@@ -113,11 +115,15 @@ def pyramid_forward_operands(
             weight = tl.where(mine[None, :] & inside[:, None], both, weight)
             # Cells beyond the border weigh nothing.
             at_cell = tl.minimum(first_y + cell_y, cells_y - 1) * cells_x + tl.minimum(first_x + cell_x, cells_x - 1)
-            at_cell += levels[i][5] + tl.cast(image, tl.int64) * cells_y * cells_x
-            row = tl.where(mine, at_cell.to(tl.int32), row)
-        tl.store(rows + tl.cast(tile, tl.int64) * K + slot, row, mask=slot < K)
-        written = (slot >= own) & (slot < K)
-        tl.store(left + token[:, None] * K + slot[None, :], weight.to(dtype), mask=written[None, :])
+            row = tl.where(mine, (at_cell + levels[i][5]).to(tl.int32), row)
+            of_image = tl.where(mine, cells_y * cells_x, of_image)
+    written = (slot >= own) & (slot < K)
+    rounded = weight.to(dtype)
+    for image in tl.range(0, images):
+        place = tl.cast(image, tl.int64) * (down * across) + tile
+        tl.store(rows + place * K + slot, row + image * of_image, mask=slot < K)
+        token = place * (HIGH * WIDE) + tl.arange(0, HIGH * WIDE)
+        tl.store(left + token[:, None] * K + slot[None, :], rounded, mask=written[None, :])
 
 
 @triton.jit
