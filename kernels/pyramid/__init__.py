@@ -63,9 +63,9 @@ class Pyramid:
         self.padded = -(-len(weight) // self.blocks.channels) * self.blocks.channels
         """Channels of y, padded."""
         self.tiles = self.images * g.down * g.across
-        self._exact = merged(weight, self.plan, torch.float64)
-        joined = torch.cat(self._exact).to(weight.dtype)
-        self.weights = F.pad(joined, (0, self.padded - len(weight))).split(channels)
+        exact = merged(weight, self.plan, torch.float64)
+        self._exact = self.plan.by_level(exact)
+        self.weights = self.plan.by_level(F.pad(exact.to(weight.dtype), (0, self.padded - len(weight))))
         """By level, (c_i, padded)."""
         self.levels = [
             weight.new_empty(self.images * h * w, c)
@@ -222,7 +222,7 @@ class Pyramid:
             gradient = of_right[rows]
             of_weights.append(torch.mm(x.T, gradient).float())
             self._give(results, i, torch.mm(gradient[:, :channels], w[:, :channels].T))
-        return results, unmerged([x[:, :channels] for x in of_weights], self.plan, self.weight)
+        return results, unmerged(torch.cat(of_weights)[:, :channels], self.plan, self.weight)
 
     def _gather(self, level: Level, patches: Tensor, of_right: Tensor, images: slice) -> None:
         cells = level.height * level.width

@@ -54,7 +54,7 @@ def forward(
     offset = last.new_zeros(last.shape[1]) if prediction_bias is None else prediction_bias.to(head.wide)
     output = weight.new_empty(len(maps[0]), last.shape[1], *head.plan.sizes[0])
     for place, levels in zip(output, head.images(centre), strict=True):
-        for tile, hidden in sums(levels, head.by_level(head.weight * scale), excess * scale + norm_bias):
+        for tile, hidden in sums(levels, head.plan.by_level(head.weight * scale), excess * scale + norm_bias):
             predicted = torch.addmm(offset, hidden.relu_().flatten(0, 1), last)
             place[:, tile.rows, tile.columns] = predicted.view(*hidden.shape[:2], -1).permute(2, 0, 1)
     return output, mean.to(head.wide, copy=True), variance.to(head.wide, copy=True), inverse, excess, average
@@ -82,7 +82,7 @@ def backward(
     scale = norm_weight * inverse
     last = prediction_weight.flatten(1).to(head.wide)
     d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
-    scaled, shift = head.by_level(head.weight * scale), excess * scale + norm_bias
+    scaled, shift = head.plan.by_level(head.weight * scale), excess * scale + norm_bias
     adjoint = Adjoint(scaled)
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
@@ -93,7 +93,7 @@ def backward(
             d_last += torch.mm(g.T, active)
             adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()).view(hidden.shape))
         gradients.append(adjoint.finish())
-    d_joined, d_shift = torch.cat(adjoint.weights()), adjoint.shift().to(head.wide, copy=True)
+    d_joined, d_shift = adjoint.weight(), adjoint.shift().to(head.wide, copy=True)
     d_scale = ((d_joined * head.weight).sum(0, dtype=torch.float64) + d_shift * excess).to(head.wide) * inverse
     d_joined, d_bias = d_joined * scale, d_shift * scale
     if training:
@@ -114,7 +114,7 @@ def backward(
         image_maps(levels, image, head.plan, results)
     return (
         results,
-        unmerged(head.by_level(d_joined), head.plan, weight),
+        unmerged(d_joined, head.plan, weight),
         d_bias.to(weight.dtype),
         d_scale.to(norm_weight.dtype),
         d_shift.to(norm_bias.dtype),
@@ -130,18 +130,14 @@ class _Head:
         self.wide = torch.promote_types(weight.dtype, torch.float32)
         self.maps = maps
         self.plan = plan(maps, order)
-        self.weight = torch.cat(merged(weight, self.plan, self.wide))
+        self.weight = merged(weight, self.plan, self.wide)
         self.tokens = len(maps[0]) * self.plan.sizes[0][0] * self.plan.sizes[0][1]
         self._resampling = Resampling(self.plan, self.wide, weight.device)
-
-    def by_level(self, joined: Tensor) -> list[Tensor]:
-        """What all levels have one below the other, by level."""
-        return list(joined.split(self.plan.level_channels()))
 
     def images(self, centre: Tensor) -> Iterator[list[Tensor]]:
         """The levels of each image less the centre, (h_l, w_l, c_l)."""
         for image in range(len(self.maps[0])):
-            yield image_levels(self.maps, image, self.plan, self.by_level(centre))
+            yield image_levels(self.maps, image, self.plan, self.plan.by_level(centre))
 
     def mean(self) -> Tensor:
         """Of the tokens, m (Σ c_i,), in float64."""
@@ -168,8 +164,11 @@ class _Head:
     def subtract_affine(self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor) -> Tensor:
         """Take constant + slope · W (x − centre) from the gradient of y, in those of the levels; returns T · K."""
         scatter = _Scatter(self)
-        between = [self.by_level(columns.T) for columns in self.by_level(torch.mm(self.weight * slope, self.weight.T))]
-        constants = self.by_level(torch.mv(self.weight, constant))
+        between = [
+            self.plan.by_level(columns.T)
+            for columns in self.plan.by_level(torch.mm(self.weight * slope, self.weight.T))
+        ]
+        constants = self.plan.by_level(torch.mv(self.weight, constant))
         for results, levels in zip(gradients, self.images(centre), strict=True):
             scatter.add(0, 0, levels[0], levels[0])
             for tile, affine in sums(levels, between[0], constants[0]):
@@ -192,7 +191,7 @@ class _Scatter:
     def __init__(self, head: _Head) -> None:
         channels = len(head.weight)
         self.sums = head.weight.new_zeros(channels, channels)
-        self._blocks = [block.split(head.plan.level_channels(), 1) for block in head.by_level(self.sums)]
+        self._blocks = [block.split(head.plan.level_channels(), 1) for block in head.plan.by_level(self.sums)]
 
     def add(self, j: int, i: int, moved: Tensor, level: Tensor) -> None:
         """Add level j, moved to the size of level i, times level i: a block, and the one that mirrors it."""

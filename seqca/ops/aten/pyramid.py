@@ -8,6 +8,7 @@ V_i are the rows, A_i the columns of the interpolation between level i and the t
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,10 @@ class Plan(NamedTuple):
         """Channels of each level, its maps side by side."""
         return [sum(self.channels[i] for i in level) for level in self.members]
 
+    def by_level(self, joined: Tensor) -> list[Tensor]:
+        """What all levels have one below the other, (Σ c_i, …), by level."""
+        return list(joined.split(self.level_channels()))
+
 
 def plan(maps: Sequence[Tensor], order: Sequence[int]) -> Plan:
     """The plan of a concatenation maps[order[0]], maps[order[1]], …, where order[0] is a map of the finest size."""
@@ -52,26 +57,23 @@ def plan(maps: Sequence[Tensor], order: Sequence[int]) -> Plan:
     )
 
 
-def merged(weight: Tensor, plan: Plan, dtype: torch.dtype) -> list[Tensor]:
-    """The weight (C, Σ C_j, 1, 1) by level, (c_i, C): columns that read the same map are summed."""
+def merged(weight: Tensor, plan: Plan, dtype: torch.dtype) -> Tensor:
+    """The weight (C, Σ C_j, 1, 1) level below level, (Σ c_i, C): columns that read the same map are summed."""
     rows = weight.flatten(1).to(dtype).T
-    levels = []
-    for level in plan.members:
-        blocks = []
-        for i in level:
-            first, *others = (rows[columns] for columns in plan.columns[i])
-            blocks.append(sum(others, first))
-        levels.append(torch.cat(blocks))
-    return levels
+    blocks = []
+    for i in chain(*plan.members):
+        first, *others = (rows[columns] for columns in plan.columns[i])
+        blocks.append(sum(others, first))
+    return torch.cat(blocks)
 
 
-def unmerged(gradients: Sequence[Tensor], plan: Plan, weight: Tensor) -> Tensor:
-    """Gradients (c_i, C) of what `merged` returned as the gradient of the weight: one copy for each of the columns."""
+def unmerged(gradient: Tensor, plan: Plan, weight: Tensor) -> Tensor:
+    """Of what `merged` returned, the gradient as that of the weight: one copy for each of the columns."""
+    members = list(chain(*plan.members))
+    blocks = dict(zip(members, gradient.split([plan.channels[i] for i in members]), strict=True))
+    order = sorted((columns.start, i) for i in members for columns in plan.columns[i])
     result = weight.new_empty(weight.shape)
-    for level, gradient in zip(plan.members, gradients, strict=True):
-        for i, block in zip(level, gradient.split([plan.channels[i] for i in level]), strict=True):
-            for columns in plan.columns[i]:
-                result[:, columns, 0, 0] = block.T
+    result[..., 0, 0] = torch.cat([blocks[i] for _, i in order]).T
     return result
 
 
@@ -198,9 +200,9 @@ class Adjoint:
             results.append(torch.mm(gradient, w.T).view(x.shape))
         return results
 
-    def weights(self) -> list[Tensor]:
-        """Σ Xᵀ up_iᵀ G over the images so far, (c_i, C), by level."""
-        return self._sums
+    def weight(self) -> Tensor:
+        """Σ Xᵀ up_iᵀ G over the images so far, level below level, (Σ c_i, C)."""
+        return torch.cat(self._sums)
 
     def shift(self) -> Tensor:
         """Σ G over the images so far, (C,), in float64."""

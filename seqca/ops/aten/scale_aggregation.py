@@ -10,7 +10,7 @@ def forward(maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor |
     """y (B, C, H_0, W_0) in the dtype of the maps."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     shape = plan(maps, order)
-    weights = merged(weight, shape, wide)
+    weights = shape.by_level(merged(weight, shape, wide))
     shift = weights[0].new_zeros(len(weight)) if bias is None else bias.to(wide)
     output = weight.new_empty(len(maps[0]), len(weight), *shape.sizes[0])
     for image, place in enumerate(output):
@@ -26,7 +26,7 @@ def backward(
     """Gradients of the maps, of the weight and of a bias, in their dtypes."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     shape = plan(maps, order)
-    weights = merged(weight, shape, wide)
+    weights = shape.by_level(merged(weight, shape, wide))
     adjoint = Adjoint(weights)
     results = [x.new_empty(x.shape) for x in maps]
     for image, gradient in enumerate(grad):
@@ -35,4 +35,4 @@ def backward(
         for tile in tiles(levels, len(weight)):
             adjoint.add(tile, gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(wide))
         image_maps(adjoint.finish(), image, shape, results)
-    return results, unmerged(adjoint.weights(), shape, weight), adjoint.shift().to(weight.dtype, copy=True)
+    return results, unmerged(adjoint.weight(), shape, weight), adjoint.shift().to(weight.dtype, copy=True)
