@@ -1,9 +1,13 @@
 """What `aggregation_head` and `scale_aggregation` share on Triton: natively on a GPU, else in Triton's interpreter."""
 
+from collections import Counter
+
 import pytest
 import torch
 from seqca.kernels import aggregation_head
 from seqca.kernels import pyramid as pyramids
+from seqca.kernels.aggregation_head.cases import CASES
+from seqca.kernels.launch import record
 from seqca.kernels.pyramid import Blocks, Pyramid
 from torch import Generator, Tensor
 
@@ -55,6 +59,15 @@ def test_no_cell_or_pixel_beyond_a_border_has_a_weight() -> None:
     outside = as_map(p, p.left)
     assert not outside[..., 9:, :].any() and not outside[..., 17:].any()
     assert p.rows.min() >= 0 and p.rows.max() < p.geometry.rows
+
+
+def test_a_head_launches_a_copy_for_each_map_and_pass_and_few_kernels_besides() -> None:
+    (case,) = [case for case in CASES if case.shape == "network, C_out = 40" and case.dtype == torch.bfloat16]
+    with record() as launches:
+        case.run()
+    names = Counter(launch.kernel.fn.__name__ for launch in launches)
+    assert names["pyramid_forward_rows"] == 2 * 10 and names["pyramid_backward_maps"] == 10
+    assert names.total() == 43
 
 
 @pytest.mark.parametrize("name", ["aggregation_head", "scale_aggregation"])
