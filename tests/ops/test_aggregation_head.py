@@ -8,6 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
+from benchmarks.cases.aggregation_head import network_levels
+from benchmarks.cases.scale_aggregation import pyramid_maps
+from benchmarks.cases.shapes import nyud
 from benchmarks.harness.quantities import kept_bytes
 from seqca.ops import aggregation_head, use_backend
 from seqca.ops.aten import pyramid
@@ -17,17 +20,23 @@ from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
 from tests.processes import in_two_processes
 
 HEAD = OPERATORS["aggregation_head"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def head_sample(batch: int = 2, size: tuple[int, int] = (8, 12), channels: int = 24) -> Sample:
-    """A map at each of three scales, the finest twice; all that the batch norm sees is positive or negative by far."""
+def head_sample(batch: int = 2, size: tuple[int, int] = (8, 12)) -> Sample:
+    """A map at each of three scales, the finest twice."""
     g = Generator().manual_seed(0)
     sizes = (size, (size[0] // 2, size[1] // 2), (size[0] // 4, size[1] // 4))
     maps = [normal(batch, 16 + i, *s, generator=g) for i, s in enumerate(sizes)]
-    maps.append(maps[0])
+    return head_on([*maps, maps[0]], 24, g)
+
+
+def head_on(maps: list[Tensor], channels: int, g: Generator) -> Sample:
+    """A head of which all that the batch norm sees is positive or negative by far."""
+    inputs = sum(x.shape[1] for x in maps)
     arguments = {
         "maps": maps,
-        "weight": normal(channels, 67, 1, 1, generator=g) / 67**0.5,
+        "weight": normal(channels, inputs, 1, 1, generator=g) / inputs**0.5,
         "bias": normal(channels, generator=g),
         "norm_weight": 1 + torch.rand(channels, generator=g, dtype=torch.float64),
         "norm_bias": torch.tensor([12.0, -12.0], dtype=torch.float64).repeat(channels // 2),
@@ -37,19 +46,37 @@ def head_sample(batch: int = 2, size: tuple[int, int] = (8, 12), channels: int =
     return Sample(arguments, tuple(arguments), ("norm_weight", "norm_bias"))
 
 
-def results_of(operator: Any, sample: Sample) -> dict[str, Tensor]:
-    """Outputs and gradients on `aten`, agreeing with the reference."""
-    gradients = cotangents(operator, sample, Generator().manual_seed(1))
-    with use_backend("aten"):
-        results = evaluate(operator.function, sample, gradients)
-    for verdict in judge(operator, sample, gradients, results):
+def check(sample: Sample, backend: str = "aten") -> None:
+    """Outputs and gradients agree with the reference."""
+    gradients = cotangents(HEAD, sample, Generator().manual_seed(1))
+    with use_backend(backend):
+        results = evaluate(aggregation_head, sample, gradients)
+    for verdict in judge(HEAD, sample, gradients, results):
         assert verdict.ok, str(verdict)
-    return results
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+@pytest.mark.parametrize(
+    ("sizes", "channels"),
+    [
+        ([(7, 9)], 18),
+        ([(7, 9)] * 3, 18),
+        ([(12, 16), (12, 16), (6, 8), (5, 16), (3, 4), (2, 2), (1, 1)], 18),
+        ([(8, 8), (4, 4), (2, 2)], 1440),
+    ],
+    ids=["one map", "finest scale alone", "seven maps", "1440 channels"],
+)
+def test_takes_any_number_of_maps_and_as_many_channels_as_a_network_has(
+    sizes: list[tuple[int, int]], channels: int, backend: str
+) -> None:
+    g = Generator().manual_seed(0)
+    maps = [normal(1, channels // len(sizes) + i % 2, *size, generator=g) for i, size in enumerate(sizes)]
+    check(rounded(head_on(maps, channels, g), torch.float32, DEVICE), backend)
 
 
 def test_an_image_of_many_tiles_is_the_sum_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyramid, "_TOKENS", 5)
-    results_of(HEAD, rounded(head_sample(), torch.float32))
+    check(rounded(head_sample(), torch.float32))
 
 
 def test_keeps_the_maps_and_numbers_by_channel_alone() -> None:
@@ -62,11 +89,23 @@ def test_keeps_the_maps_and_numbers_by_channel_alone() -> None:
     assert maps <= kept <= maps + 4 * 4 * 24 + 8 * 51
 
 
+def test_a_head_of_the_network_keeps_less_than_a_twelfth_of_what_the_plain_sequence_keeps() -> None:
+    g = Generator().manual_seed(0)
+    maps = pyramid_maps(network_levels(nyud(1)._replace(height=96, width=128)), 1, "fp64", g)
+    arguments = rounded(head_on(maps, sum(x.shape[1] for x in maps), g), torch.float32).arguments
+    parameters = [x for name, x in arguments.items() if name != "maps"]
+    kept = {}
+    for backend in ("aten", "reference"):
+        with use_backend(backend):
+            kept[backend] = kept_bytes(lambda: aggregation_head(**arguments).prediction, parameters)
+    assert 12 * kept["aten"] <= kept["reference"]
+
+
 def test_an_offset_of_many_deviations_costs_no_digits_of_the_gradients() -> None:
     sample = head_sample(size=(16, 24))
     shifted = [x + 100 for x in sample.arguments["maps"]]
     shifted[3] = shifted[0]
-    results_of(HEAD, rounded(sample._replace(arguments=sample.arguments | {"maps": shifted}), torch.float32))
+    check(rounded(sample._replace(arguments=sample.arguments | {"maps": shifted}), torch.float32))
 
 
 @pytest.mark.parametrize(
