@@ -31,28 +31,9 @@ def load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # no text, no JSON
         raise ResultsError(f"{path}: no readable result file: {error}") from error
     keys = {"environment", "settings", "limits", "cases"}
-    if not isinstance(results, dict) or results.get("format") not in (1, FORMAT) or not keys <= results.keys():
-        raise ResultsError(f"{path}: got another kind of file, expected format 1 or {FORMAT} of result files")
-    return results if results["format"] == FORMAT else _from_format_1(results)
-
-
-def _from_format_1(results: dict[str, Any]) -> dict[str, Any]:
-    """A result in the names of the present format."""
-
-    def renamed(entries: dict[str, Any]) -> dict[str, Any]:
-        return {name.replace("at once", "joint"): entry for name, entry in entries.items()}
-
-    cases = {}
-    for name, case in results["cases"].items():
-        schemes = case["operator"] == "claim"
-        cases[name.replace("claim/", "attention_schemes/")] = {
-            **{key: value for key, value in case.items() if key != "absent"},
-            "operator": "attention_schemes" if schemes else case["operator"],
-            "baseline": "sequential" if schemes else "reference",
-            "providers": renamed(case["providers"]),
-            "unavailable": renamed(case["absent"]),
-        }
-    return {**results, "format": FORMAT, "cases": cases}
+    if not isinstance(results, dict) or results.get("format") != FORMAT or not keys <= results.keys():
+        raise ResultsError(f"{path}: got another kind of file, expected a result file of format {FORMAT}")
+    return results
 
 
 def save(results: dict[str, Any], path: Path) -> None:

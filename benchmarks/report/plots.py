@@ -36,12 +36,13 @@ def draw(results: dict[str, Results], folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _sweep(axis: str) -> Callable[[Results], Cases]:
-    """The cases of the sweep over an axis, in order."""
+def _sweep(operator: str, axis: str) -> Callable[[Results], Cases]:
+    """The cases of an operator's sweep over an axis, in order."""
 
     def points(results: Results) -> Cases:
-        cases = [case for case in results["cases"].values() if case["shape"].startswith(f"{axis}/")]
-        return sorted(cases, key=lambda case: case["sizes"][axis])
+        cases = [case for case in results["cases"].values() if case["operator"] == operator]
+        swept = [case for case in cases if case["shape"].startswith(f"{axis}/")]
+        return sorted(swept, key=lambda case: case["sizes"][axis])
 
     return points
 
@@ -56,9 +57,9 @@ def _on_roofline(entry: dict[str, Any]) -> bool:
     return "time" in entry and entry["cost"]["operations"] > 0
 
 
-def _draw_sweep(axis: str) -> Callable[[list[Any], Results], None]:
+def _draw_sweep(operator: str, axis: str) -> Callable[[list[Any], Results], None]:
     def plot(axes: list[Any], results: Results) -> None:
-        cases = _sweep(axis)(results)
+        cases = _sweep(operator, axis)(results)
         for provider in _providers(cases):
             for ax, quantity in zip(axes, (_milliseconds, _megabytes), strict=True):
                 known = [case for case in cases if quantity(case, provider) is not None]
@@ -164,6 +165,15 @@ def _megabytes(case: dict[str, Any], provider: str) -> float | None:
     return None if peak is None else peak / 1e6
 
 
+SWEEPS = {
+    ("linear_attention", "tokens"): "linear_attention against tokens",
+    ("linear_attention", "channels"): "linear_attention against channels",
+    ("linear_attention", "tasks"): "linear_attention of all pairs of tasks, finest scale",
+    ("aggregation_head", "scales"): "aggregation_head against the number of scales",
+    ("aggregation_head", "channels"): "aggregation_head against channels, four scales",
+}
+"""By operator and axis: the title of a plot."""
+
 PLOTS: dict[str, tuple[str, Callable[[list[Any], Results], None], Callable[[Results], Cases]]] = {
     "training_step": (
         "Training step, less is better",
@@ -171,9 +181,10 @@ PLOTS: dict[str, tuple[str, Callable[[list[Any], Results], None], Callable[[Resu
         lambda results: [case for _, case in training_steps(results)],
     ),
     "roofline": ("Operators with matrix products, below the machine's limits", _draw_roofline, _with_products),
-    "tokens": ("linear_attention against tokens", _draw_sweep("tokens"), _sweep("tokens")),
-    "channels": ("linear_attention against channels", _draw_sweep("channels"), _sweep("channels")),
-    "tasks": ("linear_attention of all pairs of tasks, finest scale", _draw_sweep("tasks"), _sweep("tasks")),
+    **{
+        f"{operator}-{axis}": (title, _draw_sweep(operator, axis), _sweep(operator, axis))
+        for (operator, axis), title in SWEEPS.items()
+    },
     "attention_schemes": ("Joint attention relative to sequential attention", _draw_schemes, scheme_cases),
 }
 """By name: title, how it is drawn, and the cases it shows."""

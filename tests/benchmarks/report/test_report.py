@@ -54,7 +54,7 @@ def pages(folder: Path, *names: str) -> Path:
     return folder
 
 
-PLOTTED = ("training_step", "roofline", "tokens", "attention_schemes")
+PLOTTED = ("training_step", "roofline", "linear_attention-tokens", "attention_schemes")
 """Of the plots, those for which the example has data."""
 
 
@@ -175,6 +175,17 @@ def test_a_result_that_does_not_say_how_long_it_took_is_shown_without() -> None:
     old = {key: value for key, value in example().items() if key != "seconds"}
     assert "measured in" not in BLOCKS["conditions"]({"old": old})
     assert "copy bandwidth" in BLOCKS["conditions"]({"old": old})
+
+
+def test_a_sweep_shows_the_cases_of_its_own_operator() -> None:
+    results = example()
+    of_head = results["cases"]["linear_attention/tokens/1024/fp32/both"] | {"shape": "channels/72"}
+    results["cases"]["aggregation_head/channels/72/fp32/both"] = of_head | {"operator": "aggregation_head"}
+    shown = {name: len(PLOTS[name][2](results)) for name in PLOTS if "-" in name}
+    assert {name: number for name, number in shown.items() if number} == {
+        "linear_attention-tokens": 2,
+        "aggregation_head-channels": 1,
+    }
 
 
 def test_the_roofline_draws_nothing_at_zero() -> None:
