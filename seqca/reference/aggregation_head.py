@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .batch_norm import batch_moments, batch_norm
 from .scale_aggregation import scale_aggregation
 
 
@@ -45,27 +45,6 @@ def aggregation_head(
         of_dtype = mean.to(norm_weight.dtype), variance.to(norm_weight.dtype)
         normalised = F.batch_norm(y, of_dtype[0], of_dtype[1], norm_weight, norm_bias, eps=eps)
     else:
-        mean, variance = _moments(y.detach())
-        normalised = _batch_norm(y, norm_weight, norm_bias, eps)
+        mean, variance = batch_moments(y.detach())
+        normalised = batch_norm(y, norm_weight, norm_bias, eps)
     return F.conv2d(F.relu(normalised), prediction_weight, prediction_bias), mean, variance
-
-
-# torch's batch norm and var_mean add up float32 in float64, but float64 one by one, and so err by many roundings where
-# they ought to be exact. Means alone are added up in a tree.
-
-
-def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance of the channels, at least in float32."""
-    wide = y.to(torch.promote_types(y.dtype, torch.float32))
-    mean = wide.mean((0, 2, 3))
-    squares = (wide - mean[:, None, None]).square().sum((0, 2, 3))
-    return mean, squares / (y.numel() // y.shape[1] - 1)
-
-
-def _batch_norm(y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """By the statistics of the batch."""
-    if y.dtype != torch.float64:
-        return F.batch_norm(y, None, None, weight, bias, training=True, eps=eps)
-    centred = y - y.mean((0, 2, 3), keepdim=True)
-    variance = centred.square().mean((0, 2, 3), keepdim=True)
-    return centred * (variance + eps).rsqrt() * weight[:, None, None] + bias[:, None, None]
