@@ -1,6 +1,7 @@
 """Fused operators: checks, schema, fakes, autograd and the choice of a backend. One module per operator."""
 
 from .aggregation_head import aggregation_head
+from .cross_attention import Branch, Pair, cross_attention
 from .linear_attention import linear_attention
 from .scale_aggregation import scale_aggregation
 from .shared.dispatch import BackendUnavailable, use_backend
@@ -11,7 +12,10 @@ from .window_attention import window_attention
 
 __all__ = [
     "BackendUnavailable",
+    "Branch",
+    "Pair",
     "aggregation_head",
+    "cross_attention",
     "linear_attention",
     "scale_aggregation",
     "selftest",

@@ -5,7 +5,9 @@ BN(W x) = c W (x − m) + β with c = γ/√(variance + ε): no pass over W x is
 stands in front makes it c W A' (x − m) + β. All of it is work on matrices of channels, in float64: W K Wᵀ cancels where
 a channel varies little.
 
-Backward needs of the gradient s of c W (x − m) + β two sums alone, R = Σ s (x − m)ᵀ and r = Σ s.
+Backward needs of the gradient s of c W (x − m) + β two sums alone, R = Σ s (x − m)ᵀ and r = Σ s. The gradient of the
+map is Σ c Wᵀ s over the layers that read it plus, in training, 2/T (x − m)ᵀ dK with the gradient dK of K, less the mean
+of all that: the output does not depend on m, so that the gradient of the map sums to 0.
 """
 
 from typing import NamedTuple
@@ -106,8 +108,6 @@ class FoldGradient(NamedTuple):
     """Of γ (rows,)."""
     norm_shift: Tensor
     """Of β (rows,)."""
-    centre: Tensor | None
-    """Of the map's mean m (C_m,)."""
     covariance: Tensor | None
     """Of the map's covariance K (C_m, C_m)."""
     given_matrix: Tensor | None
@@ -129,13 +129,12 @@ def differentiate(layer: Fold, given: Input, covariance: Tensor, outer: Tensor, 
     """
     d_scale = (outer * layer.matrix).sum(1)
     d_matrix = layer.scale[:, None] * outer
-    centre = d_covariance = None
+    d_covariance = None
     given_mean = torch.zeros_like(given.mean)
     if layer.excess is None:
         d_variance = (-0.5 * d_scale * layer.scale * layer.inverse.square())[:, None]
         d_matrix = d_matrix + 2 * d_variance * torch.mm(layer.matrix, covariance)
         d_covariance = torch.mm(layer.matrix.T, d_variance * layer.matrix)
-        centre = -torch.mv(layer.matrix.T, layer.scale * total)
     else:
         d_scale = d_scale + total * layer.excess
         given_mean = torch.mv(layer.weight.T, layer.scale * total)
@@ -144,4 +143,4 @@ def differentiate(layer: Fold, given: Input, covariance: Tensor, outer: Tensor, 
         weight, given_matrix = torch.mm(d_matrix, given.matrix.T), torch.mm(layer.weight.T, d_matrix)
     if layer.excess is not None:
         weight = weight + torch.outer(layer.scale * total, given.mean)
-    return FoldGradient(weight, d_scale * layer.inverse, total, centre, d_covariance, given_matrix, given_mean)
+    return FoldGradient(weight, d_scale * layer.inverse, total, d_covariance, given_matrix, given_mean)

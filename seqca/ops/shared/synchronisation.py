@@ -35,6 +35,24 @@ def merged_moments(tokens: int, mean: Tensor, squares: Tensor, group: str) -> tu
     return total, merged.to(mean), deviations.sum(0).to(mean)
 
 
+def merged_covariance(tokens: int, mean: Tensor, covariance: Tensor, group: str) -> tuple[Tensor, Tensor]:
+    """Means (C,) and covariances (C, C), divided by the number of tokens, of all processes together.
+
+    Args:
+        tokens: of this process.
+        mean, covariance: of this process, in float64.
+        group: name of the group.
+    """
+    if not group:
+        return mean, covariance
+    counts, means, scatters = _gathered(tokens, mean, tokens * covariance.flatten(), group)
+    total = counts.sum(0)
+    merged = (counts * means).sum(0) / total
+    apart = means - merged
+    between = torch.mm((counts * apart).T, apart)
+    return merged, (scatters.sum(0).view_as(covariance) + between) / total
+
+
 def summed(tokens: int, first: Tensor, second: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
     """A number and two tensors (C,), each summed over the processes."""
     if not group:

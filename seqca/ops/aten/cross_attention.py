@@ -1,0 +1,296 @@
+"""Cross attention in torch operators, piece by piece; backward computes all between the maps and the states again.
+
+First layers, values and projections take their batch norms from the moments of the maps (`..shared.folding`); mean and
+variance of the second layers come from a pass over the tokens. With d = u − mean(u) of a second layer u = W₂ h and the
+gradient s of its normalised, scaled and shifted form, r = Σ s and t = Σ s d over T tokens, the gradient of u is
+γ/σ (s − r/T − d t/(σ² T)).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqca.reference.cross_attention import Branch, Pair
+
+from ..shared.branch_layers import Gradients, Layers, Sums
+from ..shared.branches import branches_of, pairs_of
+from ..shared.folding import Moments
+from ..shared.synchronisation import merged_covariance, merged_moments, summed
+from .projections import Features, FirstLayer, Piece, Projections, centred, pieces, times, with_shift
+
+
+def forward(
+    maps: list[Tensor],
+    weights: list[Tensor],
+    scales: list[Tensor],
+    shifts: list[Tensor],
+    branches: list[int],
+    pairs: list[int],
+    running_means: list[Tensor],
+    running_vars: list[Tensor],
+    norm_eps: float,
+    eps: float,
+    group: str,
+) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], Tensor, list[Tensor]]:
+    """Attended maps; means and unbiased variances; and for backward moments of the maps, 1/σ, and states.
+
+    Means, variances and 1/σ are those of all layers one after the other, in float64. A map's moments are its mean and
+    below it its covariance, (C_m + 1, C_m), in float64, zeros in evaluation. A branch's states (keys, B, C + 1, C) are
+    S and below it z, in float32, or float64 for float64.
+    """
+    structure, links, training = branches_of(branches), pairs_of(pairs), not running_means
+    wide = torch.promote_types(maps[0].dtype, torch.float32)
+    tokens = [x.flatten(2) for x in maps]
+    layers = Layers(structure, weights, scales, shifts, training, wide)
+    if training:
+        layers.unknown()
+        moments = [_moments(x, group) for x in tokens]
+    else:
+        layers.running(running_means, running_vars, norm_eps)
+        moments = [x.new_zeros(x.shape[1] + 1, x.shape[1], dtype=torch.float64) for x in tokens]
+    views, corrections = [], []
+    for i, branch in enumerate(structure):
+        x, own = tokens[branch.map], Moments.of(moments[branch.map])
+        view = Projections(layers, i, layers.folds(i, own, norm_eps if training else None), x, own, wide)
+        views.append(view)
+        if training:
+            total, mean, squares = merged_moments(*view.feature_moments(), group)
+            layers.set_statistics(layers.places[i].features, mean, squares / total, norm_eps)
+            corrections += [total / (total - 1)] * layers.count(i)
+    variances = [v * c for v, c in zip(layers.variances, corrections, strict=True)] if training else layers.variances
+    sums = [_states(view) for view, branch in zip(views, structure, strict=True) if branch.keys]
+    states = _by_branch(structure, sums)
+    attended = []
+    for i, (view, branch) in enumerate(zip(views, structure, strict=True)):
+        if branch.queries:
+            own_pairs = [pair for pair in links if pair.target == i]
+            x = maps[branch.map]
+            result = x.new_empty(x.shape[0], len(own_pairs) * view.channels, *x.shape[2:])
+            _attend(view, own_pairs, states, eps, result.flatten(2))
+            attended.append(result)
+    return attended, torch.cat(layers.means), torch.cat(variances), moments, torch.cat(layers.inverse), sums
+
+
+def backward(
+    grads: list[Tensor],
+    maps: list[Tensor],
+    weights: list[Tensor],
+    scales: list[Tensor],
+    shifts: list[Tensor],
+    branches: list[int],
+    pairs: list[int],
+    means: Tensor,
+    moments: list[Tensor],
+    inverse: Tensor,
+    sums: list[Tensor],
+    eps: float,
+    training: bool,
+    group: str,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    """Gradients of maps, weights, scales and shifts, in their dtypes."""
+    structure, links = branches_of(branches), pairs_of(pairs)
+    wide = torch.promote_types(maps[0].dtype, torch.float32)
+    tokens = [x.flatten(2) for x in maps]
+    layers = Layers(structure, weights, scales, shifts, training, wide)
+    layers.kept(means, inverse)
+    gradients = Gradients(layers)
+    d_tokens = [x.new_zeros(x.shape, dtype=wide) for x in tokens]
+    own = [Moments.of(x) for x in moments]
+    folds = [layers.folds(i, own[branch.map]) for i, branch in enumerate(structure)]
+    views = [
+        Projections(layers, i, folds[i], tokens[branch.map], own[branch.map], wide)
+        for i, branch in enumerate(structure)
+    ]
+    passes = [
+        _Backward(view, d_tokens[branch.map], training, group) for view, branch in zip(views, structure, strict=True)
+    ]
+    states = _by_branch(structure, sums)
+    d_states = _by_branch(structure, [torch.zeros_like(x) for x in sums])
+    remaining = iter(grads)
+    for i, branch in enumerate(structure):
+        if branch.queries:
+            own_pairs = [pair for pair in links if pair.target == i]
+            passes[i].targets(next(remaining).flatten(2), own_pairs, states, d_states, eps)
+    d_covariances = [torch.zeros_like(x.covariance) for x in own]
+    for i, branch in enumerate(structure):
+        if branch.keys:
+            passes[i].sources(d_states[i])
+        gradients.put(layers.places[i].features, *passes[i].features())
+        d_covariances[branch.map] += gradients.put_folded(i, folds[i], own[branch.map], *passes[i].folded())
+    if training:
+        for x, dx, centre, d_covariance in zip(tokens, d_tokens, own, d_covariances, strict=True):
+            count, d_sum = x.shape[0] * x.shape[2], dx.sum((0, 2), dtype=torch.float64)
+            total, d_sum, d_flat = summed(count, d_sum, d_covariance.flatten(), group)
+            affine = with_shift(2 / total * d_flat.view_as(d_covariance), -d_sum / total).to(wide)
+            for piece in pieces(x):
+                piece.of(dx).add_(times(affine, centred(piece.of(x), centre.mean.to(wide))))
+    d_maps = [dx.view(x.shape).to(x.dtype) for x, dx in zip(maps, d_tokens, strict=True)]
+    return d_maps, gradients.weights, gradients.scales, gradients.shifts
+
+
+def _moments(x: Tensor, group: str) -> Tensor:
+    """Mean and covariance of the tokens (B, C, N) of all processes, one above the other (C + 1, C), in float64."""
+    count = x.shape[0] * x.shape[2]
+    mean = x.sum((0, 2), dtype=torch.float64) / count
+    scatter = mean.new_zeros(len(mean), len(mean))
+    for piece in pieces(x):
+        deviation = piece.of(x).double() - mean[:, None]
+        scatter += torch.bmm(deviation, deviation.mT).sum(0)
+    mean, covariance = merged_covariance(count, mean, scatter / count, group)
+    return torch.cat([mean[None], covariance])
+
+
+def _by_branch(branches: Sequence[Branch], sums: Sequence[Tensor]) -> list[Tensor]:
+    """States of the branches that have keys, with an empty tensor in place of those of the others."""
+    remaining = iter(sums)
+    return [next(remaining) if branch.keys else sums[0].new_empty(0) for branch in branches]
+
+
+def _states(view: Projections) -> Tensor:
+    """(keys, B, C + 1, C): S and below it z."""
+    hidden, features, values = view.hidden(view.keys), view.features(view.keys), view.values()
+    channels, blocks = view.channels, view.keys.stop - view.keys.start
+    sums = view.tokens.new_zeros(blocks, len(view.tokens), channels + 1, channels, dtype=view.dtype)
+    for piece, x in view.pieces():
+        k = features(hidden(x))
+        v = values(x).view(k.shape)
+        place = sums[:, piece.images].transpose(0, 1)
+        place[:, :, :-1] += torch.matmul(v, k.mT)
+        place[:, :, -1] += k.sum(-1)
+    return sums
+
+
+def _attend(view: Projections, pairs: Sequence[Pair], states: Sequence[Tensor], eps: float, result: Tensor) -> None:
+    """Writes what the pairs of a branch gather to (B, pairs·C, N)."""
+    hidden, features = view.hidden(view.queries), view.features(view.queries)
+    for piece, x in view.pieces():
+        q = features(hidden(x))
+        for pair, place in zip(pairs, piece.of(result).split(view.channels, 1), strict=True):
+            both = torch.bmm(states[pair.source][pair.key, piece.images], q[:, pair.query])
+            numerator, denominator = both.split((view.channels, 1), 1)
+            torch.div(numerator, denominator.clamp_(min=eps), out=place)
+
+
+class _Backward:
+    """The passes of a branch over its map, and the sums that they find."""
+
+    def __init__(self, view: Projections, d_tokens: Tensor, training: bool, group: str) -> None:
+        self._view, self._d_tokens, self._training, self._group = view, d_tokens, training, group
+        blocks, channels, inputs = view.all.stop, view.channels, view.tokens.shape[1]
+
+        def zeros(*shape: int) -> Tensor:
+            return d_tokens.new_zeros(shape)
+
+        self._outer_hidden = zeros(blocks * channels, inputs + 1)
+        self._outer_values = zeros((view.keys.stop - view.keys.start) * channels, inputs + 1)
+        self._d_weight = zeros(blocks, channels, channels)
+        self._d_scale, self._d_shift = (zeros(blocks, channels, 1).double() for _ in range(2))
+
+    def targets(
+        self, grad: Tensor, pairs: Sequence[Pair], states: Sequence[Tensor], d_states: Sequence[Tensor], eps: float
+    ) -> None:
+        """From gradients of the attended map (B, pairs·C, N) to those of the states and of the queries' layers."""
+        view = self._view
+        hidden, features = view.hidden(view.queries), view.features(view.queries)
+        sums = _FeatureSums(view, view.queries)
+        for piece, x in view.pieces():
+            deviation = features.centred(hidden(x))
+            q = features.of_centred(deviation)
+            d_q = torch.zeros_like(q)
+            for pair, g in zip(pairs, piece.of(grad).split(view.channels, 1), strict=True):
+                state, query = states[pair.source][pair.key, piece.images], q[:, pair.query]
+                unclamped = torch.bmm(state[:, -1:], query)
+                denominator = unclamped.clamp(min=eps)
+                both = query.new_empty(len(query), view.channels + 1, query.shape[2])
+                d_numerator = torch.div(g, denominator, out=both[:, :-1])
+                weighted = torch.bmm(state[:, :-1].mT, d_numerator)
+                # The output times its gradient is Sᵀ dn · q.
+                d_denominator = (weighted * query).sum(1, keepdim=True).div_(denominator).neg_()
+                both[:, -1:] = d_denominator.masked_fill_(unclamped < eps, 0)
+                d_states[pair.source][pair.key, piece.images] += torch.bmm(both, query.mT)
+                d_q[:, pair.query] += weighted.baddbmm_(state[:, -1:].mT, both[:, -1:])
+            sums.add(piece, _through_softplus(d_q, q), deviation)
+        self._features_backward(sums, hidden, features)
+
+    def sources(self, d_states: Tensor) -> None:
+        """From gradients of the states (keys, B, C + 1, C) to those of the keys' and the values' layers."""
+        view = self._view
+        hidden, features, values = view.hidden(view.keys), view.features(view.keys), view.values()
+        sums = _FeatureSums(view, view.keys)
+        for piece, x in view.pieces():
+            deviation = features.centred(hidden(x))
+            k = features.of_centred(deviation)
+            v = values(x)
+            d_sums, d_normaliser = d_states[:, piece.images].transpose(0, 1).split((view.channels, 1), 2)
+            d_k = torch.matmul(d_sums.mT, v.view(k.shape)).add_(d_normaliser.mT)
+            d_v = torch.matmul(d_sums, k).view(v.shape)
+            self._first_backward(piece, x, values, d_v.mul_(v.sign_()), self._outer_values)
+            sums.add(piece, _through_softplus(d_k, k), deviation)
+        self._features_backward(sums, hidden, features)
+
+    def features(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the second layer's weight, scale and shift."""
+        return self._d_weight, self._d_scale.flatten(), self._d_shift.flatten()
+
+    def folded(self) -> tuple[Sums, Sums | None]:
+        """The sums of the first layer and of the values."""
+        return _as_sums(self._outer_hidden), _as_sums(self._outer_values) if len(self._outer_values) else None
+
+    def _features_backward(self, sums: "_FeatureSums", hidden: FirstLayer, features: Features) -> None:
+        """From the gradients behind the batch norm of a second layer to those of the map."""
+        view, blocks = self._view, sums.blocks
+        self._d_shift[blocks] = sums.total
+        self._d_scale[blocks] = sums.products * features.inverse
+        slope = features.scale.to(view.dtype)
+        shift = tilt = slope.new_zeros(())
+        if self._training:
+            count = view.tokens.shape[0] * view.tokens.shape[2]
+            total, shifts, products = summed(count, sums.total.flatten(), sums.products.flatten(), self._group)
+            of_channel = features.scale / total
+            shift = -(of_channel * shifts.view_as(of_channel)).to(view.dtype)
+            tilt = -(of_channel * features.inverse.square() * products.view_as(of_channel)).to(view.dtype)
+        d_weight = self._d_weight[blocks]
+        outer = self._outer_hidden.view(view.all.stop, -1, self._outer_hidden.shape[1])[blocks].flatten(0, 1)
+        for piece, x in view.pieces():
+            h = hidden(x)
+            delta = torch.addcmul(shift, piece.of(sums.deviation), tilt).addcmul_(piece.of(sums.gradient), slope)
+            by_block = h.view(delta.shape)
+            d_weight += torch.matmul(delta, by_block.mT).sum(0)
+            d_hidden = torch.matmul(features.weight.mT, delta).view(h.shape)
+            self._first_backward(piece, x, hidden, d_hidden.mul_(h.sign_()), outer)
+
+    def _first_backward(self, piece: Piece, x: Tensor, layer: FirstLayer, gradient: Tensor, outer: Tensor) -> None:
+        """From the gradient s of a folded layer to that of the map, and its sums Σ s (x − m)ᵀ and Σ s."""
+        outer += torch.bmm(gradient, x.mT).sum(0)
+        piece.of(self._d_tokens).add_(times(layer.matrix.T, gradient))
+
+
+class _FeatureSums:
+    """Gradients behind the batch norms of blocks of queries or keys, and their sums over the tokens."""
+
+    def __init__(self, view: Projections, blocks: slice) -> None:
+        images, _, tokens = view.tokens.shape
+        shape = (images, blocks.stop - blocks.start, view.channels, tokens)
+        self.blocks = blocks
+        self.gradient, self.deviation = (view.tokens.new_empty(shape, dtype=view.dtype) for _ in range(2))
+        self.total, self.products = (view.tokens.new_zeros(*shape[1:3], 1, dtype=torch.float64) for _ in range(2))
+        """Σ s and Σ s d, (blocks, C, 1)."""
+
+    def add(self, piece: Piece, gradient: Tensor, deviation: Tensor) -> None:
+        """Those of a piece, (b, blocks, C, n)."""
+        piece.of(self.gradient).copy_(gradient)
+        piece.of(self.deviation).copy_(deviation)
+        self.total += gradient.sum((0, 3))[..., None]
+        self.products += gradient.mul(deviation).sum((0, 3))[..., None]
+
+
+def _through_softplus(gradient: Tensor, y: Tensor) -> Tensor:
+    """The gradient in front of a softplus from that behind it and its result, which may be changed."""
+    # ELU with α = −1 is −expm1 below zero, in one pass.
+    return F.elu(y.neg_(), alpha=-1, inplace=True).mul_(gradient)
+
+
+def _as_sums(outer: Tensor) -> Sums:
+    return Sums(outer[:, :-1].double(), outer[:, -1].double())

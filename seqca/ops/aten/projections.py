@@ -1,0 +1,202 @@
+"""Queries, keys and values of a branch of `cross_attention` on pieces of its map, in torch operators.
+
+Tokens come last: a piece is (images, channels, tokens). All blocks of a branch are rows of one product with the piece.
+Below its channels a piece has a row of ones, through which the product adds its shift, and through which the sums
+Σ s (x − m)ᵀ have Σ s as their last column.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..shared.branch_layers import BranchFold, Layers
+from ..shared.folding import Fold, Moments
+
+_CPU_TOKENS = 4096
+"""Tokens of a piece, which with its hidden maps is to stay in the cache."""
+
+_GPU_TOKENS = 2**18
+
+
+class Piece(NamedTuple):
+    """Some tokens of some images."""
+
+    images: slice
+    tokens: slice
+
+    def of(self, x: Tensor) -> Tensor:
+        """Of a tensor (B, …, N)."""
+        return x[self.images, ..., self.tokens]
+
+
+def pieces(x: Tensor) -> Iterator[Piece]:
+    """All of x (B, C, N): parts of an image, or several images."""
+    images, _, tokens = x.shape
+    limit = _CPU_TOKENS if x.device.type == "cpu" else _GPU_TOKENS
+    together = max(1, limit // tokens)
+    parts = -(-tokens // limit)
+    length = -(-tokens // parts)
+    for image in range(0, images, together):
+        for token in range(0, tokens, length):
+            yield Piece(slice(image, min(image + together, images)), slice(token, min(token + length, tokens)))
+
+
+def centred(x: Tensor, centre: Tensor) -> Tensor:
+    """A piece of a map (b, C, n) less its centre (C,), in the dtype of the centre, and ones: (b, C + 1, n)."""
+    result = centre.new_empty(x.shape[0], x.shape[1] + 1, x.shape[2])
+    torch.sub(x, centre[:, None], out=result[:, :-1])
+    result[:, -1] = 1
+    return result
+
+
+def with_shift(matrix: Tensor, shift: Tensor) -> Tensor:
+    """A matrix (rows, C_m) and what is added behind it (rows,), as one matrix (rows, C_m + 1) of a piece."""
+    return torch.cat([matrix, shift[:, None]], 1)
+
+
+def times(matrix: Tensor, x: Tensor) -> Tensor:
+    """(rows, columns) · (b, columns, n) = (b, rows, n)."""
+    return torch.bmm(matrix.expand(len(x), -1, -1), x)
+
+
+class FirstLayer:
+    """Rows of a folded layer, and the ReLU behind it."""
+
+    def __init__(self, layer: Fold, rows: slice, dtype: torch.dtype) -> None:
+        self.matrix = layer.scaled(dtype)[rows]
+        """(rows, C_m)."""
+        self._extended = with_shift(self.matrix, layer.offset[rows].to(dtype))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A piece (b, C_m + 1, n) → (b, rows, n)."""
+        return times(self._extended, x).relu_()
+
+
+class Features:
+    """Blocks of the second layer of queries and keys, its batch norm and softplus.
+
+    Args:
+        weight: (n·C, C, 1, 1).
+        mean, inverse: what its batch norm normalises by, (n·C,), in float64.
+        norm_scale, norm_shift: γ and β.
+        blocks: those of the n that are computed.
+        dtype: of the pieces.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        norm_scale: Tensor,
+        norm_shift: Tensor,
+        blocks: slice,
+        dtype: torch.dtype,
+    ) -> None:
+        mean, inverse, norm_scale, norm_shift = (
+            x.double().view(-1, weight.shape[1], 1)[blocks] for x in (mean, inverse, norm_scale, norm_shift)
+        )
+        self.inverse, self.scale = inverse, norm_scale * inverse
+        """1/σ and γ/σ, (blocks, C, 1), in float64."""
+        self.weight = blocked(weight)[blocks].to(dtype)
+        """(blocks, C, C)."""
+        self._negative_mean = -mean.to(dtype)
+        self._slope, self._shift = self.scale.to(dtype), norm_shift.to(dtype)
+        self._scaled = (self.scale * self.weight).to(dtype)
+        self._offset = (norm_shift - self.scale * mean).to(dtype)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(b, blocks·C, n) → the features (b, blocks, C, n)."""
+        return F.softplus(product(self._scaled, hidden, self._offset), threshold=40)
+
+    def centred(self, hidden: Tensor) -> Tensor:
+        """(b, blocks·C, n) → what is normalised less its mean, (b, blocks, C, n)."""
+        return product(self.weight, hidden, self._negative_mean)
+
+    def of_centred(self, deviation: Tensor) -> Tensor:
+        """What `centred` returned → the features."""
+        return F.softplus(torch.addcmul(self._shift, deviation, self._slope), threshold=40)
+
+
+def blocked(weight: Tensor) -> Tensor:
+    """(n·C, C, 1, 1) → (n, C, C)."""
+    return weight.reshape(-1, weight.shape[1], weight.shape[1])
+
+
+def product(weight: Tensor, x: Tensor, shift: Tensor) -> Tensor:
+    """Block by block weight (blocks, C, C) times x (b, blocks·C, n) plus shift (blocks, C, 1): (b, blocks, C, n)."""
+    images, blocks = len(x), len(weight)
+    x = x.reshape(images * blocks, -1, x.shape[-1])
+    repeated, shifts = (y.repeat(images, 1, 1) for y in (weight, shift))
+    return torch.baddbmm(shifts, repeated, x).view(images, blocks, -1, x.shape[-1])
+
+
+class Projections:
+    """What a branch makes of the pieces of its map."""
+
+    def __init__(
+        self, layers: Layers, index: int, folds: BranchFold, tokens: Tensor, moments: Moments, dtype: torch.dtype
+    ) -> None:
+        branch = layers.branches[index]
+        self.tokens = tokens
+        """The map (B, C_m, N)."""
+        self.all = slice(0, branch.queries + branch.keys)
+        """Blocks of queries and keys."""
+        self.queries, self.keys = slice(0, branch.queries), slice(branch.queries, branch.queries + branch.keys)
+        self.dtype = dtype
+        """Of the pieces."""
+        self._centre = moments.mean.to(dtype)
+        self._layers, self._place, self._folds = layers, layers.places[index], folds
+
+    def pieces(self) -> Iterator[tuple[Piece, Tensor]]:
+        """Pieces of the map, and what they hold, (b, C_m + 1, n)."""
+        for piece in pieces(self.tokens):
+            yield piece, centred(piece.of(self.tokens), self._centre)
+
+    @property
+    def channels(self) -> int:
+        """C of a block."""
+        return self._layers.weights[self._place.features].shape[1]
+
+    def hidden(self, blocks: slice) -> FirstLayer:
+        """The first layer of queries and keys."""
+        rows = slice(blocks.start * self.channels, blocks.stop * self.channels)
+        return FirstLayer(self._folds.hidden, rows, self.dtype)
+
+    def features(self, blocks: slice) -> Features:
+        """The second layer of queries and keys."""
+        i, layers = self._place.features, self._layers
+        norm = (layers.means[i], layers.inverse[i], layers.scales[i], layers.shifts[i])
+        return Features(layers.weights[i], *norm, blocks, self.dtype)
+
+    def values(self) -> FirstLayer:
+        """The layer of values."""
+        if self._folds.values is None:
+            raise ValueError("branch: got one without keys, expected one that is attended to")
+        return FirstLayer(self._folds.values, slice(None), self.dtype)
+
+    def feature_moments(self) -> tuple[int, Tensor, Tensor]:
+        """Of what the second layer normalises: number of tokens; means and sums of squared deviations (n·C,)."""
+        hidden = self.hidden(self.all)
+        weight = blocked(self._layers.weights[self._place.features])
+        exact, weight = weight.double(), weight.to(self.dtype)
+        counts, means, squares = [], [], []
+        for _, x in self.pieces():
+            h = hidden(x)
+            counts.append(h.shape[0] * h.shape[2])
+            mean_hidden = h.sum((0, 2)).double().view(len(weight), -1, 1) / counts[-1]
+            means.append(torch.bmm(exact, mean_hidden))
+            deviation = product(weight, h, -means[-1].to(self.dtype))
+            squares.append(deviation.square_().sum((0, 3)).double().flatten())
+        return merged(counts, [mean.flatten() for mean in means], squares)
+
+
+def merged(counts: list[int], means: list[Tensor], squares: list[Tensor]) -> tuple[int, Tensor, Tensor]:
+    """Number of tokens, means, and sums of squared deviations from them, of parts together (Chan et al. 1983)."""
+    total = sum(counts)
+    mean = torch.stack([count * mean for count, mean in zip(counts, means, strict=True)]).sum(0) / total
+    between = [count * (own - mean).square() for count, own in zip(counts, means, strict=True)]
+    return total, mean, torch.stack([*squares, *between]).sum(0)

@@ -1,0 +1,404 @@
+"""Cross attention between maps, from their pixels to what each gathered: projections, batch norms and attention."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqca.reference.cross_attention import Branch, Pair
+from seqca.reference.cross_attention import cross_attention as reference
+
+from .samples.cross_attention import SAMPLES
+from .scale_aggregation import check_kind, check_vector, distinct_maps
+from .shared.autocast import to_autocast_dtype
+from .shared.branches import branches_of, flattened, layers_of, pairs_of
+from .shared.checks import check_floating, check_tensor
+from .shared.dispatch import BackendUnavailable, resolve
+from .shared.operator import (
+    Call,
+    Operator,
+    call_fused,
+    kernel_scope,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register,
+)
+from .shared.synchronisation import group_name
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class CrossAttentionResult(NamedTuple):
+    """What `cross_attention` returns."""
+
+    attended: list[Tensor]
+    """By branch that has queries, (B, n·C, H, W): what its n pairs gathered, in the order of the pairs."""
+    means: list[Tensor]
+    """By layer, (rows,): mean of what its batch norm normalises, over all images and pixels, without gradient."""
+    variances: list[Tensor]
+    """By layer, (rows,): unbiased, as running variances take it: divided by T − 1 for T pixels in all."""
+
+
+def cross_attention(
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    branches: Sequence[Branch],
+    pairs: Sequence[Pair],
+    *,
+    running_means: Sequence[Tensor] | None = None,
+    running_vars: Sequence[Tensor] | None = None,
+    norm_eps: float = 1e-5,
+    eps: float = 1e-12,
+    group: "ProcessGroup | None" = None,
+) -> CrossAttentionResult:
+    """What maps gather from maps by linear attention, from the maps themselves to the attended ones.
+
+    With q, k = softplus(BN(W₂ relu(BN(W₁ x)))) and v = relu(BN(W x)), a pair gathers S q_m / max(z·q_m, eps) at the
+    pixel m of its target, S = Σ_n v_n k_nᵀ and z = Σ_n k_n over the pixels of its source, image by image (Kim et al.
+    2022, section 2.2). All pairs of a scale are one call, in blocks of C channels: of tasks with each other, every
+    ordered pair with layers of its own, or of a map with coarser ones, whose layers read a projection.
+
+    No query, key, value or normalised map is kept: backward computes them again from the maps, which with the
+    statistics of the batch norms and one (C + 1) × C state per image and block of keys are all that is kept (the
+    algebra is in docs/cross_attention.md). On the backend `reference` this is `seqca.reference.cross_attention`.
+
+    Args:
+        maps: (B, C_m, H_m, W_m), any strides, any sizes; a map may stand several times. float32, bfloat16, float16 or
+            float64. Under autocast maps and weights are cast to its dtype.
+        weights: of the layers of all branches, one branch after the other: projection (C, C_m, 1, 1) if it is
+            projected, hidden (n·C, C_in, 1, 1), features (n·C, C, 1, 1) in n groups, values (keys·C, C_in, 1, 1) if it
+            has keys, where n = queries + keys and C_in is C behind a projection, else C_m. Queries stand in front of
+            keys. A layer may stand several times: each use has statistics of its own.
+        scales, shifts: γ and β of the batch norms, layer by layer, (rows,), in the dtype of the maps or float32.
+        branches: what is computed from maps, see `Branch`; each map is read.
+        pairs: which queries attend to which keys, see `Pair`; each block takes part. Blocks may serve several pairs.
+        running_means, running_vars: layer by layer, (rows,), in the dtype of the maps or float32: what layers are
+            normalised by (evaluation). Without them they are normalised by the mean and variance of the batch
+            (training), which are returned. They are not updated.
+        norm_eps: added to variances, positive.
+        eps: lower bound of the denominators, positive. Where it is active, no gradient flows into z·q.
+        group: processes over which means and variances are taken (synchronised batch norm), each with its own images.
+            Gradients of parameters are each process's share of their sum.
+
+    Returns:
+        Attended maps, contiguous, in the dtype of the maps; means and variances, with running statistics these
+        themselves.
+
+    Raises:
+        TypeError: if an argument is no tensor or list of tensors, or dtypes do not fit or are not supported.
+        ValueError: if shapes, devices or lengths of lists do not fit, a map is empty, an index is of nothing, a map or
+            block has no use, or the mean is to be taken of a single pixel.
+        BackendUnavailable: if a forced backend cannot run the call; `reference` cannot with a group.
+        NotImplementedError: from a second derivative, a forward-mode one, or a transform of `torch.func` (`grad`,
+            `vmap`, …), except on the backend `reference`.
+    """
+    distinct, order = distinct_maps(maps)
+    lists = {"weights": weights, "scales": scales, "shifts": shifts}
+    if (running_means is None) != (running_vars is None):
+        raise ValueError("running_means, running_vars: got one of them, expected both or neither")
+    if running_means is not None and running_vars is not None:
+        lists |= {"running_means": running_means, "running_vars": running_vars}
+        if group is not None:
+            raise ValueError("group: got a process group beside running statistics, expected None")
+    for name, tensors in lists.items():
+        _check_list(name, tensors)
+    distinct, weights = to_autocast_dtype(distinct), to_autocast_dtype(weights)
+    branches = [Branch(*branch) for branch in branches]
+    pairs = [Pair(*pair) for pair in pairs]
+    _check_structure(len(order), branches, pairs)
+    _check_maps([distinct[i] for i in order], running_means is None and group is None)
+    _check_layers([distinct[i] for i in order], lists | {"weights": weights}, branches)
+    _check_positive(norm_eps=norm_eps, eps=eps)
+    branches = [branch._replace(map=order[branch.map]) for branch in branches]
+    backend = resolve(OPERATOR, _call(distinct, weights, branches=branches))
+    if backend == "reference":
+        if group is not None:
+            raise BackendUnavailable("cross_attention: backend 'reference' cannot run (group is given)")
+        result = reference(
+            distinct,
+            weights,
+            scales,
+            shifts,
+            branches,
+            pairs,
+            running_means=running_means,
+            running_vars=running_vars,
+            norm_eps=norm_eps,
+            eps=eps,
+        )
+        return CrossAttentionResult(*result)
+    refuse_forward_mode("cross_attention", *distinct, *weights, *scales, *shifts)
+    structure = (flattened(branches), flattened(pairs))
+    running = ([], []) if running_means is None or running_vars is None else (list(running_means), list(running_vars))
+    layers = (weights, list(scales), list(shifts))
+    attended, flat_means, flat_variances, *_ = call_fused(
+        "cross_attention",
+        _forward,
+        distinct,
+        *layers,
+        *structure,
+        *running,
+        float(norm_eps),
+        float(eps),
+        group_name(group),
+        backend,
+    )
+    if running_means is not None and running_vars is not None:
+        return CrossAttentionResult(attended, list(running_means), list(running_vars))
+    rows = [len(weight) for weight in weights]
+    wide = torch.promote_types(distinct[0].dtype, torch.float32)
+    means, variances = (list(x.to(wide).split(rows)) for x in (flat_means, flat_variances))
+    return CrossAttentionResult(attended, means, variances)
+
+
+@torch.library.custom_op("seqca::cross_attention", mutates_args=())
+def _forward(
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    branches: Sequence[int],
+    pairs: Sequence[int],
+    running_means: Sequence[Tensor],
+    running_vars: Sequence[Tensor],
+    norm_eps: float,
+    eps: float,
+    group: str,
+    backend: str,
+) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], Tensor, list[Tensor]]:
+    layers = (weights, scales, shifts, branches, pairs, running_means, running_vars)
+    with kernel_scope(maps[0]):
+        return OPERATOR.implementation(backend).forward(maps, *layers, norm_eps, eps, group)
+
+
+@torch.library.custom_op("seqca::cross_attention_backward", mutates_args=())
+def _backward(
+    grads: Sequence[Tensor],
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    branches: Sequence[int],
+    pairs: Sequence[int],
+    means: Tensor,
+    moments: Sequence[Tensor],
+    inverse: Tensor,
+    sums: Sequence[Tensor],
+    eps: float,
+    training: bool,
+    group: str,
+    backend: str,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    layers = (weights, scales, shifts, branches, pairs)
+    kept = (means, moments, inverse, sums)
+    with kernel_scope(maps[0]):
+        return OPERATOR.implementation(backend).backward(grads, maps, *layers, *kept, eps, training, group)
+
+
+@_forward.register_fake
+def _(
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    branches: Sequence[int],
+    pairs: Sequence[int],
+    running_means: Sequence[Tensor],
+    running_vars: Sequence[Tensor],
+    norm_eps: float,
+    eps: float,
+    group: str,
+    backend: str,
+) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], Tensor, list[Tensor]]:
+    structure, first = branches_of(branches), maps[0]
+    channels = weights[layers_of(structure)[0].features].shape[1]
+    wide = torch.promote_types(first.dtype, torch.float32)
+    attended = []
+    for i, branch in enumerate(structure):
+        if branch.queries:
+            x, count = maps[branch.map], sum(pair.target == i for pair in pairs_of(pairs))
+            attended.append(x.new_empty(x.shape[0], count * channels, *x.shape[2:]))
+    rows = sum(weight.shape[0] for weight in weights)
+    means, variances, inverse = (first.new_empty(rows, dtype=torch.float64) for _ in range(3))
+    moments = [x.new_empty(x.shape[1] + 1, x.shape[1], dtype=torch.float64) for x in maps]
+    sums = [
+        first.new_empty(branch.keys, first.shape[0], channels + 1, channels, dtype=wide)
+        for branch in structure
+        if branch.keys
+    ]
+    return attended, means, variances, moments, inverse, sums
+
+
+@_backward.register_fake
+def _(
+    grads: Sequence[Tensor],
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    branches: Sequence[int],
+    pairs: Sequence[int],
+    means: Tensor,
+    moments: Sequence[Tensor],
+    inverse: Tensor,
+    sums: Sequence[Tensor],
+    eps: float,
+    training: bool,
+    group: str,
+    backend: str,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    d_maps, d_weights, d_scales, d_shifts = (
+        [x.new_empty(x.shape) for x in tensors] for tensors in (maps, weights, scales, shifts)
+    )
+    return d_maps, d_weights, d_scales, d_shifts
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    maps, weights, scales, shifts, ctx.branches, ctx.pairs, running_means, _, _, ctx.eps, ctx.group, ctx.backend = (
+        inputs
+    )
+    attended, means, variances, moments, inverse, sums = output
+    ctx.mark_non_differentiable(means, variances, *moments, inverse, *sums)
+    ctx.set_materialize_grads(False)  # no zeros in place of gradients of the statistics
+    ctx.training = not running_means
+    ctx.no_gradients = [None] * len(running_means)
+    ctx.counts = [len(x) for x in (maps, weights, scales, shifts, moments, sums)]
+    ctx.channels = [x.shape[1] for x in attended]
+    ctx.save_for_backward(*maps, *weights, *scales, *shifts, *moments, *sums, means, inverse)
+
+
+def _differentiate(ctx: Any, grads: Sequence[Tensor | None], *_: Any) -> tuple[Any, ...]:
+    *saved, means, inverse = ctx.saved_tensors
+    remaining = iter(saved)
+    maps, weights, scales, shifts, moments, sums = ([next(remaining) for _ in range(n)] for n in ctx.counts)
+    targets = [maps[branch.map] for branch in branches_of(ctx.branches) if branch.queries]
+    given = [
+        x.new_zeros(x.shape[0], n, *x.shape[2:]) if g is None else g
+        for g, x, n in zip(grads, targets, ctx.channels, strict=True)
+    ]
+    layers = (weights, scales, shifts, ctx.branches, ctx.pairs)
+    rest = (means, moments, inverse, sums, ctx.eps, ctx.training, ctx.group, ctx.backend)
+    gradients = call_fused("cross_attention", _backward, given, maps, *layers, *rest)
+    return (*gradients, None, None, ctx.no_gradients, ctx.no_gradients, *[None] * 4)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+refuse_second_derivative(_backward, "cross_attention")
+
+
+def _check_list(name: str, tensors: Sequence[Tensor]) -> None:
+    if not isinstance(tensors, (list, tuple)) or not all(isinstance(x, Tensor) for x in tensors):
+        raise TypeError(f"{name}: got {type(tensors).__name__}, expected a list of tensors, one for each layer")
+    for i, x in enumerate(tensors):
+        check_tensor(f"{name}[{i}]", x)
+
+
+def _check_structure(maps: int, branches: Sequence[Branch], pairs: Sequence[Pair]) -> None:
+    if not pairs:
+        raise ValueError("pairs: got none, expected at least one")
+    unread = set(range(maps)).difference(branch.map for branch in branches)
+    for i, branch in enumerate(branches):
+        if not 0 <= branch.map < maps:
+            raise ValueError(f"branches[{i}].map: got {branch.map}, expected the index of one of {maps} maps")
+        if branch.queries < 0 or branch.keys < 0:
+            raise ValueError(f"branches[{i}]: got {branch}, expected numbers of blocks that are not negative")
+    if unread:
+        raise ValueError(f"branches: got none that reads maps[{min(unread)}], expected each map to be read")
+    blocks = {
+        "query": {(i, block) for i, branch in enumerate(branches) for block in range(branch.queries)},
+        "key": {(i, block) for i, branch in enumerate(branches) for block in range(branch.keys)},
+    }
+    used = {
+        "query": [(pair.target, pair.query) for pair in pairs],
+        "key": [(pair.source, pair.key) for pair in pairs],
+    }
+    for kind, taken in used.items():
+        for i, (owner, block) in enumerate(taken):
+            if (owner, block) not in blocks[kind]:
+                raise ValueError(f"pairs[{i}]: got {kind} {block} of branches[{owner}], expected one that it has")
+        for owner, block in sorted(blocks[kind].difference(taken)):
+            raise ValueError(f"pairs: got none for {kind} {block} of branches[{owner}], expected each to take part")
+
+
+def _check_maps(maps: Sequence[Tensor], of_batch: bool) -> None:
+    first = maps[0]
+    check_floating("maps[0]", first)
+    for i, x in enumerate(maps):
+        name = f"maps[{i}]"
+        check_kind(name, x, first)
+        if x.ndim != 4 or 0 in x.shape:
+            raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (B, C, H, W), not empty")
+        if x.shape[0] != first.shape[0]:
+            raise ValueError(f"{name}: got {x.shape[0]} images, expected {first.shape[0]} as in maps[0]")
+        if of_batch and x.numel() == x.shape[1]:
+            raise ValueError(f"{name}: got a single pixel in all, expected at least two to take a variance of")
+
+
+def _check_layers(maps: Sequence[Tensor], lists: dict[str, Sequence[Tensor]], branches: Sequence[Branch]) -> None:
+    places = layers_of(branches)
+    count = max(place.values or place.features for place in places) + 1
+    for name, tensors in lists.items():
+        if len(tensors) != count:
+            raise ValueError(
+                f"{name}: got {len(tensors)} tensors, expected {count}, one for each layer of the branches"
+            )
+    weights = lists["weights"]
+    features = weights[places[0].features]
+    if features.ndim != 4 or not features.shape[1]:
+        index, shape = places[0].features, tuple(features.shape)
+        raise ValueError(f"weights[{index}]: got shape {shape}, expected (n·C, C, 1, 1) with C not 0")
+    channels = features.shape[1]
+    for branch, place in zip(branches, places, strict=True):
+        rows, columns = (branch.queries + branch.keys) * channels, maps[branch.map].shape[1]
+        expected = {}
+        if place.projection is not None:
+            expected[place.projection] = (channels, columns)
+            columns = channels
+        expected |= {place.hidden: (rows, columns), place.features: (rows, channels)}
+        if place.values is not None:
+            expected[place.values] = (branch.keys * channels, columns)
+        for i, shape in expected.items():
+            _check_layer(i, shape, lists, maps[0])
+
+
+def _check_layer(i: int, shape: tuple[int, int], lists: dict[str, Sequence[Tensor]], first: Tensor) -> None:
+    for name, tensors in lists.items():
+        where = f"{name}[{i}]"
+        if name != "weights":
+            check_vector(where, tensors[i], shape[0])
+            check_kind(where, tensors[i], first, torch.float32)
+        else:
+            if tuple(tensors[i].shape) != (*shape, 1, 1):
+                raise ValueError(f"{where}: got shape {tuple(tensors[i].shape)}, expected {(*shape, 1, 1)}")
+            check_kind(where, tensors[i], first)
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, (int, float)):
+            raise TypeError(f"{name}: got {type(number).__name__}, expected a number")
+        if not number > 0:
+            raise ValueError(f"{name}: got {number}, expected a positive number")
+
+
+def _call(maps: Sequence[Tensor], weights: Sequence[Tensor], *_: Any, branches: Iterable[Branch], **__: Any) -> Call:
+    read = [maps[Branch(*branch).map] for branch in branches]
+    channels = max(weight.shape[1] for weight in weights)
+    return Call(maps[0].device.type, maps[0].dtype, channels, sum(x.numel() // x.shape[1] for x in read))
+
+
+OPERATOR = register(
+    Operator(
+        name="cross_attention",
+        function=cross_attention,
+        reference=reference,
+        samples=SAMPLES,
+        describe=_call,
+        backends=("aten",),
+        channel_axis=1,
+    )
+)
