@@ -108,7 +108,9 @@ def _cases(chosen: Plan, selection: Selection) -> list[Case]:
         print(f"left out {name}, which this version of seqca lacks: {reason}", flush=True)
     cases = list(all_cases(chosen, selection))
     if not cases:
-        raise ResultsError("no case is selected; python -m benchmarks list shows their names")
+        raise ResultsError(
+            "selection: got names of no case, expected parts of those that python -m benchmarks list shows"
+        )
     found = [case.providers() for case in cases]
     known = {name for available, unavailable in found for name in (*(one.name for one in available), *unavailable)}
     for part in selection.providers:
@@ -159,10 +161,10 @@ def compare_command(options: argparse.Namespace) -> int:
             passed_on += [f"--{name}", value]
     if options.after is None:
         if Path(options.before).is_file():
-            raise ResultsError(f"{options.before}: a second result file is needed; alone, a git revision is expected")
+            raise ResultsError(f"after: got none beside the file {options.before}, expected a second result file")
         return compare_revision(options.before, ["--device", options.device, *passed_on])
     if passed_on:
-        raise ResultsError(f"{' '.join(passed_on)}: two result files are compared whole; this narrows a measurement")
+        raise ResultsError(f"{' '.join(passed_on)}: got what narrows a measurement, expected two result files alone")
     return compare_files(Path(options.before), Path(options.after))
 
 
@@ -170,12 +172,14 @@ def report_command(options: argparse.Namespace) -> int:
     """Writes tables and plots, or checks the tables."""
     from .report.pages import write_own_report, write_report  # needs what an older package under measurement may lack
 
-    if (options.files and options.check) or (options.output and not options.files):
-        raise ResultsError("--check is for README and docs, --output for result files that are named")
+    if options.files and options.check:
+        raise ResultsError("--check: got it with result files, expected it alone, for README and docs")
+    if options.output and not options.files:
+        raise ResultsError(f"--output: got {options.output} without result files, expected some to show there")
     if not options.files:
         return write_report(sorted(RESULTS.glob("*.json")), check=options.check)
     if options.output is None:
-        raise ResultsError("--output: named files need a folder; README and docs show benchmarks/results/")
+        raise ResultsError("--output: got none, expected a folder; README and docs show benchmarks/results/ alone")
     write_own_report(options.files, options.output)
     return 0
 

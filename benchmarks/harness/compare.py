@@ -58,7 +58,7 @@ def show(before: dict[str, Any], after: dict[str, Any]) -> int:
     one, other = before["environment"], after["environment"]
     differing = [f"{key} {one.get(key)!r} and {other.get(key)!r}" for key in MACHINE if one.get(key) != other.get(key)]
     if differing:
-        raise ResultsError(f"results of different machines cannot be compared: {'; '.join(differing)}")
+        raise ResultsError(f"results: got those of {'; '.join(differing)}, expected one machine")
     for key in SOFTWARE:
         if one.get(key) != other.get(key):
             print(f"different {key}: {one.get(key)} and {other.get(key)}")
@@ -66,7 +66,7 @@ def show(before: dict[str, Any], after: dict[str, Any]) -> int:
         print(f"different settings: {before['settings']} and {after['settings']}")
     common = before["cases"].keys() & after["cases"].keys()
     if not common:
-        raise ResultsError("the two results have no case in common")
+        raise ResultsError("results: got two with no case in common, expected at least one")
     found = sorted(changes(before, after), key=lambda change: change.worse)
     for change in found:
         print(change)

@@ -29,7 +29,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         results = json.loads(path.read_text())
     except (OSError, ValueError) as error:  # no text, no JSON
-        raise ResultsError(f"{path}: no readable result file: {error}") from error
+        raise ResultsError(f"{path}: got no readable file, expected a result file: {error}") from error
     keys = {"environment", "settings", "limits", "cases"}
     if not isinstance(results, dict) or results.get("format") != FORMAT or not keys <= results.keys():
         raise ResultsError(f"{path}: got another kind of file, expected a result file of format {FORMAT}")
@@ -68,7 +68,7 @@ def resume(path: Path, environment: dict[str, Any], settings: dict[str, Any]) ->
         differing.append("settings")
     if differing:
         raise ResultsError(
-            f"{path}: measured under other conditions ({', '.join(sorted(differing))}); "
+            f"{path}: got results under other conditions ({', '.join(sorted(differing))}), expected the present ones; "
             "name another --output, or remove it"
         )
     return results

@@ -74,8 +74,8 @@ def install(checkout: Path, site: Path, scratch: Path, compiled: bool) -> None:
     except ResultsError as error:
         reason = str(error).splitlines()[-1]
         raise ResultsError(
-            f"{checkout}: got a version of seqca that these benchmarks cannot measure ({reason}); compare result files "
-            "that each version's own benchmarks have written"
+            f"{checkout}: got a version of seqca that these benchmarks cannot measure ({reason}), expected one laid "
+            "out alike; compare result files that each version's own benchmarks have written"
         ) from error
 
 
@@ -85,7 +85,7 @@ def measure(site: Path, checkout: Path, output: Path, options: list[str]) -> Non
     environment = {**os.environ, "PYTHONPATH": str(site)}  # in front of any installed version
     status = subprocess.run([*command, *options], cwd=site, env=environment).returncode
     if status not in (0, 3):  # 3: a provider has no numbers, which the comparison tells
-        raise ResultsError(f"measuring {checkout} ended with status {status}")
+        raise ResultsError(f"{checkout}: got status {status} of a measurement, expected 0")
 
 
 def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -127,4 +127,6 @@ def _failed(what: str) -> dict[str, Any]:
 def _run(command: list[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
     if done.returncode:
-        raise ResultsError(f"{' '.join(command[:6])} … failed:\n{done.stderr.strip()[-2000:]}")
+        raise ResultsError(
+            f"{' '.join(command[:6])} …: got status {done.returncode}, expected 0:\n{done.stderr.strip()[-2000:]}"
+        )

@@ -41,7 +41,7 @@ def write_report(files: Sequence[Path], root: Path = ROOT, check: bool = False) 
         ResultsError: if there is no result, or a page has a block of an unknown name.
     """
     if not files:
-        raise ResultsError("no result files; python -m benchmarks run makes one")
+        raise ResultsError("files: got none, expected a result file; python -m benchmarks run makes one")
     results = {file.stem: load(file) for file in files}
     status = 0
     for name in PAGES:
@@ -86,7 +86,7 @@ def filled(page: str, results: dict[str, Results]) -> str:
     def block(match: re.Match[str]) -> str:
         name = match[2]
         if name not in BLOCKS:
-            raise ResultsError(f"unknown block {name!r}; known are {', '.join(BLOCKS)}")
+            raise ResultsError(f"block: got {name!r}, expected one of {', '.join(BLOCKS)}")
         return f"{match[1]}{BLOCKS[name](results)}\n{match[3]}"
 
     return _BLOCK.sub(block, page)

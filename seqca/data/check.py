@@ -121,7 +121,7 @@ def read(data: FileDataset, quick: bool) -> tuple[list[str], dict[str, Statistic
     for index in tqdm(indices, desc=data.split, unit="sample", disable=None):
         name = data.ids[index]
         files = data.files(name)
-        missing = [f"{path}: no such file" for path in dict.fromkeys(files.values()) if not path.is_file()]
+        missing = [f"{path}: got no file, expected one" for path in dict.fromkeys(files.values()) if not path.is_file()]
         sizes: dict[str, tuple[int, ...]] = {}
         arrays: dict[str, np.ndarray] = {}
         for key in ("image", *data.tasks):

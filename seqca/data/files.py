@@ -257,7 +257,7 @@ def checked(path: Path, task: str, label: np.ndarray, valid: LabelRange) -> np.n
 
 def _require(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise FileNotFoundError(f"{path}: got no file, expected one")
 
 
 def classes_up_to(highest: int, ignore: float | None) -> LabelRange:

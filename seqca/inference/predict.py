@@ -206,7 +206,7 @@ def find_images(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
         elif os.path.isfile(path):
             images[path] = None
         else:
-            problems.append(f"{path}: no such file or folder")
+            problems.append(f"{path}: got no file or folder, expected one")
     return list(images), problems
 
 

@@ -37,7 +37,9 @@ def load_network(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttention
         raise CheckpointError(f"{path}: {error}") from None
     # The settings are anybody's: what they make the constructor raise cannot be foreseen, but is the file's fault.
     except Exception as error:
-        raise CheckpointError(f"{path}: checkpoint: got what makes no network: {error}") from error
+        raise CheckpointError(
+            f"{path}: checkpoint: got what makes no network, expected settings that do: {error}"
+        ) from error
     network.class_names = class_names
     return network.eval(), class_names
 
@@ -65,7 +67,9 @@ def restore(checkpoint: Mapping[str, Any]) -> tuple[SequentialCrossAttentionNet,
         for task in [*arguments["tasks"], *(arguments["auxiliary"] or ())]:
             # So that what is built is no larger than what is in the file.
             if f"features.3.prediction.{task}.weight" not in state:
-                raise CheckpointError(f"state_dict: got no weights of the task {task!r}, which its settings name")
+                raise CheckpointError(
+                    f"state_dict: got no weights of the task {task!r}, expected those of all in its settings"
+                )
         with torch.device("meta"):
             expected = SequentialCrossAttentionNet(**arguments).state_dict()
         check_state(state, expected, "the file's settings")

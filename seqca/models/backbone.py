@@ -76,4 +76,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return read_state_dict(str(path), device="cpu", weights_only=True)
     except Exception as error:  # of the library that reads the format, whose kinds of errors are its own
-        raise CheckpointError(f"pretrained: got {path}, which is damaged or of another format: {error}") from None
+        raise CheckpointError(
+            f"pretrained: got {path}, which is damaged or of another format, expected weights of timm: {error}"
+        ) from None

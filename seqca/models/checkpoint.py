@@ -143,12 +143,14 @@ def check_state(state: Mapping[str, Any], expected: Mapping[str, Tensor], owner:
         elif value.is_floating_point() != like.is_floating_point() or value.is_complex():
             wrong.append(f"{key}: got {value.dtype}, expected {like.dtype}")
         elif value.is_floating_point() and not value.to(like.dtype).isfinite().all():  # as they will be used
-            wrong.append(f"{key}: got numbers that are not finite in {like.dtype}")
+            wrong.append(f"{key}: got numbers that are not finite in {like.dtype}, expected finite ones")
         elif key.endswith("running_var") and (value.to(like.dtype) < 0).any():
             wrong.append(f"{key}: got negative numbers, expected variances")
     if wrong:
         more = [f"and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else []
-        raise CheckpointError("\n  ".join([f"checkpoint: got weights that do not fit {owner}", *wrong[:LISTED], *more]))
+        raise CheckpointError(
+            "\n  ".join([f"checkpoint: got other weights, expected those of {owner}", *wrong[:LISTED], *more])
+        )
 
 
 def describe(value: object) -> str:

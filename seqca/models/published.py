@@ -237,5 +237,7 @@ def refuse_differences(state: State, expected_name: str, expected: State) -> Non
         count = f"{len(wrong)} difference{'s' * (len(wrong) > 1)}"
         more = [f"and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else []
         raise CheckpointError(
-            "\n".join([f"the state dict does not fit {expected_name}, {count}:", *wrong[:LISTED], *more])
+            "\n".join(
+                [f"state: got a state dict with {count}, expected that of {expected_name}", *wrong[:LISTED], *more]
+            )
         )

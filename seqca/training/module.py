@@ -116,7 +116,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         if (broken := broken_numbers(checkpoint)) is not None:
             raise FloatingPointError(
                 f"{broken}: got a number that is not finite after step {checkpoint['global_step']} (epoch "
-                f"{checkpoint['epoch']}), so that no checkpoint is written; {ADVICE}"
+                f"{checkpoint['epoch']}), expected finite ones; no checkpoint is written; {ADVICE}"
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -151,8 +151,8 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         if not finite.all():
             bad = [f"{name} = {part.item()}" for name, part in parts.items() if not part.isfinite()]
             raise FloatingPointError(
-                f"the loss is no finite number at step {self.global_step} (epoch {self.current_epoch}): "
-                f"{', '.join(bad)}; {ADVICE}"
+                f"loss: got {', '.join(bad)} at step {self.global_step} (epoch {self.current_epoch}), "
+                f"expected finite numbers; {ADVICE}"
             )
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:

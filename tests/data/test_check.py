@@ -38,7 +38,7 @@ def test_missing_files_labels_out_of_range_and_other_sizes_are_told_by_file(tmp_
     error = capsys.readouterr().err
     assert "4 problems" in error
     for told in (
-        "images/0001.jpg: no such file", "depth/0004.npy: depth: got -2.0",
+        "images/0001.jpg: got no file", "depth/0004.npy: depth: got -2.0",
         "segmentation/0017.png: semseg: got 77",
         "edge/0017.npy: got a size of (30, 48), expected the image's (36, 48)",
     ):  # fmt: skip

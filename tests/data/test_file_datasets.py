@@ -133,7 +133,7 @@ def test_a_file_that_is_missing_or_broken_is_named(file, tmp_path):
     with pytest.raises(ValueError, match=file):
         open_dataset("nyud", "mtinet", folder=folder).load(0)
     (folder / file).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{file}: no such file"):
+    with pytest.raises(FileNotFoundError, match=f"{file}: got no file, expected one"):
         open_dataset("nyud", "mtinet", folder=folder).load(0)
 
 

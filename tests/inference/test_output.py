@@ -338,7 +338,7 @@ def test_whatever_a_damaged_picture_raises_costs_no_other(tmp_path, monkeypatch,
 def test_a_path_that_leads_nowhere_costs_no_other(tmp_path, capsys, name):
     (tmp_path / "loop").symlink_to("loop")
     assert run([tmp_path / name, picture(tmp_path / "in" / "sea.png")], tmp_path / "out") == SOME_FAILED
-    assert "no such file or folder" in capsys.readouterr().err
+    assert "got no file or folder" in capsys.readouterr().err
     assert (tmp_path / "out" / "sea.png").is_file()
 
 

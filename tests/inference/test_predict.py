@@ -131,7 +131,7 @@ def test_a_checkpoint_of_another_program_and_weights_that_do_not_fit_are_refused
     path = picture(tmp_path / "in" / "room.png")
     for name, reason in {
         "foreign.ckpt": "got no tasks, auxiliary",
-        "cut.ckpt": "do not fit the file's settings",
+        "cut.ckpt": "expected those of the file's settings",
     }.items():
         arguments = ["--ckpt", str(tmp_path / name), "--images", str(path), "--out", str(tmp_path / "out")]
         assert main(arguments) == NOTHING_DONE

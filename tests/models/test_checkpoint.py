@@ -103,7 +103,7 @@ def test_two_weights_of_one_name_and_keys_that_are_no_strings_are_refused():
     ],
 )
 def test_weights_that_do_not_fit_are_refused_with_the_reason(value, reason):
-    with pytest.raises(CheckpointError, match=rf"do not fit the network\n  a: got .*{reason}"):
+    with pytest.raises(CheckpointError, match=rf"expected those of the network\n  a: got .*{reason}"):
         check_state({"a": value}, {"a": torch.ones(2)}, "the network")
 
 

@@ -157,7 +157,7 @@ def test_two_files_are_compared_whole_so_options_of_a_measurement_are_refused(
 ) -> None:
     save(measured(reference=1.0), tmp_path / "a.json")
     assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "a.json"), "--op", "softplus", "--quick"]) == 2
-    assert "--quick --op softplus: two result files are compared whole" in capsys.readouterr().err
+    assert "--quick --op softplus: got what narrows a measurement" in capsys.readouterr().err
 
 
 def test_runs_of_one_revision_that_differ_make_noise() -> None:

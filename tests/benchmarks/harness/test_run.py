@@ -281,17 +281,17 @@ def test_a_case_whose_timing_failed_is_no_measured_one(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--op", "nonsense"], "no case is selected"),
-        (["list", "--op", "nonsense"], "no case is selected"),
+        (["run", "--op", "nonsense"], "got names of no case"),
+        (["list", "--op", "nonsense"], "got names of no case"),
         (
             ["list", "--op", "softplus", "--provider", "unknown"],
             "--provider: got unknown, expected part of a name among aten",
         ),
-        (["compare", __file__], "a second result file is needed"),
-        (["report", "--output", "mine"], "--output for result files that are named"),
-        (["report", "--check", __file__, "--output", "."], "--check is for README and docs"),
-        (["report", __file__], "--output: named files need a folder"),
-        (["report", __file__, "--output", "."], "no readable result file"),
+        (["compare", __file__], "expected a second result file"),
+        (["report", "--output", "mine"], "--output: got mine without result files"),
+        (["report", "--check", __file__, "--output", "."], "--check: got it with result files"),
+        (["report", __file__], "--output: got none, expected a folder"),
+        (["report", __file__, "--output", "."], "got no readable file"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

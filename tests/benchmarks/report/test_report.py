@@ -210,7 +210,7 @@ def test_the_roofline_draws_nothing_at_zero() -> None:
 def test_an_unknown_block_and_no_result_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="nonsense"):
         filled("<!-- benchmarks:begin nonsense -->\n<!-- benchmarks:end nonsense -->", {})
-    with pytest.raises(ResultsError, match="no result files"):
+    with pytest.raises(ResultsError, match="files: got none"):
         write_report([])
 
 
