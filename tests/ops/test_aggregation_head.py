@@ -1,4 +1,4 @@
-"""What holds for aggregation heads alone; what every operator must do is asked in test_operators.py."""
+"""What holds for aggregation heads alone; what every operator must do is asked in registered/."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What holds for `scale_aggregation` alone; what every operator must do is asked in test_operators.py."""
+"""What holds for `scale_aggregation` alone; what every operator must do is asked in registered/."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What holds for upsampled losses alone; what every operator must do is asked in test_operators.py."""
+"""What holds for upsampled losses alone; what every operator must do is asked in registered/."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -10,17 +10,12 @@ from torch import Generator, Tensor
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils._pytree import tree_map
 
-from seqca.ops.shared.dispatch import BACKENDS, refusal, use_backend
-from seqca.ops.shared.operator import OPERATORS, Call, Operator
+from seqca.ops.shared.dispatch import use_backend
+from seqca.ops.shared.operator import OPERATORS, Operator
 from seqca.ops.verification.judge import leaves, rounded
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FUSED = [
-    pytest.param(operator, backend, id=f"{operator.name}-{backend}")
-    for operator in OPERATORS.values()
-    for backend in BACKENDS[1:]
-    if refusal(operator, backend, Call(DEVICE, torch.float32, 36, 111)) is None
-]
+from .calls import DEVICE, FUSED
+
 SAMPLES = [
     pytest.param(operator, sample, id=f"{operator.name}-{sample}".replace(" ", "_"))
     for operator in OPERATORS.values()
