@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqca.ops.verification.draws import Allowance
+from seqca.ops.verification.draws import Allowance, Results
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 MODES = ("eager", "compiled", "graph", "compiled, graph")
@@ -17,9 +17,6 @@ MODES = ("eager", "compiled", "graph", "compiled, graph")
 DIRECTIONS = ("forward", "backward", "both")
 """forward: no gradient is needed. backward: the gradients alone, of a forward pass outside the measurement.
 both: forward pass and gradients, as in training."""
-BASELINE_SLACK = 4
-"""What runs on plain torch is a baseline and not under test: that it rounds otherwise than the eager reference must not
-exclude it, so its errors may be so many times what is allowed to others."""
 
 
 class Cost(NamedTuple):
@@ -47,8 +44,8 @@ class Expected(NamedTuple):
     """What a provider must compute on some fresh random inputs."""
 
     inputs: Inputs
-    exact: list[Tensor]
-    """The combined results of the reference in higher precision."""
+    exact: Results
+    """What the reference computes in higher precision."""
     allowance: Mapping[str, Allowance]
     """What its errors in the dtype of the case allow."""
 
@@ -80,11 +77,6 @@ class Provider:
     def captured(self) -> bool:
         """Whether it is replayed from a CUDA graph."""
         return "graph" in self.mode
-
-    @property
-    def slack(self) -> float:
-        """How many times the allowed errors it may have."""
-        return BASELINE_SLACK if self.backend == "reference" and self.name != "reference" else 1
 
 
 class Providers(NamedTuple):
@@ -168,9 +160,9 @@ class Case(ABC):
     def norms(self, actual: Tensor, exact: Tensor) -> Any:
         """What the error of a result is judged by: a named tuple of numbers."""
 
-    def combined(self, results: list[Tensor]) -> list[Tensor]:
-        """A provider's results as they are judged."""
-        return results
+    def judged(self, results: list[Tensor]) -> Results:
+        """A provider's results as they are judged, by name."""
+        return {f"result {i}": result for i, result in enumerate(results)}
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """Whether results are right: the one function through which every case is judged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from seqca.ops.verification.draws import Allowance, Draw, Norms, allowances, verdict
-from seqca.ops.verification.tolerance import DRAWS
+from seqca.ops.verification.draws import Allowance, Norms, Results, verdict
 
 
 class Check(NamedTuple):
@@ -32,37 +31,18 @@ def relative_error(actual: Tensor, exact: Tensor) -> RelativeError:
     return RelativeError((actual.double() - exact.double()).norm() / exact.double().norm())
 
 
-def named(results: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Results by their number."""
-    return {f"result {i}": result for i, result in enumerate(results)}
-
-
-def measured(
-    draw: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]], norms: Norms, draws: int = DRAWS
-) -> dict[str, Allowance]:
-    """What the errors of the reference allow, from so many draws of its results and of the exact ones."""
-
-    def by_name() -> Draw:
-        rough, exact = draw()
-        return Draw(named(rough), named(exact))
-
-    return allowances(by_name, norms, draws)
-
-
-def judge(
-    results: Sequence[Tensor], exact: Sequence[Tensor], allowance: Mapping[str, Allowance], norms: Norms
-) -> Check:
+def judge(results: Results, exact: Results, allowance: Mapping[str, Allowance], norms: Norms) -> Check:
     """Results one by one, by the tolerance rule of the tests; the worst counts.
 
     Args:
         results: of a provider.
         exact: of the reference in higher precision, on the same inputs.
-        allowance: what `measured` found, in the same norms.
+        allowance: what `draws.allowances` found, in the same norms.
         norms: that errors are measured in.
     """
     checks = []
-    for (what, result), of_exact in zip(named(results).items(), exact, strict=True):
-        judged = verdict(what, result, of_exact, allowance[what], norms)
+    for what, result in results.items():
+        judged = verdict(what, result, exact[what], allowance[what], norms)
         checks.append(Check(judged.ok, max(map(fraction, judged.found, judged.bound)), str(judged)))
     return max([check for check in checks if not check.ok] or checks, key=lambda check: check.worst)
 

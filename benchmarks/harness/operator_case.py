@@ -9,13 +9,12 @@ from torch import Generator, Tensor
 
 from seqca.ops.shared.dispatch import BACKENDS, refusal, use_backend
 from seqca.ops.shared.operator import OPERATORS, Call
-from seqca.ops.verification.draws import moved, plain_torch
+from seqca.ops.verification.draws import Draw, Results, allowances, moved, plain_torch
 from seqca.ops.verification.judge import leaves, mapped
 from seqca.ops.verification.tolerance import Errors, errors
 
 from .case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
 from .execution import Execution
-from .judging import measured
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,16 @@ class OperatorCase(Case):
         arguments, steps = self.draw(generator), Generator().manual_seed(0)
         plain = Execution(Provider("reference", self.reference_of(provider), "reference"), self.direction)
 
-        def draw() -> tuple[list[Tensor], list[Tensor]]:
+        def evaluated(arguments: Arguments, dtype: torch.dtype) -> Results:
+            return self.judged(plain.evaluate(arguments.inputs(dtype)))
+
+        def draw() -> Draw:
             near = arguments.changed(lambda x: moved(x, steps))
-            return plain.evaluate(near.inputs(DTYPES[self.dtype])), plain.evaluate(near.inputs(torch.float64))
+            return Draw(evaluated(near, DTYPES[self.dtype]), evaluated(near, torch.float64))
 
         with use_backend("reference"), plain_torch():
-            exact = plain.evaluate(arguments.inputs(torch.float64))
-            return Expected(arguments.inputs(DTYPES[self.dtype]), exact, measured(draw, self.norms))
+            exact = evaluated(arguments, torch.float64)
+            return Expected(arguments.inputs(DTYPES[self.dtype]), exact, allowances(draw, self.norms))
 
     def reference_of(self, provider: Provider) -> Callable[..., Any]:
         """The plain mathematics that a provider must compute."""

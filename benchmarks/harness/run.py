@@ -196,9 +196,7 @@ def checked(case: Case, provider: Provider, expected: Expected) -> tuple[Record,
             if case.device == "cuda":
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
-        check = judge(case.combined(results), expected.exact, expected.allowance, case.norms)._asdict()
-        if provider.slack > 1:
-            check["ok"] = check["worst"] <= provider.slack
+        check = judge(case.judged(results), expected.exact, expected.allowance, case.norms)._asdict()
     except Exception as error:  # whatever a provider raises is its result
         check = failed(error)
     return {"check": check, "first_call": seconds, "cost": case.cost(provider)._asdict()}, execution

@@ -49,8 +49,8 @@ class DoublingCase(Case):
 
     def expected(self, provider: Provider, generator: torch.Generator) -> Expected:
         inputs = self.inputs(generator)
-        right = [2 * inputs.leaves[0].detach(), torch.full((10,), 2.0)]
-        return Expected(inputs, right, {f"result {i}": Allowance((1e-6,), 1.0) for i in range(2)})
+        right = self.judged([2 * inputs.leaves[0].detach(), torch.full((10,), 2.0)])
+        return Expected(inputs, right, {what: Allowance((1e-6,), 1.0) for what in right})
 
     def norms(self, actual: Tensor, exact: Tensor) -> Largest:
         return Largest(float((actual - exact).abs().max()))

@@ -21,6 +21,7 @@ from benchmarks.harness.run import checked
 from seqca import use_backend
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet, to_published_state
+from seqca.ops.shared.operator import OPERATORS
 from seqca.tasks import get_task
 from tests.golden import GOLDEN, assert_published_predictions, close, load
 from tests.golden.published_state import published_state
@@ -111,10 +112,10 @@ def test_with_the_networks_weights_loss_and_every_gradient_are_the_networks() ->
         assert error <= 1e-9 * float(own.abs().max()) + 1e-12 * largest, key
 
 
-def small_case(direction: str) -> tuple[NetworkCase, Provider, Provider]:
+def small_case(direction: str, dtype: str = "fp32", height: int = 32) -> tuple[NetworkCase, Provider, Provider]:
     """A case on small images, its baseline and the reference."""
-    data = Dataset("small", 2, 32, 64, {"semseg": 5, "depth": 1})
-    case = NetworkCase.of(data, "fp32", direction, plan("quick", "cpu"))
+    data = Dataset("small", 2, height, 64, {"semseg": 5, "depth": 1})
+    case = NetworkCase.of(data, dtype, direction, plan("quick", "cpu"))
     published, reference = case.providers().available[:2]
     assert (published.name, reference.name) == (case.baseline, "reference")
     return case, published, reference
@@ -131,6 +132,29 @@ def test_it_passes_the_check_of_the_benchmarks_and_a_wrong_prediction_does_not()
         return [*others, last * 1.01]
 
     assert not checked(case, replace(published, arranged=wrong), expected)[0]["check"]["ok"]
+
+
+def test_a_training_step_without_the_gradient_of_queries_fails_even_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is a thousandth of what passes through the network."""
+    case, published, reference = small_case("both", "bf16", height=64)
+    expected = case.expected(published, torch.Generator().manual_seed(0))
+    aten = replace(reference, name="aten", backend="aten")
+    for right in (published, aten):
+        check = checked(case, right, expected)[0]["check"]
+        assert check["ok"], check["what"]
+    implementation = OPERATORS["linear_attention"].implementation("aten")
+    backward = implementation.backward
+
+    def without(*arguments: Any) -> tuple[list[Tensor], ...]:
+        dq, *others = backward(*arguments)
+        return [torch.zeros_like(x) for x in dq], *others
+
+    monkeypatch.setattr(implementation, "backward", without)
+    check = checked(case, aten, expected)[0]["check"]
+    assert not check["ok"]
+    assert "query" in check["what"]
 
 
 def test_its_gradients_are_judged_in_the_order_of_the_networks() -> None:
