@@ -21,9 +21,10 @@ def test_every_operator_that_the_network_calls_is_registered() -> None:
     assert network_calls().keys() <= OPERATORS.keys()
 
 
-def test_attention_is_called_for_twelve_pairs_of_tasks_and_across_scales() -> None:
-    pairs = {(channels, 12 * tokens) for channels, tokens in SCALES}
-    assert shapes("linear_attention") == pairs | set(SCALES[:-1])
+def test_attention_is_called_once_for_the_tasks_of_a_scale_and_once_for_the_coarser_scales_of_all_tasks() -> None:
+    between_tasks = {(channels, 4 * tokens) for channels, tokens in SCALES}
+    across_scales = {(SCALES[-1][0], 4 * sum(n for _, n in SCALES[k:])) for k in range(3)}
+    assert shapes("cross_attention") == between_tasks | across_scales
 
 
 def test_losses_are_called_for_classes_normals_and_single_channels_at_the_size_of_the_image() -> None:

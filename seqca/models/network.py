@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from seqca.nn import (
     FeaturePropagation,
     WindowSelfAttention,
 )
+from seqca.nn.cross_scale import attend_across_scales
 from seqca.tasks import check_task_name, get_task
 
 from .backbone import create_backbone
@@ -81,6 +82,17 @@ class TaskHead(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps (B, C_k, H_k, W_k), finest first → (B, out_channels, H_0, W_0)."""
         return self.aggregation(features, None if self.attention is None else self.attention(features))
+
+
+def predict_together(heads: nn.ModuleDict, features: list[list[Tensor]]) -> dict[str, Tensor]:
+    """What the heads of several tasks predict, each from its own features: their scales exchange in common calls."""
+    every = {task: cast(TaskHead, head) for task, head in heads.items()}
+    exchanges = [head.attention for head in every.values() if head.attention is not None]
+    attended = attend_across_scales(exchanges, features) if exchanges else [None] * len(every)
+    return {
+        task: head.aggregation(own, gathered)
+        for (task, head), own, gathered in zip(every.items(), features, attended, strict=True)
+    }
 
 
 class SequentialCrossAttentionNet(HubNetwork, nn.Module):
@@ -176,7 +188,7 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
                     task: torch.cat([maps[k - 1], upsample(x, size)], 1)
                     for task, x in self.propagation[k - 1](exchanged[k]).items()
                 }
-        final = {task: head([exchanged[k][task] for k in SCALES]) for task, head in self.heads.items()}
+        final = predict_together(self.heads, [[exchanged[k][task] for k in SCALES] for task in self.heads])
         return NetworkOutput(final, tuple(deep))
 
     @torch.no_grad()

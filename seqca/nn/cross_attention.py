@@ -1,58 +1,89 @@
 """Cross attention from a source map to a target map, and the exchange between tasks that is built of it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.ops import linear_attention, softplus
+from seqca.ops import Branch, Pair, cross_attention
 
+from .batch_norm import synchronised_over, update_running_statistics, uses_batch_statistics
 from .blocks import BasicBlock
 from .checks import check_alike, check_features, check_map, check_positive, checked_tasks
 
 
-def tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, H·W, C), a view."""
-    return x.flatten(2).mT
+class ConvBN(nn.Module):
+    """1×1 convolution without bias, then batch norm: a layer of `seqca.ops.cross_attention`, which computes it.
 
-
-def map_like(x: Tensor, reference: Tensor) -> Tensor:
-    """The inverse of `tokens`, a view: (B, H·W, C) → (B, C, H, W)."""
-    return x.mT.unflatten(2, reference.shape[2:])
-
-
-class GroupedConv1x1(nn.Conv2d):
-    """A 1×1 convolution in groups, computed as one batched matrix product: at the sizes of this network that takes
-    less time than a grouped convolution."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(channels, channels, 1, groups=groups, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
-        weight = self.weight.view(self.groups, -1, self.in_channels // self.groups)
-        return (weight @ x.flatten(2).unflatten(1, (self.groups, -1))).flatten(1, 2).unflatten(2, x.shape[2:])
-
-
-class ConvBN(nn.Sequential):
-    """1×1 convolution without bias, then batch norm."""
+    Args:
+        in_channels, out_channels: channels before and after.
+        groups: of the convolution.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int = 1) -> None:
         super().__init__()
-        if groups > 1:
-            self.conv: nn.Conv2d = GroupedConv1x1(in_channels, groups)
-        else:
-            self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
+
+
+def attend(
+    maps: Sequence[Tensor],
+    layers: Sequence[ConvBN],
+    branches: Sequence[Branch],
+    pairs: Sequence[Pair],
+    updates: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """`seqca.ops.cross_attention` with parameters and statistics of modules, whose running statistics it updates.
+
+    Forward hooks of the layers are not run.
+
+    Args:
+        maps, branches, pairs: of the operator.
+        layers: in its order.
+        updates: how often the running statistics of each layer are updated; by default once.
+
+    Returns:
+        Attended maps, for each branch that has queries.
+
+    Raises:
+        ValueError: if some of the batch norms would use statistics of the batch and others running ones, or they differ
+            in eps or processes.
+    """
+    norms = [layer.bn for layer in layers]
+    modes = {(uses_batch_statistics(bn), bn.eps, synchronised_over(bn)) for bn in norms}
+    if len(modes) > 1:
+        raise ValueError(
+            "batch norms of one exchange: got some in training and some in evaluation mode, or of several eps or "
+            "process groups, expected all alike"
+        )
+    ((batch, eps, group),) = modes
+    attended, means, variances = cross_attention(
+        maps,
+        [layer.conv.weight for layer in layers],
+        [bn.weight for bn in norms],
+        [bn.bias for bn in norms],
+        branches,
+        pairs,
+        running_means=None if batch else [bn.running_mean for bn in norms if bn.running_mean is not None],
+        running_vars=None if batch else [bn.running_var for bn in norms if bn.running_var is not None],
+        norm_eps=eps,
+        group=group,
+    )
+    if batch:
+        times = updates or [1] * len(norms)
+        for bn, mean, variance, count in zip(norms, means, variances, times, strict=True):
+            for _ in range(count):
+                update_running_statistics(bn, mean, variance)
+    return attended
 
 
 class CrossAttention(nn.Module):
     """CAM: what a source map tells the pixels of a target map (Kim et al. 2022, section 2.2).
 
     q = softplus(BN(W₂ relu(BN(W₁ x_target)))), k likewise from the source with weights of its own,
-    v = relu(BN(W x_source)); then `seqca.ops.linear_attention` per image.
+    v = relu(BN(W x_source)); then linear attention per image: `seqca.ops.cross_attention` for one pair.
 
     Args:
         channels: C of both maps.
@@ -73,23 +104,21 @@ class CrossAttention(nn.Module):
         check_map("target", target, self.channels, self.value.conv.weight)
         check_map("source", source, self.channels, self.value.conv.weight)
         check_alike("source", source, target)
-        q = softplus(self.query(F.relu(self.query_hidden(target))))
-        k = softplus(self.key(F.relu(self.key_hidden(source))))
-        v = F.relu(self.value(source))
-        attended = linear_attention(tokens(q), tokens(k), tokens(v))
-        return map_like(attended, target)
+        branches = [Branch(0, queries=1), Branch(1, keys=1)]
+        (attended,) = attend([target, source], [*self.query_layers(), *self.key_layers()], branches, [Pair(0, 0, 1, 0)])
+        return attended
 
+    def query_layers(self) -> list[ConvBN]:
+        """Layers of a branch that attends."""
+        return [self.query_hidden, self.query]
 
-class Projected(NamedTuple):
-    """The views of one task's map in its pairs with every other task, each (B, C, H, W), in task order."""
-
-    queries: tuple[Tensor, ...]  # as the target of the pair
-    keys: tuple[Tensor, ...]  # as its source
-    values: tuple[Tensor, ...]
+    def key_layers(self) -> list[ConvBN]:
+        """Layers of a branch that is attended to."""
+        return [self.key_hidden, self.key, self.value]
 
 
 class PairProjections(nn.Module):
-    """The projections of one map for all its pairs side by side.
+    """The layers of one map for all its pairs side by side.
 
     Args:
         channels: C.
@@ -99,16 +128,41 @@ class PairProjections(nn.Module):
 
     def __init__(self, channels: int, pairs: int) -> None:
         super().__init__()
-        self.channels, self.pairs = channels, pairs
         self.hidden = ConvBN(channels, 2 * pairs * channels)
         self.features = ConvBN(2 * pairs * channels, 2 * pairs * channels, groups=2 * pairs)
         self.value = ConvBN(channels, pairs * channels)
 
-    def forward(self, x: Tensor) -> Projected:
-        """(B, C, H, W) → queries, keys and values for each of the P pairs."""
-        features = softplus(self.features(F.relu(self.hidden(x)))).split(self.channels, 1)
-        values = F.relu(self.value(x)).split(self.channels, 1)
-        return Projected(features[: self.pairs], features[self.pairs :], values)
+
+class Reduction(BasicBlock):
+    """The basic block R on [F, A_1, F, A_2, …], given F once (Kim et al. 2022, section 2.3).
+
+    A convolution that reads a map several times is one with the sum of the weights.
+
+    Args:
+        channels: C of F and of every A.
+        pairs: how many A.
+    """
+
+    def __init__(self, channels: int, pairs: int) -> None:
+        super().__init__(2 * channels * pairs, channels, momentum=0.01, project=True)
+        self.channels, self.pairs = channels, pairs
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Of the first convolution and of the shortcut's, for the channels [F, A_1, A_2, …]."""
+        convolution, _ = cast(nn.Sequential, self.shortcut)
+        return self._summed(self.conv1.weight), self._summed(cast(nn.Conv2d, convolution).weight)
+
+    def forward(self, x: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """[F, A_1, A_2, …] (B, (1 + pairs)·C, H, W) → (B, C, H, W); with `weights()` they are not summed anew."""
+        check_map("x", x, (1 + self.pairs) * self.channels, self.conv1.weight)
+        first, shortcut = weights or self.weights()
+        _, norm = cast(nn.Sequential, self.shortcut)
+        residual = self.bn2(self.conv2(F.relu(self.bn1(F.conv2d(x, first, padding=1)))))
+        return F.relu(residual + norm(F.conv2d(x, shortcut)))
+
+    def _summed(self, weight: Tensor) -> Tensor:
+        copies, attended = weight.unflatten(1, (self.pairs, 2, -1)).unbind(2)
+        return torch.cat([copies.sum(1), attended.flatten(1, 2)], 1)
 
 
 def partner(task: int, other: int) -> int:
@@ -123,8 +177,7 @@ class CrossTaskAttention(nn.Module):
     F̂_i = F_i + R(Z_i), where Z_i concatenates [F_i, A_ij] over the sources, the last source first, and the basic block
     R is shared by all targets. With a single task this is the identity, and has no parameters.
 
-    A map takes part in 2(M − 1) pairs: as target with the M − 1 others, and as source for them. All its projections of
-    one kind are one product, and its batch norms one batch norm, since that works channel by channel.
+    All pairs are one call of `seqca.ops.cross_attention`.
 
     Args:
         tasks: names, in order.
@@ -141,7 +194,7 @@ class CrossTaskAttention(nn.Module):
         if len(self.tasks) > 1:
             others = len(self.tasks) - 1
             self.projections = nn.ModuleDict({task: PairProjections(channels, others) for task in self.tasks})
-            self.reduction = BasicBlock(2 * channels * others, channels, momentum=0.01)
+            self.reduction = Reduction(channels, others)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{task: (B, C, H, W)} → the same, tasks in order."""
@@ -150,17 +203,13 @@ class CrossTaskAttention(nn.Module):
         if len(self.tasks) == 1:
             return dict(features)
         maps = [features[task] for task in self.tasks]
-        projected = [self.projections[task](x) for task, x in zip(self.tasks, maps, strict=True)]
-        pairs = [(i, j) for i in range(len(maps)) for j in reversed(range(len(maps))) if j != i]
-        attended = linear_attention(
-            [tokens(projected[i].queries[partner(i, j)]) for i, j in pairs],
-            [tokens(projected[j].keys[partner(j, i)]) for i, j in pairs],
-            [tokens(projected[j].values[partner(j, i)]) for i, j in pairs],
-        )
-        pieces: list[list[Tensor]] = [[] for _ in maps]
-        for (i, _), gathered in zip(pairs, attended, strict=True):
-            pieces[i] += [maps[i], map_like(gathered, maps[i])]
+        every = [cast(PairProjections, self.projections[task]) for task in self.tasks]
+        layers = [layer for own in every for layer in (own.hidden, own.features, own.value)]
+        numbers = range(len(maps))
+        branches = [Branch(i, queries=len(maps) - 1, keys=len(maps) - 1) for i in numbers]
+        pairs = [Pair(i, partner(i, j), j, partner(j, i)) for i in numbers for j in reversed(numbers) if j != i]
+        weights = self.reduction.weights()
         return {
-            task: target + self.reduction(torch.cat(own, 1))
-            for task, target, own in zip(self.tasks, maps, pieces, strict=True)
+            task: target + self.reduction(torch.cat([target, attended], 1), weights)
+            for task, target, attended in zip(self.tasks, maps, attend(maps, layers, branches, pairs), strict=True)
         }

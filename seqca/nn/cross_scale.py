@@ -5,18 +5,19 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from seqca.ops import aggregation_head
+from seqca.ops import Branch, Pair, aggregation_head
 
 from .batch_norm import synchronised_over, update_running_statistics, uses_batch_statistics
 from .checks import check_map, check_positive, check_scales, checked_channels
-from .cross_attention import ConvBN, CrossAttention
+from .cross_attention import ConvBN, CrossAttention, attend
 
 
 class CrossScaleAttention(nn.Module):
     """CSAM: every scale gathers from every coarser scale of the same task (Kim et al. 2022, section 2.4).
 
     For k < j: A_kj = CAM_k(F̂^k, s) with s = BN(conv1×1(F̂^j)), C_j → C_k, no activation and no resizing. CAM_k is shared
-    by the sources; its running statistics are updated once per source, j ascending.
+    by the sources; its running statistics are updated once per source, j ascending. All sources of a scale are one call
+    of `seqca.ops.cross_attention`.
 
     Args:
         channels_per_scale: C_k, the finest scale first.
@@ -32,17 +33,43 @@ class CrossScaleAttention(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
         """Maps (B, C_k, H_k, W_k), finest first → for each scale but the last, [A_kj for j = k+1 …] at its size."""
-        weight = next(self.parameters(), None)
-        check_scales("features", features, self.channels, weight)
-        return [
-            [attention(features[k], self.project(k, j, features[j])) for j in range(k + 1, len(features))]
-            for k, attention in enumerate(self.attention)
-        ]
+        return attend_across_scales([self], [features])[0]
 
-    def project(self, k: int, j: int, source: Tensor) -> Tensor:
-        """The map of scale j (B, C_j, H_j, W_j) as a source of scale k → (B, C_k, H_j, W_j)."""
+    def layers(self, k: int) -> list[ConvBN]:
+        """Of the exchange of scale k, in the order of `seqca.ops.cross_attention`."""
+        attention = cast(CrossAttention, self.attention[k])
         projections = cast(nn.ModuleList, self.projections[k])
-        return projections[j - k - 1](source)
+        sources = [layer for projection in projections for layer in (projection, *attention.key_layers())]
+        return [*attention.query_layers(), *cast(list[ConvBN], sources)]
+
+
+def attend_across_scales(
+    modules: Sequence[CrossScaleAttention], features: Sequence[Sequence[Tensor]]
+) -> list[list[list[Tensor]]]:
+    """What several modules of the same channels return for the maps of several tasks, in one call for each scale.
+
+    Args:
+        modules: by task.
+        features: by task, each as `CrossScaleAttention.forward` takes them.
+    """
+    channels = modules[0].channels
+    for module, maps in zip(modules, features, strict=True):
+        check_scales("features", maps, module.channels, next(module.parameters(), None))
+    gathered: list[list[list[Tensor]]] = [[] for _ in modules]
+    for k in range(len(channels) - 1):
+        coarser = len(channels) - 1 - k
+        branches, pairs, updates = [], [], []
+        for target in range(0, len(modules) * (1 + coarser), 1 + coarser):
+            branches += [Branch(target, queries=1)]
+            branches += [Branch(target + j, keys=1, projected=True) for j in range(1, 1 + coarser)]
+            pairs += [Pair(target, 0, target + j, 0) for j in range(1, 1 + coarser)]
+            # The published network computes the queries once for each source.
+            updates += [coarser, coarser, *[1] * (4 * coarser)]
+        maps = [x for own in features for x in own[k:]]
+        attended = attend(maps, [layer for module in modules for layer in module.layers(k)], branches, pairs, updates)
+        for own, together in zip(gathered, attended, strict=True):
+            own.append(list(together.split(channels[k], 1)))
+    return gathered
 
 
 class FeatureAggregation(nn.Module):

@@ -1,35 +1,142 @@
-"""What cross attention keeps for backward."""
+"""What cross attention keeps for backward, what it does with its batch norms, and how the exchange reads its maps."""
+
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from benchmarks.harness.quantities import kept_bytes
-from seqca.nn import CrossAttention, CrossTaskAttention
+from seqca.nn import CrossAttention, CrossScaleAttention, CrossTaskAttention
+from seqca.nn.cross_attention import Reduction
+from seqca.nn.cross_scale import attend_across_scales
 from seqca.ops import use_backend
+from tests.processes import in_two_processes
 
 TASKS = ("semseg", "depth", "normals")
+CHANNELS = (4, 6, 8)
+IMAGES = (slice(0, 2), slice(2, 3))
+"""Of each process."""
 
 
-@pytest.mark.parametrize("module", [CrossAttention(6), CrossTaskAttention(TASKS, 6)], ids=lambda m: type(m).__name__)
-def test_cross_attention_keeps_no_argument_of_softplus(
-    module: CrossAttention | CrossTaskAttention, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    maps = {task: torch.randn(2, 6, 8, 10) for task in TASKS}
-    arguments = [maps] if isinstance(module, CrossTaskAttention) else [maps["semseg"], maps["depth"]]
-    seen: list[int] = []
+def test_cross_attention_keeps_its_maps_and_nothing_else_that_grows_with_them() -> None:
+    module = CrossAttention(6)
 
-    def noting(x: Tensor) -> Tensor:
-        seen.append(x.nbytes)
-        return F.softplus(x)
-
-    def kept() -> int:
+    def kept(height: int) -> int:
+        target, source = torch.randn(2, 6, height, 10), torch.randn(2, 6, 8, 10)
         with use_backend("aten"):
-            return kept_bytes(lambda: module(*arguments), [*module.parameters(), *module.buffers()])
+            return kept_bytes(lambda: module(target, source), [*module.parameters(), *module.buffers()])
 
-    found = kept()
-    monkeypatch.setattr("seqca.nn.cross_attention.softplus", noting)
-    assert found == kept() - sum(seen)
-    pairs = 6 if isinstance(module, CrossTaskAttention) else 1
-    assert sum(seen) == 2 * pairs * maps["depth"].nbytes
+    assert kept(16) - kept(8) == 4 * 2 * 6 * 8 * 10
+
+
+def test_a_map_that_is_read_several_times_is_one_product_with_the_sum_of_the_weights() -> None:
+    block = Reduction(6, pairs=3).double()
+    target, *attended = torch.randn(4, 2, 6, 5, 7, dtype=torch.float64)
+    repeated = torch.cat([x for a in attended for x in (target, a)], 1)
+    convolution, norm = block.shortcut
+    expected = F.relu(block.bn2(block.conv2(F.relu(block.bn1(block.conv1(repeated))))) + norm(convolution(repeated)))
+    torch.testing.assert_close(block(torch.cat([target, *attended], 1)), expected)
+
+
+def test_batch_norms_of_one_exchange_in_several_modes_are_refused() -> None:
+    module = CrossAttention(6)
+    module.key.bn.eval()
+    with pytest.raises(ValueError, match="batch norms of one exchange: got some in training and some in evaluation"):
+        module(torch.randn(2, 6, 4, 4), torch.randn(2, 6, 4, 4))
+
+
+def test_scales_of_several_tasks_exchange_as_those_of_each_task_alone() -> None:
+    generator = Generator().manual_seed(0)
+    modules = [CrossScaleAttention(CHANNELS).double() for _ in range(2)]
+    features = [
+        [torch.randn(2, c, 8 >> k, 12 >> k, generator=generator, dtype=torch.float64) for k, c in enumerate(CHANNELS)]
+        for _ in modules
+    ]
+    together = attend_across_scales(modules, features)
+    for module, own, attended in zip(modules, features, together, strict=True):
+        for expected, found in zip(module(own), attended, strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_batch_norm_counts_the_sources_that_share_it() -> None:
+    module = CrossScaleAttention(CHANNELS)
+    module([torch.randn(2, c, 8 >> k, 12 >> k) for k, c in enumerate(CHANNELS)])
+    counts = {name: int(x) for name, x in module.named_buffers() if name.endswith("num_batches_tracked")}
+    finest = {name: n for name, n in counts.items() if name.startswith("attention.0")}
+    assert len(finest) == 5 and set(finest.values()) == {2}
+    assert {n for name, n in counts.items() if name not in finest} == {1}
+
+
+class WeightedSum(nn.Module):
+    """In place of R, whose batch norms torch cannot synchronise on a CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(6, 6, 1)
+
+    def weights(self) -> tuple[()]:
+        return ()
+
+    def forward(self, x: Tensor, weights: tuple[()]) -> Tensor:
+        target, first, second = x.split(6, 1)
+        return target + first + 2 * second
+
+
+def module_of(name: str) -> nn.Module:
+    if name == "scales":
+        return CrossScaleAttention(CHANNELS)
+    module = CrossTaskAttention(TASKS, 6)
+    module.reduction = WeightedSum()
+    return module
+
+
+def results_of(name: str, images: slice, synchronised: bool) -> dict[str, Tensor]:
+    """Outputs, gradients and buffers after a pass in training over some of three images."""
+    generator = Generator().manual_seed(0)
+    module = module_of(name).double()
+    for parameter in module.parameters():
+        parameter.data = 0.5 + torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    if synchronised:
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    shapes = [(6, 6, 8)] * 3 if name == "tasks" else [(c, 8 >> k, 12 >> k) for k, c in enumerate(CHANNELS)]
+    maps = [
+        torch.randn(3, *shape, generator=generator, dtype=torch.float64)[images].requires_grad_() for shape in shapes
+    ]
+    if name == "tasks":
+        outputs = list(module(dict(zip(TASKS, maps, strict=True))).values())
+    else:
+        outputs = [x for own in module(maps) for x in own]
+    gradients = [torch.randn(3, *x.shape[1:], generator=generator, dtype=torch.float64)[images] for x in outputs]
+    torch.autograd.backward(outputs, gradients)
+    kept = {name: x for name, x in module.named_parameters() if not name.startswith("reduction")}
+    return {
+        **{f"output {i}": x.detach() for i, x in enumerate(outputs)},
+        **{f"gradient of map {i}": x.grad for i, x in enumerate(maps)},
+        **{f"gradient of {key}": x.grad for key, x in kept.items()},
+        **{key: x for key, x in module.named_buffers() if not key.startswith("reduction")},
+    }
+
+
+def results_of_process(rank: int, name: str) -> dict[str, Tensor]:
+    return results_of(name, IMAGES[rank], synchronised=True)
+
+
+@pytest.mark.parametrize("name", ["tasks", "scales"])
+def test_two_processes_with_synchronised_batch_norm_are_as_one(name: str, tmp_path: Path) -> None:
+    first, second = in_two_processes(tmp_path, results_of_process, name)
+    whole = results_of(name, slice(0, 3), synchronised=False)
+    assert first.keys() == second.keys() == whole.keys()
+    largest = max(x.abs().max() for what, x in whole.items() if what.startswith("gradient of") and "map" not in what)
+    for what, expected in whole.items():
+        if what.startswith(("output", "gradient of map")):
+            found = torch.cat([first[what], second[what]])
+        elif what.startswith("gradient"):
+            found = first[what] + second[what]
+        else:
+            assert torch.equal(first[what], second[what]), what
+            found = first[what]
+        # A projection's shift is taken away by the batch norms behind it: its gradient is 0 but for rounding.
+        scale = largest if what.startswith("gradient") and "projections" in what else expected.abs().max()
+        assert (found - expected).abs().max() <= 1e-10 * scale, what
