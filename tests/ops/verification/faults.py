@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torch.nn.functional import softplus as torch_softplus
 
 from seqca.loss_type import Loss
-from seqca.ops import aggregation_head, linear_attention, scale_aggregation, upsampled_loss
+from seqca.ops import aggregation_head, cross_attention, linear_attention, scale_aggregation, upsampled_loss
 from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.verification.draws import Allowance, Results
 from seqca.ops.verification.judge import evaluate, leaves
@@ -155,8 +155,13 @@ def _last_image_fixed(maps: list[Tensor]) -> list[Tensor]:
     return [fixed[id(x)] for x in maps]
 
 
+def _exchange_of_fixed_last_image(maps: list[Tensor], **arguments: Any) -> Any:
+    return cross_attention(_last_image_fixed(maps), **arguments)
+
+
 _WITHOUT_A_TERM: dict[str, Callable[..., Any]] = {
     "aggregation_head": _head_of_fixed_last_image,
+    "cross_attention": _exchange_of_fixed_last_image,
     "linear_attention": _attention_without_denominator,
     "scale_aggregation": _aggregation_of_fixed_last_image,
     "softplus": _softplus_of_slope_one,
@@ -190,8 +195,13 @@ def _head_off(maps: list[Tensor], eps: float, **arguments: Any) -> Any:
     return aggregation_head(maps, **arguments, eps=eps * OFF)
 
 
+def _exchange_off(norm_eps: float, **arguments: Any) -> Any:
+    return cross_attention(**arguments, norm_eps=norm_eps * OFF)
+
+
 _OFF: dict[str, Callable[..., Any]] = {
     "aggregation_head": _head_off,
+    "cross_attention": _exchange_off,
     "linear_attention": _attention_off,
     "scale_aggregation": _aggregation_off,
     "softplus": _softplus_off,
