@@ -123,9 +123,9 @@ def backward(
         for x, dx, centre, d_covariance in zip(tokens, d_tokens, own, d_covariances, strict=True):
             count, d_sum = x.shape[0] * x.shape[2], dx.sum((0, 2), dtype=torch.float64)
             total, d_sum, d_flat = summed(count, d_sum, d_covariance.flatten(), group)
-            affine = with_shift(2 / total * d_flat.view_as(d_covariance), -d_sum / total).to(wide)
-            for piece in pieces(x):
-                piece.of(dx).add_(times(affine, centred(piece.of(x), centre.mean.to(wide))))
+            affine = with_shift(2 / total * d_flat.view_as(d_covariance), -d_sum / total)
+            for piece in pieces(x):  # in float64, where little remains of the sum
+                piece.of(dx).add_(times(affine, centred(piece.of(x), centre.mean)))
     d_maps = [dx.view(x.shape).to(x.dtype) for x, dx in zip(maps, d_tokens, strict=True)]
     return d_maps, gradients.weights, gradients.scales, gradients.shifts
 

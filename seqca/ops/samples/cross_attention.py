@@ -137,7 +137,7 @@ def _exchange(tokens: int, channels: int, generator: Generator) -> Sample:
 
 def _coarser(tokens: int) -> tuple[int, int]:
     h, w = map_size(tokens)
-    return h // 2 + 1, w // 2 + 2
+    return h // 2 + 1, w // 2 + 3
 
 
 def _across_scales(tokens: int, channels: int, generator: Generator) -> Sample:
