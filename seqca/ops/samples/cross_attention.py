@@ -66,9 +66,10 @@ def _sample(
     generator: Generator,
     running: bool = False,
     shared: Sequence[tuple[int, int]] = (),
+    images: int = _IMAGES,
 ) -> Sample:
     """Of maps of (C, H, W); in `shared`, branches whose layers behind the projection are another's."""
-    maps = [_two_levels(c, h, w, generator) for c, h, w in sizes]
+    maps = [_two_levels(images, c, h, w, generator) for c, h, w in sizes]
     layers, places, sharing = _Layers(running, generator), layers_of(branches), dict(shared)
 
     def near_zero(scaled: Tensor) -> Tensor:
@@ -103,11 +104,11 @@ def _sample(
     return Sample(arguments, ("maps", "weights", "scales", "shifts"), ("scales", "shifts"))
 
 
-def _two_levels(channels: int, height: int, width: int, generator: Generator) -> Tensor:
+def _two_levels(images: int, channels: int, height: int, width: int, generator: Generator) -> Tensor:
     """A map in which every other pixel is raised, in every channel by about as much as it varies otherwise."""
     raised = torch.arange(height * width, dtype=torch.float64).view(height, width) % 2
-    height_of_step = 8 / channels**0.5 + normal(_IMAGES, 1, height, width, generator=generator).abs() / channels**0.5
-    return 1 + normal(_IMAGES, channels, height, width, generator=generator) / 2 + raised * height_of_step
+    height_of_step = 8 / channels**0.5 + normal(images, 1, height, width, generator=generator).abs() / channels**0.5
+    return 1 + normal(images, channels, height, width, generator=generator) / 2 + raised * height_of_step
 
 
 def _positive(rows: int, columns: int, generator: Generator) -> Tensor:
@@ -127,12 +128,23 @@ def _widest_gap(scaled: Tensor) -> Tensor:
     return -(ordered.gather(1, widest) + ordered.gather(1, widest + 1))[:, 0] / 2
 
 
+def exchange(tasks: int) -> tuple[list[Branch], list[Pair]]:
+    """Every ordered pair of tasks with layers of its own, the last source of a target first, as in the network."""
+    branches = [Branch(i, queries=tasks - 1, keys=tasks - 1) for i in range(tasks)]
+    pairs = [Pair(i, j - (j > i), j, i - (i > j)) for i in range(tasks) for j in reversed(range(tasks)) if j != i]
+    return branches, pairs
+
+
+def exchange_sample(
+    tasks: int, size: tuple[int, int], channels: int, generator: Generator, images: int = _IMAGES
+) -> Sample:
+    """Maps of several tasks that gather from each other."""
+    return _sample(channels, [(channels, *size)] * tasks, *exchange(tasks), generator, images=images)
+
+
 def _exchange(tokens: int, channels: int, generator: Generator) -> Sample:
-    """Of three tasks, every ordered pair with layers of its own, as in the network."""
-    size = map_size(tokens)
-    branches = [Branch(i, queries=2, keys=2) for i in range(3)]
-    pairs = [Pair(i, j - (j > i), j, i - (i > j)) for i in range(3) for j in reversed(range(3)) if j != i]
-    return _sample(channels, [(channels, *size)] * 3, branches, pairs, generator)
+    """Of three tasks."""
+    return exchange_sample(3, map_size(tokens), channels, generator)
 
 
 def _coarser(tokens: int) -> tuple[int, int]:
