@@ -168,7 +168,10 @@ def pair_arguments() -> dict[str, Any]:
         ({"branches": [Branch(0, 1, 1), Branch(0, 1, 1)]}, r"branches: got none that reads maps\[1\]"),
         ({"branches": [Branch(0, 1, 1), Branch(1, 1, -1)]}, r"branches\[1\]: got .*, expected numbers of blocks"),
         ({"pairs": []}, "pairs: got none, expected at least one"),
-        ({"pairs": [Pair(0, 0, 1, 1), Pair(1, 0, 0, 0)]}, r"pairs\[0\]: got key 1 of branches\[1\], expected one that it has"),
+        (
+            {"pairs": [Pair(0, 0, 1, 1), Pair(1, 0, 0, 0)]},
+            r"pairs\[0\]: got key 1 of branches\[1\], expected one that it has",
+        ),
         ({"pairs": [Pair(0, 0, 1, 0)]}, r"pairs: got none for query 0 of branches\[1\], expected each to take part"),
         ({"running_means": []}, "running_means, running_vars: got one of them, expected both or neither"),
         ({"norm_eps": 0.0}, "norm_eps: got 0.0, expected a positive number"),
