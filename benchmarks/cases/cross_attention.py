@@ -15,7 +15,6 @@ from seqca.ops import Branch, Pair
 from seqca.ops.samples.cross_attention import exchange
 from seqca.ops.shared.branches import layers_of
 from seqca.ops.shared.operator import Call
-from seqca.reference.linear_attention import linear_attention
 from seqca.reference.softplus import softplus
 
 from ..harness.case import DTYPES, Cost
@@ -188,6 +187,13 @@ def cost(
     return {"forward": forward, "backward": backward, "both": both}[direction]
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(B, C, H, W) and twice (B, C, H', W') → (B, C, H, W)."""
+    query, key, value = (x.flatten(2) for x in (q, k, v))
+    state, normaliser = value @ key.mT, key.sum(2, keepdim=True)
+    return ((state @ query) / (normaliser.mT @ query).clamp(min=1e-12)).view(q.shape)
+
+
 def published(
     maps: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -204,10 +210,12 @@ def published(
     def layer(x: Tensor, i: int, block: int = 0) -> Tensor:
         rows = slice(block * channels, (block + 1) * channels)
         norm = (scales[i][rows], shifts[i][rows], None, None, True, 0.1, 1e-5)
-        y, mean, inverse = torch.native_batch_norm(F.conv2d(x, weights[i][rows]), *norm)
+        y = F.conv2d(x, weights[i][rows])
+        # As (B, C, N), see seqca.reference.batch_norm.
+        normalised, mean, inverse = torch.native_batch_norm(y.flatten(2), *norm)
         count = x.numel() // x.shape[1]
         moments[i][block] = mean.detach(), (inverse.detach() ** -2 - 1e-5) * count / (count - 1)
-        return y
+        return normalised.view(y.shape)
 
     places, attended = layers_of(branches), []
     sources = [
@@ -228,8 +236,7 @@ def published(
                 q = features(i, pair.query)
                 k = features(pair.source, branches[pair.source].queries + pair.key)
                 v = F.relu(layer(sources[pair.source], values, pair.key))
-                tokens = [x.flatten(2).mT for x in (q, k, v)]
-                gathered.append(linear_attention(*tokens).mT.unflatten(2, q.shape[2:]))
+                gathered.append(attend(q, k, v))
         if branch.queries:
             attended.append(torch.cat(gathered, 1))
     means, variances = (

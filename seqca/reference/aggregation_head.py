@@ -42,8 +42,7 @@ def aggregation_head(
     y = scale_aggregation(maps, weight, bias)
     if running_mean is not None and running_var is not None:
         mean, variance = running_mean, running_var
-        of_dtype = mean.to(norm_weight.dtype), variance.to(norm_weight.dtype)
-        normalised = F.batch_norm(y, of_dtype[0], of_dtype[1], norm_weight, norm_bias, eps=eps)
+        normalised = batch_norm(y, norm_weight, norm_bias, eps, mean, variance)
     else:
         mean, variance = batch_moments(y.detach())
         normalised = batch_norm(y, norm_weight, norm_bias, eps)

@@ -17,10 +17,20 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, squares / (x.numel() // x.shape[1] - 1)
 
 
-def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Normalised by mean and variance of the batch, scaled and shifted; of the shape and dtype of x."""
-    if x.dtype != torch.float64:
-        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
-    centred = x - x.mean((0, 2, 3), keepdim=True)
-    variance = centred.square().mean((0, 2, 3), keepdim=True)
-    return centred * (variance + eps).rsqrt() * weight[:, None, None] + bias[:, None, None]
+def batch_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, mean: Tensor | None = None, variance: Tensor | None = None
+) -> Tensor:
+    """Normalised, scaled and shifted, of the shape and dtype of x (B, C, H, W).
+
+    By the mean and variance given, in the dtype of the weight; without them by those of the batch.
+    """
+    if x.dtype == torch.float64 and mean is None:
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        own = centred.square().mean((0, 2, 3), keepdim=True)
+        return centred * (own + eps).rsqrt() * weight[:, None, None] + bias[:, None, None]
+    # As (B, C, N): of a single image (B, C, H, W), torch on a CPU computes a wrong gradient from one whose channels are
+    # the densest dimension and whose first stride is that of a pixel (2.14).
+    statistics = (
+        (None, None) if mean is None or variance is None else (mean.to(weight.dtype), variance.to(weight.dtype))
+    )
+    return F.batch_norm(x.flatten(2), *statistics, weight, bias, training=mean is None, eps=eps).view(x.shape)

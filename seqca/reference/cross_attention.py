@@ -78,8 +78,7 @@ def cross_attention(
         y = F.conv2d(x, weights[i], groups=groups)
         if running_means is not None and running_vars is not None:
             mean, variance = running_means[i], running_vars[i]
-            of_dtype = mean.to(scales[i].dtype), variance.to(scales[i].dtype)
-            normalised = F.batch_norm(y, *of_dtype, scales[i], shifts[i], eps=norm_eps)
+            normalised = batch_norm(y, scales[i], shifts[i], norm_eps, mean, variance)
         else:
             mean, variance = batch_moments(y.detach())
             normalised = batch_norm(y, scales[i], shifts[i], norm_eps)
