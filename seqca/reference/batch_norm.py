@@ -30,7 +30,6 @@ def batch_norm(
         return centred * (own + eps).rsqrt() * weight[:, None, None] + bias[:, None, None]
     # As (B, C, N): of a single image (B, C, H, W), torch on a CPU computes a wrong gradient from one whose channels are
     # the densest dimension and whose first stride is that of a pixel (2.14).
-    statistics = (
-        (None, None) if mean is None or variance is None else (mean.to(weight.dtype), variance.to(weight.dtype))
-    )
-    return F.batch_norm(x.flatten(2), *statistics, weight, bias, training=mean is None, eps=eps).view(x.shape)
+    running_mean, running_var = (None if y is None else y.to(weight.dtype) for y in (mean, variance))
+    flat = F.batch_norm(x.flatten(2), running_mean, running_var, weight, bias, training=mean is None, eps=eps)
+    return flat.view(x.shape)
