@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from .configuration import IMAGE, NETWORK
 from .ops.shared.device import checked_device
 from .ops.shared.dispatch import BACKENDS, BackendUnavailable, forced_backend, refusal, resolve
 from .ops.shared.operator import OPERATORS, Call, Operator
@@ -54,7 +55,7 @@ def explain(
         operator: the only one to explain; by default all.
         shape: (channels, tokens) of a call, tokens over leading indices and entries of lists, for losses (classes,
             pixels of the label), for softplus (1, elements); by default those of the network on one image of 480×640
-            with four tasks.
+            with four tasks, for an operator that the network does without one map of each scale.
 
     Returns:
         One `Choice` per operator and shape; its text is made for reading: `print(seqca.explain())`.
@@ -78,11 +79,12 @@ def explain(
 
     from .network_calls import network_calls  # not before it is asked for: it brings the network and timm
 
+    maps = [Call(device, dtype, *of_scale) for of_scale in zip(NETWORK.channels, NETWORK.tokens(*IMAGE), strict=True)]
     calls = network_calls()
     return Explanation(
         _choice(OPERATORS[name], call._replace(device=device, dtype=dtype))
         for name in chosen
-        for call in calls.get(name, ())
+        for call in calls[name] or maps
     )
 
 
