@@ -1,0 +1,168 @@
+"""What lies between the passes over tokens: layers folded with the moments of their maps, and back, in float64.
+
+A layer W of a map of mean m and covariance K has the variance v = diag(W K Wᵀ) and becomes γ/σ (W x − W m) + β.
+A projection A of the map comes first in the product: A' = diag(γ/σ) A, and W A', rounded to the dtype of the maps, is
+then the weight whose statistics are taken.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .groups import Group
+from .statistics import Statistics
+
+
+class Moments(NamedTuple):
+    """Of maps: means (maps, C) and covariances (maps, C, C), biased, in float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    def of(self, group: Group) -> "Moments":
+        """By branch of a group, of what is by map of its stack."""
+        return Moments(*map(group.of_maps, self))
+
+
+class First(NamedTuple):
+    """The layers of a group that read maps, hidden ones above values; (branches, rows, …) in float64."""
+
+    weight: Tensor
+    """As it is multiplied with the map."""
+    mean: Tensor
+    """Of what it makes of the map, which is taken off."""
+    inverse: Tensor
+    """1/σ."""
+    scale: Tensor
+    """γ/σ."""
+    shift: Tensor
+    """β."""
+    own: Tensor
+    """The weight that was given."""
+    projection: "Projection | None"
+
+    def variance(self, moments: Moments) -> Tensor:
+        """Of what it makes of the map, biased."""
+        return variances(self.weight, moments.covariance)
+
+
+class Projection(NamedTuple):
+    """Those of a group."""
+
+    weight: Tensor
+    mean: Tensor
+    inverse: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def variance(self, moments: Moments) -> Tensor:
+        """Of what it makes of the map, biased."""
+        return variances(self.weight, moments.covariance)
+
+    @property
+    def folded(self) -> Tensor:
+        """γ/σ A."""
+        return self.scale[..., None] * self.weight
+
+    @property
+    def offset(self) -> Tensor:
+        """What is added to γ/σ A x in evaluation."""
+        return self.shift - self.scale * self.mean
+
+
+def variances(weight: Tensor, covariance: Tensor) -> Tensor:
+    """diag(W K Wᵀ), not below 0."""
+    return (torch.bmm(weight, covariance) * weight).sum(-1).clamp_(min=0)
+
+
+def fold(group: Group, statistics: Statistics, moments: Moments | None, norm_eps: float | None) -> First:
+    """The layers of a group.
+
+    Args:
+        group: the branches.
+        statistics: 1/σ where norm_eps is None, and means in evaluation.
+        moments: of the maps of the group, in training.
+        norm_eps: added to variances, which are not known yet.
+    """
+    call = group.call
+
+    def mean_of(weight: Tensor, *names: str) -> Tensor:
+        if moments is None:
+            return group.joined(statistics.means, *names)
+        return torch.bmm(weight, moments.mean[..., None])[..., 0]
+
+    def inverse_of(weight: Tensor, *names: str) -> Tensor:
+        if moments is None or norm_eps is None:
+            return group.joined(statistics.inverses, *names)
+        return (variances(weight, moments.covariance) + norm_eps).rsqrt()
+
+    projection = None
+    own = weight = group.joined(call.weights, "hidden", "values")
+    if group.projected:
+        matrix = group.joined(call.weights, "projection")
+        inverse = inverse_of(matrix, "projection")
+        scale = group.joined(call.scales, "projection") * inverse
+        shift = group.joined(call.shifts, "projection")
+        projection = Projection(matrix, mean_of(matrix, "projection"), inverse, scale, shift)
+        weight = torch.bmm(own, projection.folded).to(call.dtype).double()
+    inverse = inverse_of(weight, "hidden", "values")
+    mean = mean_of(weight, "hidden", "values")
+    if projection is not None and moments is None:
+        mean = mean - torch.bmm(own, projection.offset[..., None])[..., 0]
+    scale = group.joined(call.scales, "hidden", "values") * inverse
+    return First(weight, mean, inverse, scale, group.joined(call.shifts, "hidden", "values"), own, projection)
+
+
+class Gradients(NamedTuple):
+    """Of the parameters of the layers that read maps, and in training of the moments of the maps, by branch."""
+
+    weight: Tensor
+    scale: Tensor
+    shift: Tensor
+    projection: tuple[Tensor, Tensor, Tensor] | None
+    moments: Moments | None
+
+
+def unfold(first: First, products: Tensor, sums: Tensor, moments: Moments | None) -> Gradients:
+    """Gradients by those of the norms, s: R = Σ s (x − m)ᵀ and r = Σ s; m is 0 in evaluation.
+
+    With dc = rowsum(R ⊙ W) that of γ/σ, dv = −½ dc γ/σ³ that of the variance: dW = γ/σ R + 2 dv W K, dK = Wᵀ dv W,
+    dm = −Wᵀ (γ/σ r).
+    """
+    weighted = first.scale * sums
+    d_scale = (products * first.weight).sum(-1)
+    d_weight = first.scale[..., None] * products
+    d_moments = None
+    if moments is None:
+        d_scale = d_scale - sums * first.mean
+    else:
+        d_weight, d_covariance = _of_variance(first.weight, first, d_scale, d_weight, moments.covariance)
+        d_moments = Moments(-torch.bmm(weighted[:, None], first.weight)[:, 0], d_covariance)
+    d_projection = None
+    p = first.projection
+    if p is not None:
+        d_folded = torch.bmm(first.own.mT, d_weight)
+        d_weight = torch.bmm(d_weight, p.folded.mT)
+        of_scale = (d_folded * p.weight).sum(-1)
+        of_weight = p.scale[..., None] * d_folded
+        if moments is None or d_moments is None:
+            of_shift = torch.bmm(weighted[:, None], first.own)[:, 0]
+            d_weight = torch.baddbmm(d_weight, weighted[..., None], p.offset[:, None])
+            of_scale = of_scale - of_shift * p.mean
+        else:
+            of_shift = torch.zeros_like(of_scale)
+            of_weight, more = _of_variance(p.weight, p, of_scale, of_weight, moments.covariance)
+            d_moments = d_moments._replace(covariance=d_moments.covariance + more)
+        d_projection = of_weight, of_scale * p.inverse, of_shift
+    return Gradients(d_weight, d_scale * first.inverse, sums, d_projection, d_moments)
+
+
+def _of_variance(
+    weight: Tensor, layer: First | Projection, d_scale: Tensor, d_weight: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Adds to the gradient of a weight what comes through its variance, and that of the covariance."""
+    spread = torch.bmm(weight, covariance)
+    d_variance = -0.5 * d_scale * layer.scale * layer.inverse.square()
+    d_variance = d_variance.masked_fill((spread * weight).sum(-1) <= 0, 0)[..., None]
+    return torch.addcmul(d_weight, d_variance, spread, value=2), torch.bmm(weight.mT, d_variance * weight)
