@@ -34,7 +34,7 @@ def forward(
     eps: float,
     group: str,
 ) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], Tensor, list[Tensor]]:
-    """Attended maps by target; means, unbiased variances and 1/σ, layer after layer; moments by map; states by source."""
+    """Attended maps; means, unbiased variances, and for backward moments of the maps, 1/σ, and states."""
     call = Call(maps, weights, scales, shifts, branches, pairs)
     if running_means:
         statistics = Statistics.running(call, running_means, running_vars, norm_eps)

@@ -10,7 +10,6 @@ from .tiles import (
     image_tile,
     load_rows,
     load_state,
-    load_transposed_state,
     matrix,
     normalised,
     outer_sums,
@@ -215,7 +214,7 @@ def cross_attention_backward_second(
     C: tl.constexpr, BLOCKS: tl.constexpr, FEATURES: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of u = W₂ h in place of that of its norm: γ/σ s less a constant and a multiple of u − mean, by channel."""
+    """Gradient of u = W₂ h in place of that of its norm, s: γ/σ s less a constant and a multiple of u − mean."""
     TILES: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
     token = tl.program_id(0) // TILES * BLOCK_N + tl.arange(0, BLOCK_N)
     column = tl.program_id(0) % TILES * BLOCK_C + tl.arange(0, BLOCK_C)

@@ -39,8 +39,11 @@ def blocks(padded: int, dtype: torch.dtype) -> Blocks:
     else:
         # The larger tile, unless a quarter of it or more would be padding.
         channels = 64 if -(-padded // 64) * 64 * 3 <= 4 * padded else 32
-    depth = min(32, channels)
-    return Blocks(32, min(32, channels), 16, 4) if dtype == torch.float32 else Blocks(64, channels, depth, 4)
+    if dtype == torch.float32:
+        return Blocks(32, min(32, channels), 16, 4)
+    # In float16 operands are scaled, which takes registers.
+    warps = 8 if dtype == torch.float16 and padded > 64 else 4
+    return Blocks(64, channels, channels if padded <= 64 else 32, warps)
 
 
 def padded(channels: int) -> int:
@@ -69,8 +72,13 @@ class Stack:
             arguments = {
                 "maps": tuple((x, *x.stride()) for x in part),
                 "rows": self.rows[start:],
-                **{"tokens": self.tokens, "channels": self.channels, "height": self.height, "width": self.width},
-                **{"C": self.padded, "BLOCK_N": b.tokens, "BLOCK_C": b.channels},
+                "tokens": self.tokens,
+                "channels": self.channels,
+                "height": self.height,
+                "width": self.width,
+                "C": self.padded,
+                "BLOCK_N": b.tokens,
+                "BLOCK_C": b.channels,
             }
             grid = (triton.cdiv(self.tokens, b.tokens), triton.cdiv(self.padded, b.channels), len(part))
             launch(cross_attention_forward_rows, grid, first.device, arguments, num_warps=b.warps)
@@ -88,9 +96,16 @@ class Stack:
         parts, span = self.span(tiles * count)
         products, sums = centres.new_empty(parts, count, c, c), centres.new_empty(parts, count, c)
         arguments = {
-            **{"rows": self.rows, "centres": centres, "products": products, "sums": sums},
-            **{"tokens": self.tokens, "span": span, "C": c},
-            **{"BLOCK_N": b.tokens, "BLOCK_C": b.channels, "PRECISION": precision()},
+            "rows": self.rows,
+            "centres": centres,
+            "products": products,
+            "sums": sums,
+            "tokens": self.tokens,
+            "span": span,
+            "C": c,
+            "BLOCK_N": b.tokens,
+            "BLOCK_C": b.channels,
+            "PRECISION": precision(),
         }
         launch(cross_attention_forward_moments, (parts, tiles, count), centres.device, arguments, num_warps=b.warps)
         own = slice(self.channels)
@@ -139,7 +154,7 @@ class Group:
         return torch.cat(parts).double().unflatten(0, (self.size, -1))
 
     def parted(self, x: Tensor, tensors: list[Tensor], *names: str) -> None:
-        """The inverse of `joined`: into their places in `tensors`, in memory of their own, in the dtypes that these have."""
+        """The inverse of `joined`: into their places in `tensors`, each in memory of its own, in the dtype there."""
         which = self.indices(*names)
         shapes = [tensors[i].shape for i in which]
         flat = x.to(tensors[which[0]].dtype).flatten()
@@ -180,10 +195,21 @@ class Group:
         """Arguments of kernels."""
         b = self.launch_blocks
         known = {
-            **{"tokens": self.stack.tokens, "area": self.stack.area, "width": self.stack.width},
-            **{"images": self.stack.images, "CHANNELS": self.channels, "C": self.padded, "K": self.stack.padded},
-            **{"BLOCKS": self.blocks, "FEATURES": self.features, "KEYS": self.keys, "QUERIES": self.queries},
-            **{"BLOCK_N": b.tokens, "BLOCK_C": b.channels, "BLOCK_K": b.depth, "PRECISION": precision()},
+            "tokens": self.stack.tokens,
+            "area": self.stack.area,
+            "width": self.stack.width,
+            "images": self.stack.images,
+            "CHANNELS": self.channels,
+            "C": self.padded,
+            "K": self.stack.padded,
+            "BLOCKS": self.blocks,
+            "FEATURES": self.features,
+            "KEYS": self.keys,
+            "QUERIES": self.queries,
+            "BLOCK_N": b.tokens,
+            "BLOCK_C": b.channels,
+            "BLOCK_K": b.depth,
+            "PRECISION": precision(),
         }
         return {name: known[name] for name in names}
 
@@ -229,9 +255,7 @@ class Call:
         for i, x in enumerate(maps):
             shapes.setdefault(x.shape, []).append(i)
         self.stacks = [Stack([maps[i] for i in which]) for which in shapes.values()]
-        self.place = {
-            i: (stack, place) for stack, which in enumerate(shapes.values()) for place, i in enumerate(which)
-        }
+        self.place = {i: (stack, place) for stack, which in enumerate(shapes.values()) for place, i in enumerate(which)}
         self.groups = self._groups()
 
     def _groups(self) -> list[Group]:
@@ -266,5 +290,3 @@ class Call:
         for i, x in enumerate(by_map):
             parts[self.place[i][0]].append(x)
         return [torch.stack(x) for x in parts]
-
-

@@ -186,7 +186,7 @@ class Activations:
         return partials.sum(2)
 
     def from_states(self, states: Mapping[tuple[int, int], State]) -> None:
-        """Gradients of the norms of keys and, in place of them, values, by those of states of (branch, block of keys)."""
+        """Gradients of the norms of keys and, in place of these, of values, by those of states by branch and block."""
         g = self.group
         rows = tuple(states[member, key] for member in g.members for key in range(g.keys))
         grid = (g.image_tiles * g.tiles(g.padded), g.keys, g.size)
@@ -271,11 +271,15 @@ class Activations:
 class Gradients:
     """Of the maps and of the parameters of all layers."""
 
-    def __init__(self, maps: Sequence[Tensor], weights: Sequence[Tensor], scales: Sequence[Tensor], shifts: Sequence[Tensor]) -> None:
+    def __init__(
+        self, maps: Sequence[Tensor], weights: Sequence[Tensor], scales: Sequence[Tensor], shifts: Sequence[Tensor]
+    ) -> None:
         self.maps = [x.new_empty(x.shape) for x in maps]
         self.weights, self.scales, self.shifts = list(weights), list(scales), list(shifts)
 
-    def keep(self, group: Group, weight: Tensor | None, scale: Tensor | None, shift: Tensor | None, *names: str) -> None:
+    def keep(
+        self, group: Group, weight: Tensor | None, scale: Tensor | None, shift: Tensor | None, *names: str
+    ) -> None:
         """Those of layers of a group, (branches, rows, …)."""
         for tensors, x in ((self.weights, weight), (self.scales, scale), (self.shifts, shift)):
             if x is not None:

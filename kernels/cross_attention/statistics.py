@@ -37,7 +37,7 @@ class Statistics:
     def keep(
         self, group: Group, names: Sequence[str], mean: Tensor, inverse: Tensor, variance: Tensor, total: int | Tensor
     ) -> None:
-        """What layers of a group have found, each (branches, rows): mean, 1/σ, and biased variance of `total` tokens."""
+        """Of layers of a group, each (branches, rows): means, 1/σ, and biased variances of `total` tokens."""
         unbiased = variance * (total / (total - 1))
         which = group.indices(*names)
         sizes = [len(self._call.weights[i]) for i in which]

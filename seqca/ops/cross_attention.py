@@ -398,7 +398,7 @@ OPERATOR = register(
         reference=reference,
         samples=SAMPLES,
         describe=_call,
-        backends=("aten",),
+        backends=("aten", "triton"),
         channel_axis=1,
     )
 )
