@@ -213,10 +213,10 @@ class Group:
         }
         return {name: known[name] for name in names}
 
-    def start(self, kernel: Any, grid: tuple[int, ...], **arguments: Any) -> None:
+    def start(self, kernel: Any, grid: tuple[int, ...], warps: int = 0, **arguments: Any) -> None:
         """Launch with the given arguments and, of `sizes`, those that the kernel has beside them."""
         names = [name for name in kernel.arg_names if name not in arguments]
-        options = {"num_warps": self.launch_blocks.warps}
+        options = {"num_warps": warps or self.launch_blocks.warps}
         launch(kernel, grid, self.stack.rows.device, {**arguments, **self.sizes(*names)}, **options)
 
     def tiles(self, channels: int) -> int:

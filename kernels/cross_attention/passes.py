@@ -10,6 +10,7 @@ from seqca.ops.shared.synchronisation import merged_moments, summed
 from .backward import (
     cross_attention_backward_hidden,
     cross_attention_backward_keys,
+    cross_attention_backward_layer,
     cross_attention_backward_maps,
     cross_attention_backward_products,
     cross_attention_backward_queries,
@@ -210,11 +211,7 @@ class Activations:
             constant = self.scale * all_shifts.view_as(shifts) / total
             slope = self.scale * self.inverse * all_scales.view_as(shifts) / total
         vectors = self._by_block(self.mean, self.scale, constant, slope)
-        arguments = {"hidden": self.hidden, "weights": g.second, "gradients": self.gradients}
-        g.start(cross_attention_backward_second, self._grid(), vectors=vectors, **arguments)
-        products, _ = self._products(self.gradients, self.hidden, None, g.features, g.features, g.blocks)
-        gradients.keep(g, products.flatten(1, 2), None, None, "features")
-        g.start(cross_attention_backward_hidden, self._grid(), **arguments)
+        gradients.keep(g, self._through_second(vectors).flatten(1, 2), None, None, "features")
         centres = None if self._moments is None else self._moments.mean
         products, sums = self._products(self.hidden, g.stack.rows, centres, g.blocks, g.blocks, 0)
         of_layers = unfold(self.first, products.flatten(1, 2), sums.flatten(1), self._moments)
@@ -222,6 +219,22 @@ class Activations:
         if of_layers.projection is not None:
             gradients.keep(g, *of_layers.projection, "projection")
         self._maps(gradients, of_layers.moments, total, process_group)
+
+    def _through_second(self, vectors: Tensor) -> Tensor:
+        """Gradients of the norms of hidden layers, in place of these; of W₂ (branches, blocks, C, C), in float64."""
+        g = self.group
+        arguments = {"hidden": self.hidden, "weights": g.second, "gradients": self.gradients}
+        if g.tiles(g.padded) > 1:
+            g.start(cross_attention_backward_second, self._grid(), vectors=vectors, **arguments)
+            products, _ = self._products(self.gradients, self.hidden, None, g.features, g.features, g.blocks)
+            g.start(cross_attention_backward_hidden, self._grid(), **arguments)
+            return products
+        parts, span = split(g.stack.tokens, g.launch_blocks.tokens, g.size * g.features)
+        partials = self.first_vectors.new_empty(parts, g.size, g.features, g.padded, g.padded)
+        grid = (parts, g.features, g.size)
+        place = {"products": partials, "span": span}
+        g.start(cross_attention_backward_layer, grid, warps=8, vectors=vectors, **place, **arguments)
+        return partials[..., : g.channels, : g.channels].sum(0, dtype=torch.float64)
 
     def _products(
         self, left: Tensor, right: Tensor, centres: Tensor | None, taken: int, of_left: int, of_right: int
