@@ -4,8 +4,8 @@ Kim, Choi, Min, "Sequential Cross Attention Based Multi-task Learning", ICIP 202
 
 There are M·K maps, one for each of M tasks at each of K scales. Both schemes are made of the paper's cross attention
 (queries and keys behind two layers, values behind one, weights of its own for every target map and source task,
-shared by the source's scales; a source at a coarser scale is projected to the target's channels) without batch norm,
-and a target gathers from sources as fine as itself or coarser:
+shared by the source's scales; a source at a coarser scale is projected to the target's channels), all targets of a
+scale in one call of `seqca.ops.cross_attention`, and a target gathers from sources as fine as itself or coarser:
 
 - sequential: each map gathers from the other tasks at its scale; then each result from its own task's coarser
   results. M(M − 1)K + M·K(K − 1)/2 pairs.
@@ -16,13 +16,13 @@ Every map has then seen the same others. The two compute different functions, ea
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Generator, Tensor
-from torch.nn.functional import softplus
 
-from seqca import ops
 from seqca.configuration import NETWORK
+from seqca.ops import Branch, Pair, cross_attention
 from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost, Provider, Providers, in_mode
@@ -31,7 +31,25 @@ from .shapes import CHANNELS, Plan
 
 SEQUENTIAL, JOINT = "sequential", "joint"
 Maps = list[list[Tensor]]
-"""By task and scale, each (B, N_k, C_k)."""
+"""By task and scale, each (B, C_k, H_k, W_k)."""
+
+
+class Layer(NamedTuple):
+    """1×1 convolution, and scale and shift of its batch norm."""
+
+    weight: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+class Target(NamedTuple):
+    """A map and what it gathers from."""
+
+    map: Tensor
+    layers: list[Layer]
+    """Of the hidden queries, the queries, the hidden keys, the keys and the values."""
+    sources: list[tuple[Tensor, list[Layer]]]
+    """Maps, each with its projection, if it has one."""
 
 
 def cases(plan: Plan) -> Iterator["SchemeCase"]:
@@ -47,20 +65,24 @@ def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
     """The two schemes on the maps of one batch."""
     dtype, batch = plan.sweep_dtype, plan.sweep_leading
     tokens = NETWORK.tokens(*plan.scheme_sides)[:scales]
+    height, width = plan.scheme_sides
+    sizes = [(height // stride, width // stride) for stride in NETWORK.strides[:scales]]
     channels = CHANNELS[:scales]
 
     def draw(generator: Generator) -> Arguments:
         def maps() -> Maps:
-            shapes = [(batch, n, c) for n, c in zip(tokens, channels, strict=True)]
+            shapes = [(batch, c, *size) for size, c in zip(sizes, channels, strict=True)]
             return [[normal(shape, dtype, generator) for shape in shapes] for _ in range(tasks)]
 
-        def matrices(*shape: int) -> Tensor:
-            return normal(shape, dtype, generator) / shape[-1] ** 0.5
+        def layer(rows: int, columns: int) -> Layer:
+            # Apart from 0 by far in every channel: near zero a ReLU's gradient is chance.
+            shift = torch.full((rows,), 8.0, dtype=DTYPES[dtype], device=generator.device)
+            return Layer(normal((rows, columns, 1, 1), dtype, generator) / columns**0.5, torch.ones_like(shift), shift)
 
-        layers = [[[matrices(5, c, c) for _ in range(tasks)] for c in channels] for _ in range(tasks)]
+        layers = [[[[layer(c, c) for _ in range(5)] for _ in range(tasks)] for c in channels] for _ in range(tasks)]
         projections = [
             [
-                [[matrices(c, coarser) for coarser in channels[k + 1 :]] for _ in range(tasks)]
+                [[layer(c, coarser) for coarser in channels[k + 1 :]] for _ in range(tasks)]
                 for k, c in enumerate(channels)
             ]
             for _ in range(tasks)
@@ -143,17 +165,17 @@ def sequential(maps: Maps, layers: Any, projections: Any) -> Maps:
     exchanged = [list(task) for task in maps]
     for k in scales:
         pairs = [(t, u) for t in tasks for u in tasks if t != u]
-        gathered = _attend([(maps[t][k], layers[t][k][u], [maps[u][k]]) for t, u in pairs])
-        for (t, _), (result,) in zip(pairs, gathered, strict=True):
+        gathered = _attend([Target(maps[t][k], layers[t][k][u], [(maps[u][k], [])]) for t, u in pairs])
+        for (t, _), result in zip(pairs, gathered, strict=True):
             exchanged[t][k] = exchanged[t][k] + result
     outputs = [list(task) for task in exchanged]
     for k in scales[:-1]:
-        targets = []
-        for t in tasks:
-            sources = [x @ p.mT for x, p in zip(exchanged[t][k + 1 :], projections[t][k][t], strict=True)]
-            targets.append((exchanged[t][k], layers[t][k][t], sources))
-        for t, results in zip(tasks, _attend(targets), strict=True):
-            outputs[t][k] = sum(results, outputs[t][k])
+        targets = [
+            Target(exchanged[t][k], layers[t][k][t], _projected(exchanged[t][k + 1 :], projections[t][k][t]))
+            for t in tasks
+        ]
+        for t, result in zip(tasks, _attend(targets), strict=True):
+            outputs[t][k] = outputs[t][k] + result
     return outputs
 
 
@@ -165,26 +187,38 @@ def joint(maps: Maps, layers: Any, projections: Any) -> Maps:
         targets, owners = [], []
         for t in tasks:
             for u in tasks:
-                sources = [] if t == u else [maps[u][k]]
-                sources += [x @ p.mT for x, p in zip(maps[u][k + 1 :], projections[t][k][u], strict=True)]
+                sources = [] if t == u else [(maps[u][k], [])]
+                sources += _projected(maps[u][k + 1 :], projections[t][k][u])
                 if sources:
-                    targets.append((maps[t][k], layers[t][k][u], sources))
+                    targets.append(Target(maps[t][k], layers[t][k][u], sources))
                     owners.append(t)
-        for t, results in zip(owners, _attend(targets), strict=True):
-            outputs[t][k] = sum(results, outputs[t][k])
+        for t, result in zip(owners, _attend(targets), strict=True):
+            outputs[t][k] = outputs[t][k] + result
     return outputs
 
 
-def _attend(targets: list[tuple[Tensor, Tensor, list[Tensor]]]) -> list[list[Tensor]]:
-    """For each target (map, five layers, sources), what it gathers from every source; one operator call for all."""
-    q, k, v = [], [], []
-    for target, (hidden_q, query, hidden_k, key, value), sources in targets:
-        queries = softplus((target @ hidden_q.mT).relu() @ query.mT)
-        for source in sources:
-            q.append(queries)
-            k.append(softplus((source @ hidden_k.mT).relu() @ key.mT))
-            v.append((source @ value.mT).relu())
-    if not q:
+def _projected(maps: list[Tensor], projections: list[Layer]) -> list[tuple[Tensor, list[Layer]]]:
+    return [(x, [projection]) for x, projection in zip(maps, projections, strict=True)]
+
+
+def _attend(targets: list[Target]) -> list[Tensor]:
+    """For each target the sum of what it gathers from its sources; one call for all."""
+    maps: list[Tensor] = []
+    layers: list[Layer] = []
+    branches: list[Branch] = []
+    pairs: list[Pair] = []
+    for target in targets:
+        hidden_query, query, hidden_key, key, value = target.layers
+        own = len(branches)
+        branches.append(Branch(len(maps), queries=1))
+        maps.append(target.map)
+        layers += [hidden_query, query]
+        for source, projection in target.sources:
+            pairs.append(Pair(own, 0, len(branches), 0))
+            branches.append(Branch(len(maps), keys=1, projected=bool(projection)))
+            maps.append(source)
+            layers += [*projection, hidden_key, key, value]
+    if not targets:
         return []
-    results = iter(ops.linear_attention(q, k, v))
-    return [[next(results) for _ in sources] for *_, sources in targets]
+    attended, _, _ = cross_attention(maps, *map(list, zip(*layers, strict=True)), branches, pairs)
+    return [x.unflatten(1, (-1, target.map.shape[1])).sum(1) for x, target in zip(attended, targets, strict=True)]

@@ -245,9 +245,9 @@ def clear_of_kinks(net: SequentialCrossAttentionNet) -> SequentialCrossAttention
 def cost(data: Dataset, direction: str) -> Cost:
     """What the network cannot avoid.
 
-    Operations: those of the plain network, counted by torch on shapes alone, without what algebra saves: in the
-    head and in the block R of the exchange between tasks a map that is concatenated several times enters the product
-    once, and the head's first convolution runs before upsampling, at each map's own resolution. A training
+    Operations: those of the network on its reference, counted by torch on shapes alone, without what algebra saves: in
+    the head a map that is concatenated several times enters the product once, and the first convolution runs before
+    upsampling, at each map's own resolution. A training
     step takes three times the forward pass. Exponentials: of the softplus of queries and keys (and a logarithm) and of
     window attention. Bytes: images and parameters, and the parameters' gradients; what lies between could stay
     on the chip for all that shapes tell, so this floor is low.
@@ -270,7 +270,7 @@ def published(tasks: tuple[tuple[str, int], ...], device: str) -> PublishedNetwo
 
 @cache
 def _counted(tasks: tuple[tuple[str, int], ...], batch: int, height: int, width: int) -> tuple[int, int]:
-    """Operations of the plain network's forward pass, from shapes alone, and the number of its parameters."""
+    """Operations of the forward pass on the reference, from shapes alone, and the number of its parameters."""
     with torch.device("meta"), torch.no_grad():
         net = SequentialCrossAttentionNet(dict(tasks), drop_path=0.0)
         with use_backend("reference"), FlopCounterMode(display=False) as counter:
@@ -280,17 +280,12 @@ def _counted(tasks: tuple[tuple[str, int], ...], batch: int, height: int, width:
 
 def saved_operations(data: Dataset) -> int:
     """Operations of the forward pass that algebra avoids, see `cost`."""
-    tokens, tasks = tokens_per_scale(data), len(data.tasks)
+    tokens = tokens_per_scale(data)
     scales = range(len(CHANNELS))
     last = scales[-1]
     concatenated = sum(2 * CHANNELS[k] * (last - k) for k in scales) + CHANNELS[last]
     distinct = sum((1 + last - k) * CHANNELS[k] * tokens[k] for k in scales)
-    head = 2 * concatenated * (concatenated * tokens[0] - distinct)
-    exchange = 0
-    if tasks > 1:
-        repeated = tasks - 2  # of the M − 1 times that a target's own map is concatenated, all but one
-        exchange = sum(2 * (9 + 1) * repeated * c * c * n for c, n in zip(CHANNELS, tokens, strict=True))
-    return data.batch * tasks * (head + exchange)
+    return data.batch * len(data.tasks) * 2 * concatenated * (concatenated * tokens[0] - distinct)
 
 
 def exponentials(data: Dataset) -> int:

@@ -1,16 +1,27 @@
 """What a case cannot avoid, against torch's own count of the plain mathematics."""
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cases import linear_attention, softplus, upsampled_loss
-from benchmarks.cases.attention_schemes import JOINT, SEQUENTIAL, case, count_operations, joint, pairs, sequential
+from benchmarks.cases.attention_schemes import (
+    JOINT,
+    SEQUENTIAL,
+    Layer,
+    case,
+    count_operations,
+    joint,
+    pairs,
+    sequential,
+)
 from benchmarks.cases.network import saved_operations
 from benchmarks.cases.shapes import CHANNELS, nyud, plan, tokens_per_scale
 from seqca import use_backend
-from seqca.nn import CrossTaskAttention, FeatureAggregation
+from seqca.nn import FeatureAggregation
+from seqca.ops import cross_attention
 from seqca.reference.linear_attention import linear_attention as reference
 from seqca.tasks import get_task
 
@@ -54,29 +65,31 @@ def test_softplus_reads_and_writes_a_map_forward_and_once_more_reads_one_backwar
 @pytest.mark.parametrize("tasks", [1, 2, 3])
 @pytest.mark.parametrize("scales", [1, 2, 4])
 def test_the_operations_of_both_schemes_are_what_torch_counts(tasks: int, scales: int) -> None:
-    tokens, batch = (12, 6, 3, 2)[:scales], 2
-    channels = CHANNELS[:scales]
-    maps = [[torch.rand(batch, n, c) for n, c in zip(tokens, channels, strict=True)] for _ in range(tasks)]
-    layers = [[[torch.rand(5, c, c) for _ in range(tasks)] for c in channels] for _ in range(tasks)]
+    sides, batch = ((3, 4), (2, 3), (1, 3), (1, 2))[:scales], 2
+    tokens, channels = tuple(height * width for height, width in sides), CHANNELS[:scales]
+
+    def layer(rows: int, columns: int) -> Layer:
+        return Layer(torch.rand(rows, columns, 1, 1), torch.rand(rows), torch.rand(rows))
+
+    maps = [[torch.rand(batch, c, *size) for size, c in zip(sides, channels, strict=True)] for _ in range(tasks)]
+    layers = [[[[layer(c, c) for _ in range(5)] for _ in range(tasks)] for c in channels] for _ in range(tasks)]
     projections = [
-        [
-            [[torch.rand(c, coarser) for coarser in channels[k + 1 :]] for _ in range(tasks)]
-            for k, c in enumerate(channels)
-        ]
+        [[[layer(c, coarser) for coarser in channels[k + 1 :]] for _ in range(tasks)] for k, c in enumerate(channels)]
         for _ in range(tasks)
     ]
     for scheme, name in ((sequential, SEQUENTIAL), (joint, JOINT)):
-        seen: list[Tensor] = []
+        seen: list[int] = []
 
-        def attend(q: list[Tensor], k: list[Tensor], v: list[Tensor], seen: list[Tensor] = seen) -> list[Tensor]:
-            seen += q
-            return linear_attention.entrywise(q, k, v)
+        def attend(maps: Any, *layers: Any, seen: list[int] = seen) -> Any:
+            branches, related = layers[-2:]
+            seen += [maps[branches[pair.target].map].numel() for pair in related]
+            return cross_attention(maps, *layers)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("benchmarks.cases.attention_schemes.ops.linear_attention", attend)
+            patch.setattr("benchmarks.cases.attention_schemes.cross_attention", attend)
             total = counted(scheme, maps, layers, projections)
         assert len(seen) == pairs(name, tasks, scales)
-        denominators = sum(2 * q.numel() for q in seen)  # z·q is no matrix product, and not counted by the formula
+        denominators = 2 * sum(seen)  # z·q is no matrix product, and not counted by the formula
         assert total - denominators == batch * count_operations(name, tasks, tokens, channels)
 
 
@@ -98,22 +111,15 @@ def test_the_case_of_the_attention_schemes_draws_what_both_schemes_take() -> Non
         assert [x.shape for task in outputs for x in task] == [g.shape for g in inputs.gradients or []]
 
 
-def test_the_savings_of_algebra_are_those_of_the_head_and_of_the_exchange() -> None:
+def test_the_savings_of_algebra_are_those_of_the_head() -> None:
     data, tokens = nyud(1), tokens_per_scale(nyud(1))
-    tasks, last = len(data.tasks), len(CHANNELS) - 1
+    last = len(CHANNELS) - 1
     with torch.device("meta"):
         maps = [torch.empty(1, c, 480 // s, 640 // s) for c, s in zip(CHANNELS, (4, 8, 16, 32), strict=True)]
         head = FeatureAggregation(CHANNELS, 1)
         attended = [[x] * (last - k) for k, x in enumerate(maps[:-1])]
         whole = counted(head, maps, attended)
-        needed = 2 * 1080 * tokens[0]  # the prediction
-        for k, c in enumerate(CHANNELS):  # each distinct map once, at its own resolution
-            needed += (1 + last - k) * 2 * 1080 * c * tokens[k]
-        block = 0
-        for c, x in zip(CHANNELS, maps, strict=True):
-            exchange = CrossTaskAttention(tuple(data.tasks), c)
-            repeated = torch.empty(1, 2 * c * (tasks - 1), *x.shape[2:])
-            merged = torch.empty(1, c * tasks, *x.shape[2:])
-            narrow = type(exchange.reduction)(c * tasks, c)
-            block += counted(exchange.reduction, repeated) - counted(narrow, merged)
-    assert saved_operations(data) == tasks * (whole - needed + block)
+    needed = 2 * 1080 * tokens[0]  # the prediction
+    for k, c in enumerate(CHANNELS):  # each distinct map once, at its own resolution
+        needed += (1 + last - k) * 2 * 1080 * c * tokens[k]
+    assert saved_operations(data) == len(data.tasks) * (whole - needed)
