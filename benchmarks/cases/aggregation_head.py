@@ -1,6 +1,7 @@
 """Cases of `aggregation_head`: each task's head on each data set, and sweeps over scales and channels."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import torch
 from torch import Generator
@@ -17,11 +18,9 @@ from .shapes import CHANNELS, Dataset, Plan
 def cases(plan: Plan) -> Iterator[OperatorCase]:
     """Heads of the network; then heads of maps that stand once each, on 1 to 4 scales, and of other channels."""
     for data in plan.datasets:
-        for outputs in sorted(set(data.tasks.values())):
-            for dtype in plan.dtypes:
-                for direction in plan.directions:
-                    shape = f"{data.name}-outputs{outputs}"
-                    yield case(shape, network_levels(data), data.batch, outputs, dtype, direction, plan)
+        outputs = sorted(set(data.tasks.values()))
+        for n, dtype, direction in product(outputs, plan.dtypes, plan.directions):
+            yield case(f"{data.name}-outputs{n}", network_levels(data), data.batch, n, dtype, direction, plan)
     data = plan.datasets[0]
     for scales in range(1, len(CHANNELS) + 1):
         levels = [level._replace(repeats=(1,)) for level in network_levels(data)[:scales]]
@@ -89,6 +88,5 @@ def cost(levels: Sequence[Level], batch: int, channels: int, outputs: int, items
     own = pyramid_cost(levels, batch, channels, itemsize, direction, recomputed=True)
     tokens = batch * levels[0].height * levels[0].width
     passes = {"forward": 1, "backward": 2, "both": 3}[direction]
-    return Cost(
-        own.bytes + passes * tokens * outputs * itemsize, own.operations + passes * 2 * tokens * channels * outputs, 0
-    )
+    predicted = passes * tokens * outputs
+    return Cost(own.bytes + predicted * itemsize, own.operations + 2 * channels * predicted, 0)

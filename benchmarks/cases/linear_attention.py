@@ -1,6 +1,7 @@
 """Cases of `linear_attention`: the pairs of the network, and sweeps over tokens, channels and tasks."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 from torch import Generator, Tensor
@@ -15,16 +16,12 @@ from .shapes import CHANNELS, Dataset, Plan, tokens_per_scale
 
 def cases(plan: Plan) -> Iterator[OperatorCase]:
     """The cases of a set, the most telling first."""
-    for data in plan.datasets:
-        for scale in plan.scales:
-            for dtype in plan.dtypes:
-                for direction in plan.directions:
-                    yield exchange(data, scale, len(data.tasks), dtype, direction, plan)
+    for data, scale, dtype, direction in product(plan.datasets, plan.scales, plan.dtypes, plan.directions):
+        yield exchange(data, scale, len(data.tasks), dtype, direction, plan)
     for scale in plan.scales[:-1]:
         yield across_scales(plan.datasets[0], scale, plan)
-    for scale in plan.task_sweep_scales:
-        for tasks in plan.task_sweep:
-            yield exchange(plan.datasets[0], scale, tasks, plan.sweep_dtype, "both", plan, sweep=True)
+    for scale, tasks in product(plan.task_sweep_scales, plan.task_sweep):
+        yield exchange(plan.datasets[0], scale, tasks, plan.sweep_dtype, "both", plan, sweep=True)
     for tokens in plan.token_sweep:
         yield stacked(f"tokens/{tokens}", plan.sweep_leading, tokens, 36, plan)
     for channels in plan.channel_sweep:
@@ -119,5 +116,4 @@ def cost(leading: int, queries: int, keys: int, d: int, e: int, itemsize: int, d
         leading * (4 * queries * d * e + 4 * keys * d * e + 6 * queries * d),
         0,
     )
-    costs = {"forward": [forward], "backward": [backward], "both": [forward, backward]}[direction]
-    return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))
+    return Cost.of(direction, forward, backward)

@@ -1,6 +1,7 @@
 """Cases of `scale_aggregation`: the backbone's maps, each once, to as many channels as they have together."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from torch import Generator, Tensor
@@ -26,10 +27,8 @@ class Level(NamedTuple):
 
 def cases(plan: Plan) -> Iterator[OperatorCase]:
     """Every data set."""
-    for data in plan.datasets:
-        for dtype in plan.dtypes:
-            for direction in plan.directions:
-                yield case(data, dtype, direction, plan)
+    for data, dtype, direction in product(plan.datasets, plan.dtypes, plan.directions):
+        yield case(data, dtype, direction, plan)
 
 
 def case(data: Dataset, dtype: str, direction: str, plan: Plan) -> OperatorCase:
@@ -90,8 +89,6 @@ def pyramid_cost(
     height, width = levels[0].height, levels[0].width
     upsampled = 4 * batch * channels * sum(height * (level.width + width) for level, _ in maps[1:])
     result = 0 if recomputed else batch * channels * height * width
-    forward = (numbers + result, products + upsampled)
-    backward = (2 * numbers + result, (3 if recomputed else 2) * products + (2 if recomputed else 1) * upsampled)
-    chosen = {"forward": [forward], "backward": [backward], "both": [forward, backward]}[direction]
-    elements, operations = (sum(part) for part in zip(*chosen, strict=True))
-    return Cost(elements * itemsize, operations, 0)
+    again = products + upsampled if recomputed else 0
+    forward = Cost((numbers + result) * itemsize, products + upsampled, 0)
+    return Cost.of(direction, forward, Cost((2 * numbers + result) * itemsize, 2 * products + upsampled + again, 0))

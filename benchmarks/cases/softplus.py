@@ -1,6 +1,7 @@
 """Cases of `softplus`: queries and keys of one task's map for all its pairs, as the network has them."""
 
 from collections.abc import Iterator
+from itertools import product
 
 from torch import Generator
 
@@ -14,11 +15,8 @@ from .shapes import CHANNELS, Dataset, Plan, tokens_per_scale
 
 def cases(plan: Plan) -> Iterator[OperatorCase]:
     """Every scale of every data set."""
-    for data in plan.datasets:
-        for scale in plan.scales:
-            for dtype in plan.dtypes:
-                for direction in plan.directions:
-                    yield case(data, scale, dtype, direction, plan)
+    for data, scale, dtype, direction in product(plan.datasets, plan.scales, plan.dtypes, plan.directions):
+        yield case(data, scale, dtype, direction, plan)
 
 
 def case(data: Dataset, scale: int, dtype: str, direction: str, plan: Plan) -> OperatorCase:
@@ -46,7 +44,5 @@ def case(data: Dataset, scale: int, dtype: str, direction: str, plan: Plan) -> O
 
 def cost(elements: int, itemsize: int, direction: str) -> Cost:
     """What softplus cannot avoid: forward an exponential and a logarithm, backward an exponential per element."""
-    forward, backward = (2, 2), (3, 1)
-    chosen = {"forward": [forward], "backward": [backward], "both": [forward, backward]}[direction]
-    tensors, exponentials = (sum(part) for part in zip(*chosen, strict=True))
-    return Cost(tensors * elements * itemsize, 0, exponentials * elements)
+    forward = Cost(2 * elements * itemsize, 0, 2 * elements)
+    return Cost.of(direction, forward, Cost(3 * elements * itemsize, 0, elements))

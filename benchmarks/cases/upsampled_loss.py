@@ -1,6 +1,7 @@
 """Cases of `upsampled_loss`: the tasks' losses at the sizes of the data sets."""
 
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 from torch import Generator, Tensor
@@ -23,10 +24,8 @@ def cases(plan: Plan) -> Iterator[OperatorCase]:
     """Every task of every data set. There is no pass backward: the gradient is computed with the loss."""
     directions = [direction for direction in plan.directions if direction != "backward"]
     for data in plan.datasets:
-        for task, channels in data.tasks.items():
-            for dtype in plan.dtypes:
-                for direction in directions:
-                    yield case(data, task, channels, dtype, direction, plan)
+        for (task, channels), dtype, direction in product(data.tasks.items(), plan.dtypes, directions):
+            yield case(data, task, channels, dtype, direction, plan)
 
 
 def case(data: Dataset, task: str, channels: int, dtype: str, direction: str, plan: Plan) -> OperatorCase:

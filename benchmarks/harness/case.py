@@ -29,6 +29,12 @@ class Cost(NamedTuple):
     exponentials: int
     """Exponentials and logarithms of single elements."""
 
+    @classmethod
+    def of(cls, direction: str, forward: "Cost", backward: "Cost") -> "Cost":
+        """That of a pass, or of both together."""
+        chosen = {"forward": [forward], "backward": [backward], "both": [forward, backward]}[direction]
+        return cls(*map(sum, zip(*chosen, strict=True)))
+
 
 class Inputs(NamedTuple):
     """One set of arguments of a provider's function."""
