@@ -9,8 +9,8 @@ OLDEST := .venv-oldest/.ready
 # Processes that tests run in. On a GPU more of them share the compilation of the kernels: make test WORKERS=8.
 WORKERS ?= 2
 # Of the tests, those that find most in the shortest time: every part of the package, the operators on torch algebra.
-CHECK := tests/test_labels.py tests/test_tasks.py tests/test_losses.py tests/test_layers.py tests/metrics tests/nn \
-    tests/models tests/data tests/reference tests/ops/shared tests/ops/test_linear_attention.py tests/ops/test_softplus.py \
+CHECK := tests/test_labels.py tests/test_tasks.py tests/test_losses.py tests/test_layers.py tests/test_error_grammar.py \
+    tests/metrics tests/nn tests/models tests/data tests/reference tests/ops/shared tests/ops/test_linear_attention.py tests/ops/test_softplus.py \
     tests/ops/verification/test_tolerance.py tests/ops/verification/test_draws.py tests/ops/verification/test_false_alarms.py
 CXX_FILES = $(shell find csrc tests/csrc -name "*.cu" -o -name "*.cpp" -o -name "*.h")
 

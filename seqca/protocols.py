@@ -1,6 +1,6 @@
 """What the two published protocols of NYUD-v2 and PASCAL-Context say, in one table.
 
-Numbers of the field come from one of two families of code, whose files, augmentation, losses, schedule and evaluation
+Published numbers come from one of two families of code, whose files, augmentation, losses, schedule and evaluation
 differ. `mtinet` is Vandenhende et al., "MTI-Net", ECCV 2020, which Kim et al. 2022 follow; `invpt` is Ye and Xu,
 "InvPT", ECCV 2022, which took it from Brüggemann et al., "ATRC", ICCV 2021. A run follows one of them in everything:
 its name is an attribute of the data set, and all else is looked up here. Deep supervision is this network's own under

@@ -22,8 +22,8 @@ class OdsF(TaskMetric):
     `mtinet` has the thresholds 0.01, 0.02, …, 0.99 and a pixel is an edge from the threshold on; `invpt` suppresses
     non-maxima first, has two thresholds more (0.001 and 0.999), and a pixel is an edge above the threshold.
 
-    The matching is the largest there is. The field's own tool (SEISM, MATLAB) approximates it at random and finds up to
-    0.5 % fewer pairs.
+    The matching is the largest there is. The tool behind published scores (SEISM, MATLAB) approximates it at random and
+    finds up to 0.5 % fewer pairs.
 
     Args:
         max_distance: within which two pixels may be matched, in units of the image's diagonal: 0.011 for NYUD-v2,

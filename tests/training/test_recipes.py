@@ -1,4 +1,4 @@
-"""Every recipe of the field's data sets runs from training to prediction, on the small archives."""
+"""Every recipe of the published data sets runs from training to prediction, on the small archives."""
 
 import json
 from pathlib import Path
