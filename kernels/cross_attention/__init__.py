@@ -36,17 +36,19 @@ def forward(
 ) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], Tensor, list[Tensor]]:
     """Attended maps; means, unbiased variances, and for backward moments of the maps, 1/σ, and states."""
     call = Call(maps, weights, scales, shifts, branches, pairs)
-    if running_means:
-        statistics = Statistics.running(call, running_means, running_vars, norm_eps)
-        moments = None
-    else:
+    training = not running_means
+    if training:
         statistics = Statistics(call)
         moments = [_moments(call, i, group) for i in range(len(call.stacks))]
+    else:
+        statistics = Statistics.running(call, running_means, running_vars, norm_eps)
+        moments = None
     activations = []
     for each in call.groups:
         of_maps = None if moments is None else moments[call.stacks.index(each.stack)].of(each)
-        activations.append(Activations(each, statistics, of_maps, norm_eps))
-        activations[-1].normalise(group)
+        activations.append(Activations(each, None if training else statistics, of_maps, norm_eps))
+        if training:
+            activations[-1].normalise(statistics, group)
         activations[-1].feature_maps()
     sums = {i: state for x in activations if x.group.keys for i, state in x.states().items()}
     attended = {i: output for x in activations if x.group.queries for i, output in x.outputs(sums, eps).items()}
@@ -74,10 +76,10 @@ def _kept(call: Call, moments: list[Moments] | None) -> list[Tensor]:
     """By map, mean and below it covariance; zeros in evaluation."""
     if moments is None:
         return [x.new_zeros(x.shape[1] + 1, x.shape[1], dtype=torch.float64) for x in call.maps]
-    return [
-        torch.cat([moments[stack].mean[place, None], moments[stack].covariance[place]])
-        for stack, place in (call.place[i] for i in range(len(call.maps)))
+    by_stack = [
+        torch.split_with_sizes_copy(torch.cat([x.mean[:, None], x.covariance], 1), [1] * len(x.mean)) for x in moments
     ]
+    return [by_stack[stack][place][0] for stack, place in (call.place[i] for i in range(len(call.maps)))]
 
 
 def backward(
@@ -103,7 +105,7 @@ def backward(
     activations = []
     for each in call.groups:
         of_maps = kept[call.stacks.index(each.stack)].of(each) if training else None
-        activations.append(Activations(each, statistics, of_maps, None))
+        activations.append(Activations(each, statistics, of_maps))
         activations[-1].feature_maps()
         activations[-1].prepare_gradients()
     by_target = dict(zip(call.targets(), grads, strict=True))

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .groups import Group
-from .statistics import Statistics
+from .groups import ByKind, Group
 
 
 class Moments(NamedTuple):
@@ -76,42 +75,40 @@ def variances(weight: Tensor, covariance: Tensor) -> Tensor:
     return (torch.bmm(weight, covariance) * weight).sum(-1).clamp_(min=0)
 
 
-def fold(group: Group, statistics: Statistics, moments: Moments | None, norm_eps: float | None) -> First:
+def fold(group: Group, known: list[ByKind] | None, moments: Moments | None, norm_eps: float) -> First:
     """The layers of a group.
 
     Args:
         group: the branches.
-        statistics: 1/σ where norm_eps is None, and means in evaluation.
+        known: means and 1/σ where these are known; of the means, those of evaluation are needed.
         moments: of the maps of the group, in training.
-        norm_eps: added to variances, which are not known yet.
+        norm_eps: added to variances that are not known.
     """
-    call = group.call
-
-    def mean_of(weight: Tensor, *names: str) -> Tensor:
-        if moments is None:
-            return group.joined(statistics.means, *names)
-        return torch.bmm(weight, moments.mean[..., None])[..., 0]
-
-    def inverse_of(weight: Tensor, *names: str) -> Tensor:
-        if moments is None or norm_eps is None:
-            return group.joined(statistics.inverses, *names)
-        return (variances(weight, moments.covariance) + norm_eps).rsqrt()
-
+    scales, shifts = group.norms
     projection = None
-    own = weight = group.joined(call.weights, "hidden", "values")
+    own = weight = group.weights("hidden", "values").double()
     if group.projected:
-        matrix = group.joined(call.weights, "projection")
-        inverse = inverse_of(matrix, "projection")
-        scale = group.joined(call.scales, "projection") * inverse
-        shift = group.joined(call.shifts, "projection")
-        projection = Projection(matrix, mean_of(matrix, "projection"), inverse, scale, shift)
-        weight = torch.bmm(own, projection.folded).to(call.dtype).double()
-    inverse = inverse_of(weight, "hidden", "values")
-    mean = mean_of(weight, "hidden", "values")
+        matrix = group.weights("projection").double()
+        mean, inverse = _statistics(matrix, 0, known, moments, norm_eps)
+        projection = Projection(matrix, mean, inverse, scales.projection * inverse, shifts.projection)
+        weight = torch.bmm(own, projection.folded).to(group.call.dtype).double()
+    mean, inverse = _statistics(weight, 1, known, moments, norm_eps)
     if projection is not None and moments is None:
         mean = mean - torch.bmm(own, projection.offset[..., None])[..., 0]
-    scale = group.joined(call.scales, "hidden", "values") * inverse
-    return First(weight, mean, inverse, scale, group.joined(call.shifts, "hidden", "values"), own, projection)
+    return First(weight, mean, inverse, scales.first * inverse, shifts.first, own, projection)
+
+
+def _statistics(
+    weight: Tensor, kind: int, known: list[ByKind] | None, moments: Moments | None, norm_eps: float
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1/σ of what the layers of a kind make of the maps."""
+    if moments is None:
+        assert known is not None
+        return known[0][kind], known[1][kind]
+    mean = torch.bmm(weight, moments.mean[..., None])[..., 0]
+    if known is not None:
+        return mean, known[1][kind]
+    return mean, (variances(weight, moments.covariance) + norm_eps).rsqrt()
 
 
 class Gradients(NamedTuple):

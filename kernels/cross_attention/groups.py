@@ -122,6 +122,17 @@ def split(tokens: int, block: int, programs: int) -> tuple[int, int]:
     return triton.cdiv(tokens, span), span
 
 
+class ByKind(NamedTuple):
+    """What is by row of the layers of a group, (branches, rows)."""
+
+    projection: Tensor
+    """Without columns where there is none."""
+    first: Tensor
+    """Of hidden layers, then values."""
+    second: Tensor
+    """Of features."""
+
+
 class Group:
     """Branches alike in shape and layers, of maps that are all different."""
 
@@ -148,13 +159,25 @@ class Group:
         found = [getattr(layers, name) for layers in self.layers for name in names]
         return [i for i in found if i is not None]
 
-    def joined(self, tensors: Sequence[Tensor], *names: str) -> Tensor:
-        """Of each branch the layers of those names below each other, (branches, rows, …), in float64."""
-        parts = [x.flatten(1) if x.ndim > 1 else x for x in (tensors[i] for i in self.indices(*names))]
-        return torch.cat(parts).double().unflatten(0, (self.size, -1))
+    def weights(self, *names: str) -> Tensor:
+        """Of each branch those of layers of these names below each other, (branches, rows, columns)."""
+        joined = torch.cat([self.call.weights[i].flatten(1) for i in self.indices(*names)])
+        return joined.unflatten(0, (self.size, -1))
+
+    def vectors(self, *lists: Sequence[Tensor]) -> list["ByKind"]:
+        """From lists by layer, in float64."""
+        which = self.indices("projection", "hidden", "values", "features")
+        joined = torch.cat([x[i] for x in lists for i in which]).double().unflatten(0, (len(lists), self.size, -1))
+        blocks = [int(self.projected), self.blocks, self.features]
+        return [ByKind(*x.split([n * self.channels for n in blocks], 1)) for x in joined]
+
+    @cached_property
+    def norms(self) -> list["ByKind"]:
+        """γ and β."""
+        return self.vectors(self.call.scales, self.call.shifts)
 
     def parted(self, x: Tensor, tensors: list[Tensor], *names: str) -> None:
-        """The inverse of `joined`: into their places in `tensors`, each in memory of its own, in the dtype there."""
+        """From (branches, rows, …) of layers of these names into their places, in memory of their own."""
         which = self.indices(*names)
         shapes = [tensors[i].shape for i in which]
         flat = x.to(tensors[which[0]].dtype).flatten()
@@ -174,7 +197,7 @@ class Group:
     @cached_property
     def second(self) -> Tensor:
         """W₂, padded, (branches, features·C, C)."""
-        return self.padded_weight(self.joined(self.call.weights, "features"), self.padded)
+        return self.padded_weight(self.weights("features"), self.padded)
 
     @cached_property
     def pairs(self) -> list[tuple[int, int, int, Pair]]:

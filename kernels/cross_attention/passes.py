@@ -39,18 +39,20 @@ class Activations:
 
     Args:
         group: the branches.
-        statistics: of the call.
+        known: means and 1/σ of all layers, where these are known.
         moments: of the maps of the group in training.
-        norm_eps: added to variances; None where these are known.
+        norm_eps: added to variances that are not known.
     """
 
-    def __init__(self, group: Group, statistics: Statistics, moments: Moments | None, norm_eps: float | None) -> None:
-        self.group, self._statistics, self._moments, self._norm_eps = group, statistics, moments, norm_eps
+    def __init__(self, group: Group, known: Statistics | None, moments: Moments | None, norm_eps: float = 0.0) -> None:
+        self.group, self._moments, self._norm_eps = group, moments, norm_eps
         g, padded = group, group.padded
-        self.first = fold(g, statistics, moments, norm_eps)
-        first = self.first
+        by_kind = None if known is None else g.vectors(known.means, known.inverses)
+        if by_kind is not None:
+            self.mean, self.inverse = (x.second for x in by_kind)
+        self.first = first = fold(g, by_kind, moments, norm_eps)
         self.first_weight = g.padded_weight(first.weight, g.stack.padded)
-        self.first_vectors = torch.stack([g.padded_rows(x) for x in (first.mean, first.scale, first.shift)], 1)
+        self.first_vectors = g.padded_rows(torch.stack([first.mean, first.scale, first.shift], 1))
         self.hidden = g.stack.rows.new_empty(g.size * g.blocks, g.stack.tokens, padded)
         grid = (g.token_tiles * g.tiles(g.blocks * padded), g.size)
         g.start(
@@ -63,11 +65,10 @@ class Activations:
         g = self.group
         return g.token_tiles * g.tiles(g.padded), g.features, g.size
 
-    def normalise(self, process_group: str) -> None:
-        """Statistics of the second layers, and in training those of all others, into those of the call."""
-        if self._norm_eps is None or self._moments is None:
-            return
+    def normalise(self, statistics: Statistics, process_group: str) -> None:
+        """Takes the statistics of the second layers; keeps those of all layers."""
         g = self.group
+        assert self._moments is not None
         means, squares = self.first_vectors.new_empty(2, g.size * g.features, g.token_tiles, g.padded)
         g.start(
             cross_attention_forward_statistics, self._grid(), hidden=self.hidden, weights=g.second,
@@ -81,23 +82,22 @@ class Activations:
         total, mean, square = merged_moments(g.stack.tokens, mean.flatten(), square.flatten(), process_group)
         variance = square / total
         inverse = (variance + self._norm_eps).rsqrt()
-        self._statistics.keep(g, ("features",), mean, inverse, variance, total)
+        self.mean, self.inverse = mean.view(g.size, -1), inverse.view(g.size, -1)
+        statistics.keep(g, ("features",), mean, inverse, variance, total)
         first = self.first
         average = first.mean
         if first.projection is not None:
             p = first.projection
-            self._statistics.keep(g, ("projection",), p.mean, p.inverse, p.variance(self._moments), total)
+            statistics.keep(g, ("projection",), p.mean, p.inverse, p.variance(self._moments), total)
             average = torch.bmm(first.own, p.shift[..., None])[..., 0]
-        self._statistics.keep(g, ("hidden", "values"), average, first.inverse, first.variance(self._moments), total)
+        statistics.keep(g, ("hidden", "values"), average, first.inverse, first.variance(self._moments), total)
 
     def feature_maps(self) -> None:
         """Queries and keys."""
-        g, statistics = self.group, self._statistics
-        self.mean = g.joined(statistics.means, "features")
-        self.inverse = g.joined(statistics.inverses, "features")
-        self.scale = g.joined(g.call.scales, "features") * self.inverse
-        vectors = (self.mean, self.scale, g.joined(g.call.shifts, "features"))
-        self.second_vectors = self._by_block(*vectors)
+        g = self.group
+        scales, shifts = g.norms
+        self.scale = scales.second * self.inverse
+        self.second_vectors = self._by_block(self.mean, self.scale, shifts.second)
         self.features = g.stack.rows.new_empty(g.size * g.features, g.stack.tokens, g.padded)
         g.start(
             cross_attention_forward_features, self._grid(), hidden=self.hidden, weights=g.second,
@@ -107,8 +107,8 @@ class Activations:
     def _by_block(self, *vectors: Tensor) -> Tensor:
         """(branches · features, vectors, C), padded."""
         g = self.group
-        rows = [g.padded_rows(x).unflatten(1, (g.features, g.padded)).flatten(0, 1) for x in vectors]
-        return torch.stack(rows, 1)
+        rows = torch.stack([x.unflatten(1, (g.features, g.channels)) for x in vectors], 2)
+        return g.padded_rows(rows).flatten(0, 1)
 
     def _parts(self, states: int) -> tuple[int, int, int]:
         """Programs of a state, parts of an image, tokens of a part."""
