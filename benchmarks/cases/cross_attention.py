@@ -4,6 +4,7 @@ The baseline computes what the published network does: every pair with all its l
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -38,13 +39,10 @@ class Map(NamedTuple):
 def cases(plan: Plan) -> Iterator[OperatorCase]:
     """Exchanges of the network; from coarser scales; then of more tasks, and of more tokens."""
     data = plan.datasets[0]
-    for each in plan.datasets:
-        for scale in plan.scales:
-            for dtype in plan.dtypes:
-                for direction in plan.directions:
-                    tasks, size = len(each.tasks), network_maps(each)[scale]
-                    shape = f"{each.name}-scale{scale}-tasks{tasks}"
-                    yield _exchange(shape, [size] * tasks, each.batch, dtype, direction, plan)
+    for each, scale, dtype, direction in product(plan.datasets, plan.scales, plan.dtypes, plan.directions):
+        tasks, size = len(each.tasks), network_maps(each)[scale]
+        shape = f"{each.name}-scale{scale}-tasks{tasks}"
+        yield _exchange(shape, [size] * tasks, each.batch, dtype, direction, plan)
     for scale in plan.scales:
         if scale < len(CHANNELS) - 1:
             yield _across_scales(data, scale, plan)
@@ -183,8 +181,7 @@ def cost(
     elements = sum(batch * x.tokens * x.channels for x in maps)
     forward = Cost((elements + gathered) * itemsize, layers + attention, 2 * features)
     backward = Cost((2 * elements + gathered) * itemsize, 3 * layers + 2 * attention, 3 * features)
-    both = Cost(*(x + y for x, y in zip(forward, backward, strict=True)))
-    return {"forward": forward, "backward": backward, "both": both}[direction]
+    return Cost.of(direction, forward, backward)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
 """Plots from results: training step; roofline; time and memory against tokens, channels, tasks; attention schemes."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from seqca.ops.shared.operator import OPERATORS
 
 from ..cases.attention_schemes import JOINT, SEQUENTIAL
 from ..harness.limits import COPY, MATRIX
@@ -165,14 +168,8 @@ def _megabytes(case: dict[str, Any], provider: str) -> float | None:
     return None if peak is None else peak / 1e6
 
 
-SWEEPS = {
-    ("linear_attention", "tokens"): "linear_attention against tokens",
-    ("linear_attention", "channels"): "linear_attention against channels",
-    ("linear_attention", "tasks"): "linear_attention of all pairs of tasks, finest scale",
-    ("aggregation_head", "scales"): "aggregation_head against the number of scales",
-    ("aggregation_head", "channels"): "aggregation_head against channels, four scales",
-}
-"""By operator and axis: the title of a plot."""
+AXES = ("tokens", "channels", "tasks", "scales")
+"""Along which operators are swept."""
 
 PLOTS: dict[str, tuple[str, Callable[[list[Any], Results], None], Callable[[Results], Cases]]] = {
     "training_step": (
@@ -182,8 +179,8 @@ PLOTS: dict[str, tuple[str, Callable[[list[Any], Results], None], Callable[[Resu
     ),
     "roofline": ("Operators with matrix products, below the machine's limits", _draw_roofline, _with_products),
     **{
-        f"{operator}-{axis}": (title, _draw_sweep(operator, axis), _sweep(operator, axis))
-        for (operator, axis), title in SWEEPS.items()
+        f"{operator}-{axis}": (f"{operator} against {axis}", _draw_sweep(operator, axis), _sweep(operator, axis))
+        for operator, axis in product(OPERATORS, AXES)
     },
     "attention_schemes": ("Joint attention relative to sequential attention", _draw_schemes, scheme_cases),
 }
