@@ -9,7 +9,6 @@ gradient s of its normalised, scaled and shifted form, r = Σ s and t = Σ s d o
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seqca.reference.cross_attention import Branch, Pair
@@ -18,7 +17,7 @@ from ..shared.branch_layers import Gradients, Layers, Sums
 from ..shared.branches import branches_of, pairs_of
 from ..shared.folding import Moments
 from ..shared.synchronisation import merged_covariance, merged_moments, summed
-from .projections import Features, FirstLayer, Piece, Projections, centred, pieces, times, with_shift
+from .projections import Features, FirstLayer, Piece, Projections, centred, pieces, softplus, times, with_shift
 
 
 def forward(
@@ -183,7 +182,7 @@ class _Backward:
         def zeros(*shape: int) -> Tensor:
             return d_tokens.new_zeros(shape)
 
-        self._outer_hidden = zeros(blocks * channels, inputs + 1)
+        self._outer_hidden = zeros(blocks, channels, inputs + 1)
         self._outer_values = zeros((view.keys.stop - view.keys.start) * channels, inputs + 1)
         self._d_weight = zeros(blocks, channels, channels)
         self._d_scale, self._d_shift = (zeros(blocks, channels, 1).double() for _ in range(2))
@@ -197,21 +196,21 @@ class _Backward:
         sums = _FeatureSums(view, view.queries)
         for piece, x in view.pieces():
             deviation = features.centred(hidden(x))
-            q = features.of_centred(deviation)
+            normalised = features.normalised(deviation)
+            q = softplus(normalised)
             d_q = torch.zeros_like(q)
             for pair, g in zip(pairs, piece.of(grad).split(view.channels, 1), strict=True):
                 state, query = states[pair.source][pair.key, piece.images], q[:, pair.query]
-                unclamped = torch.bmm(state[:, -1:], query)
+                both = torch.bmm(state, query)
+                numerator, unclamped = both.split((view.channels, 1), 1)
                 denominator = unclamped.clamp(min=eps)
-                both = query.new_empty(len(query), view.channels + 1, query.shape[2])
-                d_numerator = torch.div(g, denominator, out=both[:, :-1])
-                weighted = torch.bmm(state[:, :-1].mT, d_numerator)
-                # The output times its gradient is Sᵀ dn · q.
-                d_denominator = (weighted * query).sum(1, keepdim=True).div_(denominator).neg_()
-                both[:, -1:] = d_denominator.masked_fill_(unclamped < eps, 0)
-                d_states[pair.source][pair.key, piece.images] += torch.bmm(both, query.mT)
-                d_q[:, pair.query] += weighted.baddbmm_(state[:, -1:].mT, both[:, -1:])
-            sums.add(piece, _through_softplus(d_q, q), deviation)
+                d_numerator = torch.div(g, denominator)
+                d_denominator = numerator.mul_(d_numerator).sum(1, keepdim=True).div_(denominator).neg_()
+                d_denominator.masked_fill_(unclamped < eps, 0)
+                torch.cat([d_numerator, d_denominator], 1, out=both)
+                d_states[pair.source][pair.key, piece.images].baddbmm_(both, query.mT)
+                d_q[:, pair.query].baddbmm_(state.mT, both)
+            sums.add(d_q.mul_(normalised.sigmoid_()), deviation)
         self._features_backward(sums, hidden, features)
 
     def sources(self, d_states: Tensor) -> None:
@@ -221,13 +220,13 @@ class _Backward:
         sums = _FeatureSums(view, view.keys)
         for piece, x in view.pieces():
             deviation = features.centred(hidden(x))
-            k = features.of_centred(deviation)
-            v = values(x)
+            normalised = features.normalised(deviation)
+            k, v = softplus(normalised), values(x)
             d_sums, d_normaliser = d_states[:, piece.images].transpose(0, 1).split((view.channels, 1), 2)
             d_k = torch.matmul(d_sums.mT, v.view(k.shape)).add_(d_normaliser.mT)
             d_v = torch.matmul(d_sums, k).view(v.shape)
             self._first_backward(piece, x, values, d_v.mul_(v.sign_()), self._outer_values)
-            sums.add(piece, _through_softplus(d_k, k), deviation)
+            sums.add(d_k.mul_(normalised.sigmoid_()), deviation)
         self._features_backward(sums, hidden, features)
 
     def features(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,60 +235,53 @@ class _Backward:
 
     def folded(self) -> tuple[Sums, Sums | None]:
         """The sums of the first layer and of the values."""
-        return _as_sums(self._outer_hidden), _as_sums(self._outer_values) if len(self._outer_values) else None
+        return _as_sums(self._outer_hidden.flatten(0, 1)), _as_sums(self._outer_values) if len(
+            self._outer_values
+        ) else None
 
     def _features_backward(self, sums: "_FeatureSums", hidden: FirstLayer, features: Features) -> None:
         """From the gradients behind the batch norm of a second layer to those of the map."""
         view, blocks = self._view, sums.blocks
         self._d_shift[blocks] = sums.total
         self._d_scale[blocks] = sums.products * features.inverse
-        slope = features.scale.to(view.dtype)
-        shift = tilt = slope.new_zeros(())
+        shift = tilt = None
         if self._training:
             count = view.tokens.shape[0] * view.tokens.shape[2]
             total, shifts, products = summed(count, sums.total.flatten(), sums.products.flatten(), self._group)
-            of_channel = features.scale / total
-            shift = -(of_channel * shifts.view_as(of_channel)).to(view.dtype)
-            tilt = -(of_channel * features.inverse.square() * products.view_as(of_channel)).to(view.dtype)
-        d_weight = self._d_weight[blocks]
-        outer = self._outer_hidden.view(view.all.stop, -1, self._outer_hidden.shape[1])[blocks].flatten(0, 1)
-        for piece, x in view.pieces():
+            shift = (-shifts / total).view_as(features.inverse).to(view.dtype)
+            tilt = (-products / total).view_as(features.inverse).mul_(features.inverse.square()).to(view.dtype)
+        d_weight, outer = self._d_weight[blocks], self._outer_hidden[blocks].flatten(0, 1)
+        for (piece, x), (delta, deviation) in zip(view.pieces(), sums.of_pieces, strict=True):
+            if shift is not None and tilt is not None:
+                delta += deviation.mul_(tilt).add_(shift)
             h = hidden(x)
-            delta = torch.addcmul(shift, piece.of(sums.deviation), tilt).addcmul_(piece.of(sums.gradient), slope)
-            by_block = h.view(delta.shape)
-            d_weight += torch.matmul(delta, by_block.mT).sum(0)
-            d_hidden = torch.matmul(features.weight.mT, delta).view(h.shape)
+            d_weight += torch.matmul(delta, h.view(delta.shape).mT).sum(0)
+            d_hidden = torch.matmul(features.scaled.mT, delta).view(h.shape)
             self._first_backward(piece, x, hidden, d_hidden.mul_(h.sign_()), outer)
+        d_weight *= features.scale
 
     def _first_backward(self, piece: Piece, x: Tensor, layer: FirstLayer, gradient: Tensor, outer: Tensor) -> None:
         """From the gradient s of a folded layer to that of the map, and its sums Σ s (x − m)ᵀ and Σ s."""
         outer += torch.bmm(gradient, x.mT).sum(0)
-        piece.of(self._d_tokens).add_(times(layer.matrix.T, gradient))
+        piece.of(self._d_tokens).baddbmm_(layer.matrix.T.expand(len(x), -1, -1), gradient)
 
 
 class _FeatureSums:
     """Gradients behind the batch norms of blocks of queries or keys, and their sums over the tokens."""
 
     def __init__(self, view: Projections, blocks: slice) -> None:
-        images, _, tokens = view.tokens.shape
-        shape = (images, blocks.stop - blocks.start, view.channels, tokens)
         self.blocks = blocks
-        self.gradient, self.deviation = (view.tokens.new_empty(shape, dtype=view.dtype) for _ in range(2))
-        self.total, self.products = (view.tokens.new_zeros(*shape[1:3], 1, dtype=torch.float64) for _ in range(2))
+        self.of_pieces: list[tuple[Tensor, Tensor]] = []
+        """s and d, (b, blocks, C, n)."""
+        shape = (blocks.stop - blocks.start, view.channels, 1)
+        self.total, self.products = (view.tokens.new_zeros(shape, dtype=torch.float64) for _ in range(2))
         """Σ s and Σ s d, (blocks, C, 1)."""
 
-    def add(self, piece: Piece, gradient: Tensor, deviation: Tensor) -> None:
-        """Those of a piece, (b, blocks, C, n)."""
-        piece.of(self.gradient).copy_(gradient)
-        piece.of(self.deviation).copy_(deviation)
-        self.total += gradient.sum((0, 3))[..., None]
-        self.products += gradient.mul(deviation).sum((0, 3))[..., None]
-
-
-def _through_softplus(gradient: Tensor, y: Tensor) -> Tensor:
-    """The gradient in front of a softplus from that behind it and its result, which may be changed."""
-    # ELU with α = −1 is −expm1 below zero, in one pass.
-    return F.elu(y.neg_(), alpha=-1, inplace=True).mul_(gradient)
+    def add(self, gradient: Tensor, deviation: Tensor) -> None:
+        """Those of the next piece."""
+        self.of_pieces.append((gradient, deviation))
+        self.total += gradient.sum(3, keepdim=True).sum(0)
+        self.products += gradient.mul(deviation).sum(3, keepdim=True).sum(0)
 
 
 def _as_sums(outer: Tensor) -> Sums:
