@@ -195,7 +195,8 @@ class _Backward:
         hidden, features = view.hidden(view.queries), view.features(view.queries)
         sums = _FeatureSums(view, view.queries)
         for piece, x in view.pieces():
-            deviation = features.centred(hidden(x))
+            h = hidden(x)
+            deviation = features.centred(h)
             normalised = features.normalised(deviation)
             q = softplus(normalised)
             d_q = torch.zeros_like(q)
@@ -210,7 +211,7 @@ class _Backward:
                 torch.cat([d_numerator, d_denominator], 1, out=both)
                 d_states[pair.source][pair.key, piece.images].baddbmm_(both, query.mT)
                 d_q[:, pair.query].baddbmm_(state.mT, both)
-            sums.add(d_q.mul_(normalised.sigmoid_()), deviation)
+            sums.add(h, d_q.mul_(normalised.sigmoid_()), deviation)
         self._features_backward(sums, hidden, features)
 
     def sources(self, d_states: Tensor) -> None:
@@ -219,14 +220,15 @@ class _Backward:
         hidden, features, values = view.hidden(view.keys), view.features(view.keys), view.values()
         sums = _FeatureSums(view, view.keys)
         for piece, x in view.pieces():
-            deviation = features.centred(hidden(x))
+            h = hidden(x)
+            deviation = features.centred(h)
             normalised = features.normalised(deviation)
             k, v = softplus(normalised), values(x)
             d_sums, d_normaliser = d_states[:, piece.images].transpose(0, 1).split((view.channels, 1), 2)
             d_k = torch.matmul(d_sums.mT, v.view(k.shape)).add_(d_normaliser.mT)
             d_v = torch.matmul(d_sums, k).view(v.shape)
             self._first_backward(piece, x, values, d_v.mul_(v.sign_()), self._outer_values)
-            sums.add(d_k.mul_(normalised.sigmoid_()), deviation)
+            sums.add(h, d_k.mul_(normalised.sigmoid_()), deviation)
         self._features_backward(sums, hidden, features)
 
     def features(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -251,10 +253,9 @@ class _Backward:
             shift = (-shifts / total).view_as(features.inverse).to(view.dtype)
             tilt = (-products / total).view_as(features.inverse).mul_(features.inverse.square()).to(view.dtype)
         d_weight, outer = self._d_weight[blocks], self._outer_hidden[blocks].flatten(0, 1)
-        for (piece, x), (delta, deviation) in zip(view.pieces(), sums.of_pieces, strict=True):
+        for (piece, x), (h, delta, deviation) in zip(view.pieces(), sums.of_pieces, strict=True):
             if shift is not None and tilt is not None:
                 delta += deviation.mul_(tilt).add_(shift)
-            h = hidden(x)
             d_weight += torch.matmul(delta, h.view(delta.shape).mT).sum(0)
             d_hidden = torch.matmul(features.scaled.mT, delta).view(h.shape)
             self._first_backward(piece, x, hidden, d_hidden.mul_(h.sign_()), outer)
@@ -271,15 +272,15 @@ class _FeatureSums:
 
     def __init__(self, view: Projections, blocks: slice) -> None:
         self.blocks = blocks
-        self.of_pieces: list[tuple[Tensor, Tensor]] = []
-        """s and d, (b, blocks, C, n)."""
+        self.of_pieces: list[tuple[Tensor, Tensor, Tensor]] = []
+        """h (b, blocks·C, n), s and d, (b, blocks, C, n)."""
         shape = (blocks.stop - blocks.start, view.channels, 1)
         self.total, self.products = (view.tokens.new_zeros(shape, dtype=torch.float64) for _ in range(2))
         """Σ s and Σ s d, (blocks, C, 1)."""
 
-    def add(self, gradient: Tensor, deviation: Tensor) -> None:
+    def add(self, hidden: Tensor, gradient: Tensor, deviation: Tensor) -> None:
         """Those of the next piece."""
-        self.of_pieces.append((gradient, deviation))
+        self.of_pieces.append((hidden, gradient, deviation))
         self.total += gradient.sum(3, keepdim=True).sum(0)
         self.products += gradient.mul(deviation).sum(3, keepdim=True).sum(0)
 
