@@ -247,6 +247,11 @@ class Group:
         return triton.cdiv(channels, self.launch_blocks.channels)
 
     @property
+    def whole(self) -> bool:
+        """Whether a tile holds all channels of a block."""
+        return self.tiles(self.padded) == 1
+
+    @property
     def token_tiles(self) -> int:
         """Of the tokens of all images together."""
         return triton.cdiv(self.stack.tokens, self.launch_blocks.tokens)

@@ -224,7 +224,7 @@ class Activations:
         """Gradients of the norms of hidden layers, in place of these; of W₂ (branches, blocks, C, C), in float64."""
         g = self.group
         arguments = {"hidden": self.hidden, "weights": g.second, "gradients": self.gradients}
-        if g.tiles(g.padded) > 1:
+        if not g.whole:
             g.start(cross_attention_backward_second, self._grid(), vectors=vectors, **arguments)
             products, _ = self._products(self.gradients, self.hidden, None, g.features, g.features, g.blocks)
             g.start(cross_attention_backward_hidden, self._grid(), **arguments)
