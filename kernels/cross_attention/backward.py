@@ -209,6 +209,38 @@ def cross_attention_backward_values(
 
 
 @triton.jit
+def cross_attention_backward_sources(
+    hidden, features, second, vectors, gradients, sums_of_norm, states, tokens, area, images, CHANNELS: tl.constexpr,
+    C: tl.constexpr, BLOCKS: tl.constexpr, FEATURES: tl.constexpr, KEYS: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What `keys` and `values` do, where a tile holds all channels."""
+    image, pixel, _, place = image_tile(area, BLOCK_N, 1)
+    channel = tl.arange(0, BLOCK_C)
+    branch = tl.program_id(2)
+    key = tl.program_id(1)
+    known = pixel < area
+    token = image * area + pixel
+    dtype: tl.constexpr = hidden.dtype.element_ty
+    block = FEATURES - KEYS + key
+    values = matrix(hidden, branch * BLOCKS + BLOCKS - KEYS + key, tokens, C)
+    entry = branch * KEYS + key
+    source = state(pick(entry, states, 0), pick(entry, states, 1), image, images, CHANNELS)
+    d_state = load_state(source, channel, channel, CHANNELS, CHANNELS)
+    v = load_rows(values, token, known, channel, C)
+    d = multiply(v, d_state, dtype, PRECISION)
+    d += tl.load(source + CHANNELS * CHANNELS + channel, mask=channel < CHANNELS, other=0.0)[None, :]
+    k = load_rows(matrix(features, branch * FEATURES + block, tokens, C), token, known, channel, C)
+    d_values = multiply(k, tl.trans(d_state), dtype, PRECISION)
+    store_rows(values, token, known, channel, tl.where(v > 0, d_values, 0.0), C)
+    tiles = images * tl.cdiv(area, BLOCK_N)
+    _through_softplus(
+        d, hidden, second, vectors, gradients, sums_of_norm, branch * FEATURES + block, branch * BLOCKS + block,
+        token, known, channel, place, tiles, tokens, CHANNELS, C, BLOCK_K, PRECISION,
+    )  # fmt: skip
+
+
+@triton.jit
 def cross_attention_backward_second(
     hidden, weights, vectors, gradients, tokens,
     C: tl.constexpr, BLOCKS: tl.constexpr, FEATURES: tl.constexpr,

@@ -15,6 +15,7 @@ from .backward import (
     cross_attention_backward_products,
     cross_attention_backward_queries,
     cross_attention_backward_second,
+    cross_attention_backward_sources,
     cross_attention_backward_states,
     cross_attention_backward_values,
     cross_attention_backward_weights,
@@ -190,11 +191,13 @@ class Activations:
         """Gradients of the norms of keys and, in place of these, of values, by those of states by branch and block."""
         g = self.group
         rows = tuple(states[member, key] for member in g.members for key in range(g.keys))
+        layer = {"second": g.second, "vectors": self.second_vectors, "gradients": self.gradients}
+        of_keys = {"hidden": self.hidden, "sums_of_norm": self._norm_sums, "states": rows, **layer}
         grid = (g.image_tiles * g.tiles(g.padded), g.keys, g.size)
-        g.start(
-            cross_attention_backward_keys, grid, hidden=self.hidden, second=g.second, vectors=self.second_vectors,
-            gradients=self.gradients, sums_of_norm=self._norm_sums, states=rows,
-        )  # fmt: skip
+        if g.whole:
+            g.start(cross_attention_backward_sources, grid, warps=8, features=self.features, **of_keys)
+            return
+        g.start(cross_attention_backward_keys, grid, **of_keys)
         g.start(cross_attention_backward_values, grid, hidden=self.hidden, features=self.features, states=rows)
 
     def through_layers(self, gradients: "Gradients", process_group: str) -> None:
