@@ -10,6 +10,7 @@ from .tiles import (
     image_tile,
     load_rows,
     load_state,
+    load_transposed_state,
     matrix,
     normalised,
     outer_sums,
@@ -231,7 +232,7 @@ def cross_attention_backward_sources(
     d = multiply(v, d_state, dtype, PRECISION)
     d += tl.load(source + CHANNELS * CHANNELS + channel, mask=channel < CHANNELS, other=0.0)[None, :]
     k = load_rows(matrix(features, branch * FEATURES + block, tokens, C), token, known, channel, C)
-    d_values = multiply(k, tl.trans(d_state), dtype, PRECISION)
+    d_values = multiply(k, load_transposed_state(source, channel, channel, CHANNELS), dtype, PRECISION)
     store_rows(values, token, known, channel, tl.where(v > 0, d_values, 0.0), C)
     tiles = images * tl.cdiv(area, BLOCK_N)
     _through_softplus(
