@@ -54,7 +54,19 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["aggregation", "data", "losses", "network", "operators", "own_data", "prediction", "rooms", "training"]
+    "page",
+    [
+        "aggregation",
+        "cross_attention",
+        "data",
+        "losses",
+        "network",
+        "operators",
+        "own_data",
+        "prediction",
+        "rooms",
+        "training",
+    ],
 )
 def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
     # What takes long is tested elsewhere; here it is called as the page calls it.
