@@ -1,6 +1,6 @@
 """Cross attention in torch operators, piece by piece; backward computes all between the maps and the states again.
 
-First layers, values and projections take their batch norms from the moments of the maps (`..shared.folding`); mean and
+First layers, values and projections take their batch norms from the moments of the maps (`.folding`); mean and
 variance of the second layers come from a pass over the tokens. With d = u − mean(u) of a second layer u = W₂ h and the
 gradient s of its normalised, scaled and shifted form, r = Σ s and t = Σ s d over T tokens, the gradient of u is
 γ/σ (s − r/T − d t/(σ² T)).
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from seqca.reference.cross_attention import Branch, Pair
 
-from ..shared.branch_layers import Gradients, Layers, Sums
 from ..shared.branches import branches_of, pairs_of
-from ..shared.folding import Moments
 from ..shared.synchronisation import merged_covariance, merged_moments, summed
+from .folding import Moments
+from .layers import Gradients, Layers, Sums
 from .projections import Features, FirstLayer, Piece, Projections, centred, pieces, softplus, times, with_shift
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqca.reference.cross_attention import Branch
 
-from .branches import layers_of
+from ..shared.branches import layers_of
 from .folding import Fold, Input, Moments, differentiate, fold, matrix_of, variance_of
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..shared.branch_layers import BranchFold, Layers
-from ..shared.folding import Fold, Moments
+from .folding import Fold, Moments
+from .layers import BranchFold, Layers
 
 _CPU_TOKENS = 2048
 """Tokens of a piece, which with its hidden maps is to stay in the cache."""

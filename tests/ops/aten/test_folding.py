@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from seqca.ops.shared.folding import Fold, Input, Moments, differentiate, fold, matrix_of, variance_of
+from seqca.ops.aten.folding import Fold, Input, Moments, differentiate, fold, matrix_of, variance_of
 from seqca.ops.shared.sample import normal
 
 EPS = 1e-3
