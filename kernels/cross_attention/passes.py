@@ -56,8 +56,10 @@ class Activations:
         self.first_vectors = g.padded_rows(torch.stack([first.mean, first.scale, first.shift], 1))
         self.hidden = g.stack.rows.new_empty(g.size * g.blocks, g.stack.tokens, padded)
         grid = (g.token_tiles * g.tiles(g.blocks * padded), g.size)
+        # Of a coarser map with more channels more is loaded ahead, in registers of more threads.
+        warps = 8 if g.stack.padded > 64 >= padded else 0
         g.start(
-            cross_attention_forward_hidden, grid, rows=g.stack.rows, weights=self.first_weight,
+            cross_attention_forward_hidden, grid, warps=warps, rows=g.stack.rows, weights=self.first_weight,
             vectors=self.first_vectors, hidden=self.hidden, members=g.table,
         )  # fmt: skip
 
