@@ -199,7 +199,7 @@ class _Backward:
             deviation = features.centred(h)
             normalised = features.normalised(deviation)
             q = softplus(normalised)
-            d_q = torch.zeros_like(q)
+            d_q = torch.zeros_like(q)  # blocks may serve several pairs
             for pair, g in zip(pairs, piece.of(grad).split(view.channels, 1), strict=True):
                 state, query = states[pair.source][pair.key, piece.images], q[:, pair.query]
                 both = torch.bmm(state, query)
@@ -237,9 +237,8 @@ class _Backward:
 
     def folded(self) -> tuple[Sums, Sums | None]:
         """The sums of the first layer and of the values."""
-        return _as_sums(self._outer_hidden.flatten(0, 1)), _as_sums(self._outer_values) if len(
-            self._outer_values
-        ) else None
+        values = _as_sums(self._outer_values) if len(self._outer_values) else None
+        return _as_sums(self._outer_hidden.flatten(0, 1)), values
 
     def _features_backward(self, sums: "_FeatureSums", hidden: FirstLayer, features: Features) -> None:
         """From the gradients behind the batch norm of a second layer to those of the map."""
