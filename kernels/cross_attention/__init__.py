@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seqca.ops.shared.synchronisation import merged_covariance
+from seqca.ops.shared.synchronisation import merged_covariance, summed
 
 from .folding import Moments
 from .groups import Call
@@ -122,7 +122,17 @@ def backward(
         if x.group.keys:
             x.from_states(added)
         x.through_layers(gradients, group)
+    if training and call.dtype == torch.float32:
+        _centre(gradients.maps, group)
     return gradients.maps, gradients.weights, gradients.scales, gradients.shifts
+
+
+def _centre(gradients: list[Tensor], group: str) -> None:
+    """Takes from gradients of maps their mean over tokens, of which batch norms leave nothing but rounding errors."""
+    for x in gradients:
+        total = x.sum((0, 2, 3), dtype=torch.float64)
+        tokens, total, _ = summed(x.numel() // x.shape[1], total, total, group)
+        x -= (total / tokens).float()[:, None, None]
 
 
 def _added(states: list[State]) -> State:

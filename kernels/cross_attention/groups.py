@@ -90,8 +90,9 @@ class Stack:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Means (maps, C) and covariances (maps, C, C), biased, in float64."""
         b, count, c = self.blocks, len(self.rows), self.padded
-        # Near the mean, so that little is lost by the difference of large numbers.
-        centres = self.rows[:, : 4 * b.tokens].mean(1, dtype=torch.float32)
+        some = self.rows[:, : 4 * b.tokens].float()
+        variance, mean = torch.var_mean(some, 1, correction=0)
+        centres = exact_centres(mean, variance, self.rows.dtype)
         tiles = triton.cdiv(c, b.channels) ** 2
         parts, span = self.span(tiles * count)
         products, sums = centres.new_empty(parts, count, c, c), centres.new_empty(parts, count, c)
@@ -113,6 +114,18 @@ class Stack:
         mean = away + centres[:, own]
         covariance = products[..., own, own].sum(0, dtype=torch.float64) / self.tokens
         return mean, torch.baddbmm(covariance, away[:, :, None], away[:, None], alpha=-1)
+
+
+def exact_centres(means: Tensor, variances: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is taken from maps before they are multiplied, so that large means do not cancel, in float32.
+
+    In half precision x less the mean would be rounded, and all x between two powers of two alike: that biases products.
+    x less a rounded number of about its size is exact (Sterbenz 1974), which is most x where the mean is large beside
+    the deviation; elsewhere nothing is taken, as nothing cancels.
+    """
+    if dtype == torch.float32:
+        return means.float()
+    return torch.where(means.square() > 16 * variances, means, 0).to(dtype).float()
 
 
 def split(tokens: int, block: int, programs: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The passes over the tokens of a group: what is between its maps and what they attend to, and the way back."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from .forward import (
     cross_attention_forward_states,
     cross_attention_forward_statistics,
 )
-from .groups import Group, split
+from .groups import Group, exact_centres, split
 from .statistics import Statistics
 
 State = tuple[Tensor, int]
@@ -217,8 +218,9 @@ class Activations:
             slope = self.scale * self.inverse * all_scales.view_as(shifts) / total
         vectors = self._by_block(self.mean, self.scale, constant, slope)
         gradients.keep(g, self._through_second(vectors).flatten(1, 2), None, None, "features")
-        centres = None if self._moments is None else self._moments.mean
-        products, sums = self._products(self.hidden, g.stack.rows, centres, g.blocks, g.blocks, 0)
+        products, sums = self._products(self.hidden, g.stack.rows, self._centres, g.blocks, g.blocks, 0)
+        if self._moments is not None:
+            products -= sums[..., None] * self._off_centre[:, None, None]
         of_layers = unfold(self.first, products.flatten(1, 2), sums.flatten(1), self._moments)
         gradients.keep(g, of_layers.weight, of_layers.scale, of_layers.shift, "hidden", "values")
         if of_layers.projection is not None:
@@ -231,7 +233,7 @@ class Activations:
         arguments = {"hidden": self.hidden, "weights": g.second, "gradients": self.gradients}
         if not g.whole:
             g.start(cross_attention_backward_second, self._grid(), vectors=vectors, **arguments)
-            products, _ = self._products(self.gradients, self.hidden, None, g.features, g.features, g.blocks)
+            products, _ = self._products(self.gradients, self.hidden, self._centres, g.features, g.features, g.blocks)
             g.start(cross_attention_backward_hidden, self._grid(), **arguments)
             return products
         parts, span = split(g.stack.tokens, g.launch_blocks.tokens, g.size * g.features)
@@ -242,7 +244,7 @@ class Activations:
         return partials[..., : g.channels, : g.channels].sum(0, dtype=torch.float64)
 
     def _products(
-        self, left: Tensor, right: Tensor, centres: Tensor | None, taken: int, of_left: int, of_right: int
+        self, left: Tensor, right: Tensor, centres: Tensor, taken: int, of_left: int, of_right: int
     ) -> tuple[Tensor, Tensor]:
         """Σ s (x − centre)ᵀ (branches, blocks, C, columns) and Σ s (branches, blocks, C), in float64."""
         g, columns = self.group, right.shape[2]
@@ -253,36 +255,46 @@ class Activations:
         channels = g.channels if of_right else g.stack.channels
         g.start(
             cross_attention_backward_products, (parts, tiles, g.size * taken), left=left, right=right,
-            centres=self._centres(centres), members=g.table, products=products, sums=sums, span=span,
+            centres=centres, members=g.table, products=products, sums=sums, span=span,
             K=columns, LEFT=of_left, RIGHT=of_right, BLOCKS=taken,
         )  # fmt: skip
         own = products[..., : g.channels, :channels].sum(0, dtype=torch.float64)
         return own, sums[..., : g.channels].sum(0, dtype=torch.float64)
 
-    def _centres(self, centres: Tensor | None) -> Tensor:
-        """Means of the maps, padded, (branches, channels), 0 where there are none."""
-        g = self.group
-        result = self.first_vectors.new_zeros(g.size, g.stack.padded)
-        if centres is not None:
-            result[:, : g.stack.channels] = centres
+    @cached_property
+    def _centres(self) -> Tensor:
+        """What is taken from the maps, padded, (branches, channels); 0 in evaluation."""
+        result = self.first_vectors.new_zeros(self.group.size, self.group.stack.padded)
+        if self._moments is not None:
+            mean, covariance = self._moments
+            variance = covariance.diagonal(dim1=1, dim2=2)
+            result[:, : self.group.stack.channels] = exact_centres(mean, variance, self.group.call.dtype)
         return result
+
+    @property
+    def _off_centre(self) -> Tensor:
+        """By how much the means of the maps are more than what is taken from them, (branches, channels), in float64."""
+        assert self._moments is not None
+        return self._moments.mean - self._centres[:, : self.group.stack.channels]
 
     def _maps(self, gradients: "Gradients", moments: Moments | None, total: int | Tensor, process_group: str) -> None:
         """Gradients of the maps, by those of the first norms and of the maps' moments."""
         g = self.group
-        constants = slopes = centres = self._centres(None)
-        if self._moments is not None and moments is not None:
+        constants = slopes = torch.zeros_like(self._centres)
+        if moments is not None:
             of_mean, of_covariance = moments
             _, mean, covariance = summed(g.stack.tokens, of_mean.flatten(), of_covariance.flatten(), process_group)
-            centres, constants = self._centres(self._moments.mean), self._centres(mean.view_as(of_mean) / total)
+            slope = covariance.view_as(of_covariance) * (2 / total)
+            off_centre = torch.bmm(self._off_centre[:, None], slope)[:, 0]
+            constants[:, : g.stack.channels] = mean.view_as(of_mean) / total - off_centre
             slopes = constants.new_zeros(g.size, g.stack.padded, g.stack.padded)
-            slopes[:, : g.stack.channels, : g.stack.channels] = covariance.view_as(of_covariance) * (2 / total)
+            slopes[:, : g.stack.channels, : g.stack.channels] = slope
         maps = tuple((gradients.maps[g.call.branches[i].map],) for i in g.members)
         g.start(
             cross_attention_backward_maps, (g.image_tiles * g.tiles(g.stack.padded), g.size), gradients=self.hidden,
-            rows=g.stack.rows, weights=self.first_weight, scales=g.padded_rows(self.first.scale), centres=centres,
-            slopes=slopes, constants=constants, members=g.table, maps=maps, channels=g.stack.channels,
-            AFFINE=moments is not None, AGAIN=g.again,
+            rows=g.stack.rows, weights=self.first_weight, scales=g.padded_rows(self.first.scale),
+            centres=self._centres, slopes=slopes, constants=constants, members=g.table, maps=maps,
+            channels=g.stack.channels, AFFINE=moments is not None, AGAIN=g.again,
         )  # fmt: skip
 
 
