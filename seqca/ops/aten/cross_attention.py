@@ -36,8 +36,8 @@ def forward(
     """Attended maps; means and unbiased variances; and for backward moments of the maps, 1/σ, and states.
 
     Means, variances and 1/σ are those of all layers one after the other, in float64. A map's moments are its mean and
-    below it its covariance, (C_m + 1, C_m), in float64, zeros in evaluation. A branch's states (keys, B, C + 1, C) are
-    S and below it z, in float32, or float64 for float64.
+    below it its covariance, (C_m + 1, C_m), in float64; in evaluation a centre and zeros. A branch's states
+    (keys, B, C + 1, C) are S and below it z, in float32, or float64 for float64.
     """
     structure, links, training = branches_of(branches), pairs_of(pairs), not running_means
     wide = torch.promote_types(maps[0].dtype, torch.float32)
@@ -48,7 +48,7 @@ def forward(
         moments = [_moments(x, group) for x in tokens]
     else:
         layers.running(running_means, running_vars, norm_eps)
-        moments = [x.new_zeros(x.shape[1] + 1, x.shape[1], dtype=torch.float64) for x in tokens]
+        moments = [_centre(x) for x in tokens]
     views, corrections = [], []
     for i, branch in enumerate(structure):
         x, own = tokens[branch.map], Moments.of(moments[branch.map])
@@ -139,6 +139,17 @@ def _moments(x: Tensor, group: str) -> Tensor:
         scatter += torch.bmm(deviation, deviation.mT).sum(0)
     mean, covariance = merged_covariance(count, mean, scatter / count, group)
     return torch.cat([mean[None], covariance])
+
+
+def _centre(x: Tensor) -> Tensor:
+    """In place of the moments of the tokens (B, C, N), where they are not needed: the mean of some, and zeros.
+
+    Sums over tokens less their mean cancel less than over the tokens, which may all be far from zero.
+    """
+    some = next(pieces(x)).of(x)
+    moments = x.new_zeros(x.shape[1] + 1, x.shape[1], dtype=torch.float64)
+    moments[0] = some.mean((0, 2), dtype=torch.float64)
+    return moments
 
 
 def _by_branch(branches: Sequence[Branch], sums: Sequence[Tensor]) -> list[Tensor]:
