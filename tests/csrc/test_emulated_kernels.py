@@ -72,8 +72,7 @@ def test_numbers_of_tokens_may_be_odd(
     _check(emulated_kernels, [_entry((3,), targets, sources, 36, 36, dtype)])
 
 
-@pytest.mark.processor
-@pytest.mark.parametrize("blocks", [1, 2, 7])
+@pytest.mark.parametrize("blocks", [pytest.param(1, marks=pytest.mark.processor), 2, 7])
 @pytest.mark.parametrize("channels", [18, 72])
 def test_a_block_may_work_on_several_tiles(emulated_kernels: EmulatedKernels, channels: int, blocks: int) -> None:
     for dtype in DTYPES:
