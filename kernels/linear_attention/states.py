@@ -47,6 +47,9 @@ def multiply(left, right, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
     In half precision, whose range sums leave, each row of `right` is divided by the power of two under its largest
     element; the columns of `left` take that over, and its rows are divided likewise. That rounds nothing but what is
     2¹⁴ times smaller than the largest term of its sum.
+
+    The compiler would add products in fp32 to the caller's sum one after the other, in one chain over all tiles. What
+    it may not add up imprecisely it adds up tile by tile.
     """
     if DTYPE.is_fp16():
         largest = tl.max(tl.abs(right), axis=1)
@@ -56,7 +59,8 @@ def multiply(left, right, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
         left = (terms * reciprocal(of_left)[:, None]).to(DTYPE)
         product = tl.dot(left, (right * reciprocal(of_right)[:, None]).to(DTYPE)) * of_left[:, None]
     else:
-        product = tl.dot(left, right.to(DTYPE), input_precision=PRECISION)
+        chain: tl.constexpr = left.shape[1] if DTYPE.is_fp32() else 0
+        product = tl.dot(left, right.to(DTYPE), input_precision=PRECISION, max_num_imprecise_acc=chain)
     return product
 
 
