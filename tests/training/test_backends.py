@@ -110,7 +110,6 @@ def test_some_steps_on_the_reference_lessen_every_loss(training: Training) -> No
         assert training.curve[-1][task] < 0.98 * training.curve[0][task], task
 
 
-@pytest.mark.processor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_step_errs_as_the_reference_does(
     training: Training, allowance: dict[str, Allowance], dtype: torch.dtype
