@@ -53,17 +53,22 @@ class TaskFeatures(nn.Module):
 
 
 class Projection(nn.Module):
-    """1×1 convolution, batch norm, activation."""
+    """1×1 convolution, batch norm, activation.
+
+    The batch norm is of (B, C, N): of (B, C, H, W) with a single image, torch 2.14 computes a wrong gradient on a CPU
+    where the incoming one has the strides that attention gives it.
+    """
 
     def __init__(self, channels: int, activation: nn.Module) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 1, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = nn.BatchNorm1d(channels)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
-        return self.activation(self.bn(self.conv(x)))
+        y = self.conv(x)
+        return self.activation(self.bn(y.flatten(2))).view(y.shape)
 
 
 class CrossAttention(nn.Module):

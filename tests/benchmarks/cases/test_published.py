@@ -190,3 +190,20 @@ def test_it_counts_what_is_published_and_the_network_keeps_less() -> None:
     assert run == pytest.approx(9150, rel=0.01)
     of_network = kept(SequentialCrossAttentionNet(data.tasks, drop_path=0.0), lambda *x: criterion(*x).total)
     assert of_network <= 0.6 * of_published
+
+
+def test_the_gradient_of_a_single_image_is_the_derivative() -> None:
+    torch.manual_seed(0)
+    attention = CrossAttention(12).double()
+    target, source, gradient = torch.randn(3, 1, 12, 6, 8, dtype=torch.float64)
+    weight = attention.key_project[0].conv.weight
+    direction, step = torch.randn_like(weight), 1e-6
+
+    def value(t: float) -> Tensor:
+        moved = {"key_project.0.conv.weight": weight + t * direction}
+        return (torch.func.functional_call(attention, moved, (target, source)) * gradient).sum()
+
+    (found,) = torch.autograd.grad((attention(target, source) * gradient).sum(), weight)
+    with torch.no_grad():
+        expected = (value(step) - value(-step)) / (2 * step)
+    torch.testing.assert_close((found * direction).sum(), expected, rtol=1e-6, atol=0)
