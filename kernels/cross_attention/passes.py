@@ -280,20 +280,21 @@ class Activations:
     def _maps(self, gradients: "Gradients", moments: Moments | None, total: int | Tensor, process_group: str) -> None:
         """Gradients of the maps, by those of the first norms and of the maps' moments."""
         g = self.group
-        constants = slopes = torch.zeros_like(self._centres)
-        if moments is not None:
+        means, constants = torch.zeros_like(self._centres), torch.zeros_like(self._centres)
+        slopes = constants
+        if self._moments is not None and moments is not None:
             of_mean, of_covariance = moments
             _, mean, covariance = summed(g.stack.tokens, of_mean.flatten(), of_covariance.flatten(), process_group)
             slope = covariance.view_as(of_covariance) * (2 / total)
-            off_centre = torch.bmm(self._off_centre[:, None], slope)[:, 0]
-            constants[:, : g.stack.channels] = mean.view_as(of_mean) / total - off_centre
+            means[:, : g.stack.channels] = self._moments.mean
+            constants[:, : g.stack.channels] = mean.view_as(of_mean) / total
             slopes = constants.new_zeros(g.size, g.stack.padded, g.stack.padded)
             slopes[:, : g.stack.channels, : g.stack.channels] = slope
         maps = tuple((gradients.maps[g.call.branches[i].map],) for i in g.members)
         g.start(
             cross_attention_backward_maps, (g.image_tiles * g.tiles(g.stack.padded), g.size), gradients=self.hidden,
             rows=g.stack.rows, weights=self.first_weight, scales=g.padded_rows(self.first.scale),
-            centres=self._centres, slopes=slopes, constants=constants, members=g.table, maps=maps,
+            centres=means, slopes=slopes, constants=constants, members=g.table, maps=maps,
             channels=g.stack.channels, AFFINE=moments is not None, AGAIN=g.again,
         )  # fmt: skip
 
