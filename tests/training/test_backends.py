@@ -1,7 +1,7 @@
 """Training learns the same whichever backend computes the operators."""
 
 import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,9 +12,9 @@ from benchmarks.cases.network import by_kinds_of_layers, clear_of_kinks
 from seqca.data.rooms import Rooms
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
-from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.verification.draws import Allowance, Draw, Results, allowances, as_drawn, moved, verdict
 from seqca.ops.verification.tolerance import Verdict
+from tests.planted import drop_gradient_of_queries
 
 STEPS = 4
 DRAWS = 4
@@ -123,12 +123,5 @@ def test_a_step_without_the_gradient_of_queries_is_seen(
     training: Training, allowance: dict[str, Allowance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a thousandth of what passes through the network."""
-    implementation = OPERATORS["linear_attention"].implementation("aten")
-    backward = implementation.backward
-
-    def without(*arguments: Any) -> tuple[list[Tensor], ...]:
-        dq, *others = backward(*arguments)
-        return [torch.zeros_like(x) for x in dq], *others
-
-    monkeypatch.setattr(implementation, "backward", without)
+    drop_gradient_of_queries(monkeypatch)
     assert not all(judged.ok for judged in verdicts(training, allowance, torch.float32))

@@ -21,11 +21,10 @@ from benchmarks.harness.run import checked
 from seqca import use_backend
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet, to_published_state
-from seqca.ops.shared.branches import branches_of, layers_of
-from seqca.ops.shared.operator import OPERATORS
 from seqca.tasks import get_task
 from tests.golden import GOLDEN, assert_published_predictions, close, load
 from tests.golden.published_state import published_state
+from tests.planted import drop_gradient_of_queries
 
 TASKS = ("semseg", "depth", "normals")
 
@@ -145,19 +144,7 @@ def test_a_training_step_without_the_gradient_of_queries_fails_even_in_half_prec
     for right in (published, aten):
         check = checked(case, right, expected)[0]["check"]
         assert check["ok"], check["what"]
-    implementation = OPERATORS["cross_attention"].implementation("aten")
-    backward = implementation.backward
-
-    def without(grads: list[Tensor], maps: list[Tensor], *arguments: Any) -> tuple[list[Tensor], ...]:
-        d_maps, d_weights, *others = backward(grads, maps, *arguments)
-        branches = branches_of(arguments[3])
-        for branch, place in zip(branches, layers_of(branches), strict=True):
-            for layer in (place.hidden, place.features):
-                rows = branch.queries * len(d_weights[layer]) // (branch.queries + branch.keys)
-                d_weights[layer][:rows] = 0
-        return d_maps, d_weights, *others
-
-    monkeypatch.setattr(implementation, "backward", without)
+    drop_gradient_of_queries(monkeypatch)
     check = checked(case, aten, expected)[0]["check"]
     assert not check["ok"]
     assert "query" in check["what"]
