@@ -1,4 +1,4 @@
-"""The table of operators on a GPU, each replayed as a CUDA graph, so that no launch counts."""
+"""The table of operators and of the training step on a GPU, each replayed as a CUDA graph, so that no launch counts."""
 
 from typing import Any
 
@@ -18,7 +18,8 @@ def captured_table(results: Results) -> str:
     for case in results["cases"].values():
         times = {name: entry["time"]["median"] for name, entry in case["providers"].items() if "time" in entry}
         before = times.get(f"reference, {MODE}")
-        own = {backend: times[f"{backend}, {MODE}"] for backend in BACKENDS[1:] if f"{backend}, {MODE}" in times}
+        names = ("auto", *BACKENDS[1:])
+        own = {backend: times[f"{backend}, {MODE}"] for backend in names if f"{backend}, {MODE}" in times}
         if case["direction"] != "both" or before is None or not own:
             continue
         fastest = min(own, key=lambda backend: own[backend])

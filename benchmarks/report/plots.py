@@ -100,9 +100,9 @@ def _draw_schemes(axes: list[Any], results: Results) -> None:
 
 
 def _draw_training_step(axes: list[Any], results: Results) -> None:
-    """Bars of what a training step keeps and of its time, relative to the baseline."""
+    """Bars of what a training step keeps and of its time, called eagerly, relative to the baseline."""
     _, case = next(training_steps(results))
-    entries = {name: entry for name, entry in case["providers"].items() if "time" in entry}
+    entries = {name: x for name, x in case["providers"].items() if "time" in x and "kept_bytes" in x}
     baseline = entries[case["baseline"]]
     for ax, title, quantity in zip(
         axes,
