@@ -14,7 +14,7 @@ from .scale_aggregation import check_kind, check_vector, distinct_maps
 from .shared.autocast import to_autocast_dtype
 from .shared.branches import branches_of, flattened, layers_of, pairs_of
 from .shared.checks import check_floating, check_tensor
-from .shared.dispatch import BackendUnavailable, resolve
+from .shared.dispatch import BackendUnavailable, forced_backend, resolve
 from .shared.operator import (
     Call,
     Operator,
@@ -115,6 +115,8 @@ def cross_attention(
     _check_positive(norm_eps=norm_eps, eps=eps)
     branches = [branch._replace(map=order[branch.map]) for branch in branches]
     backend = resolve(OPERATOR, _call(distinct, weights, branches=branches))
+    if backend == "reference" and group is not None and forced_backend() == "auto":
+        backend = "aten"
     if backend == "reference":
         if group is not None:
             raise BackendUnavailable("cross_attention: backend 'reference' cannot run (group is given)")
