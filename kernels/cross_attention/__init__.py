@@ -44,7 +44,7 @@ def forward(
         statistics = Statistics.running(call, running_means, running_vars, norm_eps)
         moments = None
     activations = []
-    for each in call.groups:
+    for each in call.groups():
         of_maps = None if moments is None else moments[call.stacks.index(each.stack)].of(each)
         activations.append(Activations(each, None if training else statistics, of_maps, norm_eps))
         if training:
@@ -103,7 +103,7 @@ def backward(
     statistics = Statistics.kept(call, means, inverse)
     kept = [Moments(x[:, 0], x[:, 1:]) for x in call.stacked(moments)]
     activations = []
-    for each in call.groups:
+    for each in call.groups():
         of_maps = kept[call.stacks.index(each.stack)].of(each) if training else None
         activations.append(Activations(each, statistics, of_maps))
         activations[-1].feature_maps()

@@ -276,7 +276,11 @@ class Group:
 
 
 class Call:
-    """The arguments of a call, and the groups of its branches."""
+    """The arguments of a call.
+
+    Groups hold it, and it holds no group: in a circle its tensors, and with them the graph that made them, would live
+    until garbage is collected.
+    """
 
     def __init__(
         self,
@@ -297,16 +301,16 @@ class Call:
             shapes.setdefault(x.shape, []).append(i)
         self.stacks = [Stack([maps[i] for i in which]) for which in shapes.values()]
         self.place = {i: (stack, place) for stack, which in enumerate(shapes.values()) for place, i in enumerate(which)}
-        self.groups = self._groups()
 
-    def _groups(self) -> list[Group]:
+    def groups(self) -> list[Group]:
+        """Of its branches; those that write the gradient of a map first stand before those that add to it."""
         alike: dict[tuple[Any, ...], list[int]] = {}
         met: dict[int, int] = {}
         for i, branch in enumerate(self.branches):
             turn = met[branch.map] = met.get(branch.map, -1) + 1
             alike.setdefault((self.place[branch.map][0], branch._replace(map=0), turn), []).append(i)
         groups = []
-        for (*_, turn), which in alike.items():
+        for (*_, turn), which in sorted(alike.items(), key=lambda item: item[0][-1]):
             rows = max(max(len(self.pairs_by_query(i)), self.branches[i].keys) for i in which)
             step = max(1, min(MAX_ENTRIES, _MAX_ROWS // rows))
             groups += [Group(self, which[i : i + step], turn > 0) for i in range(0, len(which), step)]

@@ -46,30 +46,43 @@ class CrossScaleAttention(nn.Module):
 def attend_across_scales(
     modules: Sequence[CrossScaleAttention], features: Sequence[Sequence[Tensor]]
 ) -> list[list[list[Tensor]]]:
-    """What several modules of the same channels return for the maps of several tasks, in one call for each scale.
+    """What several modules of the same channels return for the maps of several tasks.
+
+    One call for each scale, or two where some of the modules are in training and others in evaluation mode.
 
     Args:
         modules: by task.
         features: by task, each as `CrossScaleAttention.forward` takes them.
     """
-    channels = modules[0].channels
+    gathered: list[list[list[Tensor]]] = [[] for _ in modules]
+    for mode in (True, False):
+        which = [i for i, module in enumerate(modules) if module.training == mode]
+        for k in range(len(modules[0].channels) - 1):
+            attended = _attend_from_coarser([modules[i] for i in which], [features[i] for i in which], k)
+            for i, maps in zip(which, attended, strict=True):
+                gathered[i].append(maps)
+    return gathered
+
+
+def _attend_from_coarser(
+    modules: Sequence[CrossScaleAttention], features: Sequence[Sequence[Tensor]], k: int
+) -> list[list[Tensor]]:
+    """By task, what its map of scale k gathers from every coarser one."""
+    if not modules:
+        return []
     for module, maps in zip(modules, features, strict=True):
         check_scales("features", maps, module.channels, next(module.parameters(), None))
-    gathered: list[list[list[Tensor]]] = [[] for _ in modules]
-    for k in range(len(channels) - 1):
-        coarser = len(channels) - 1 - k
-        branches, pairs, updates = [], [], []
-        for target in range(0, len(modules) * (1 + coarser), 1 + coarser):
-            branches += [Branch(target, queries=1)]
-            branches += [Branch(target + j, keys=1, projected=True) for j in range(1, 1 + coarser)]
-            pairs += [Pair(target, 0, target + j, 0) for j in range(1, 1 + coarser)]
-            # The published network computes the queries once for each source.
-            updates += [coarser, coarser, *[1] * (4 * coarser)]
-        maps = [x for own in features for x in own[k:]]
-        attended = attend(maps, [layer for module in modules for layer in module.layers(k)], branches, pairs, updates)
-        for own, together in zip(gathered, attended, strict=True):
-            own.append(list(together.split(channels[k], 1)))
-    return gathered
+    coarser = len(modules[0].channels) - 1 - k
+    branches, pairs, updates = [], [], []
+    for target in range(0, len(modules) * (1 + coarser), 1 + coarser):
+        branches += [Branch(target, queries=1)]
+        branches += [Branch(target + j, keys=1, projected=True) for j in range(1, 1 + coarser)]
+        pairs += [Pair(target, 0, target + j, 0) for j in range(1, 1 + coarser)]
+        # The published network computes the queries once for each source.
+        updates += [coarser, coarser, *[1] * (4 * coarser)]
+    maps = [x for own in features for x in own[k:]]
+    attended = attend(maps, [layer for module in modules for layer in module.layers(k)], branches, pairs, updates)
+    return [list(together.split(modules[0].channels[k], 1)) for together in attended]
 
 
 class FeatureAggregation(nn.Module):

@@ -60,6 +60,16 @@ def test_scales_of_several_tasks_exchange_as_those_of_each_task_alone() -> None:
             torch.testing.assert_close(found, expected)
 
 
+def test_a_task_in_evaluation_mode_exchanges_beside_one_in_training() -> None:
+    modules = [CrossScaleAttention(CHANNELS), CrossScaleAttention(CHANNELS).eval()]
+    features = [[torch.randn(2, c, 8 >> k, 12 >> k) for k, c in enumerate(CHANNELS)] for _ in modules]
+    frozen = {name: x.clone() for name, x in modules[1].named_buffers()}
+    together = attend_across_scales(modules, features)
+    for attended, module, own in zip(together, modules, features, strict=True):
+        torch.testing.assert_close(attended, module(own))
+    assert all(torch.equal(x, frozen[name]) for name, x in modules[1].named_buffers())
+
+
 def test_a_batch_norm_counts_the_sources_that_share_it() -> None:
     module = CrossScaleAttention(CHANNELS)
     module([torch.randn(2, c, 8 >> k, 12 >> k) for k, c in enumerate(CHANNELS)])

@@ -1,5 +1,7 @@
-"""What holds for cross attention alone; what every operator must do is asked in test_operators.py."""
+"""What holds for cross attention alone; what every operator must do is asked in `registered`."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Generator, Tensor
 from benchmarks.harness.quantities import kept_bytes
 from seqca.ops import Branch, Pair, cross_attention, use_backend
 from seqca.ops.aten import projections
-from seqca.ops.samples.cross_attention import SAMPLES, exchange_sample
+from seqca.ops.samples.cross_attention import SAMPLES, attention_sample, exchange_sample
 from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, leaves, rounded
@@ -25,10 +27,10 @@ def exchange_of(tasks: int, images: int = 2, size: tuple[int, int] = (4, 6), cha
     return exchange_sample(tasks, size, channels, Generator().manual_seed(0), images)
 
 
-def judged(sample: Sample) -> dict[str, Tensor]:
-    """Outputs and gradients on `aten`, agreeing with the reference."""
+def judged(sample: Sample, backend: str = "aten") -> dict[str, Tensor]:
+    """Outputs and gradients on a backend, agreeing with the reference."""
     gradients = cotangents(CROSS, sample, Generator().manual_seed(1))
-    with use_backend("aten"):
+    with use_backend(backend):
         results = evaluate(CROSS.function, sample, gradients)
     for verdict in judge(CROSS, sample, gradients, results):
         assert verdict.ok, str(verdict)
@@ -44,6 +46,30 @@ def changed(sample: Sample, **arguments: Any) -> Sample:
 def test_any_number_of_tasks_exchange(tasks: int) -> None:
     results = judged(rounded(exchange_of(tasks), torch.float32))
     assert [results[f"output[{i}]"].shape[1] for i in range(tasks)] == [6 * (tasks - 1)] * tasks
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+def test_maps_of_one_shape_are_read_by_several_branches_in_any_order(backend: str) -> None:
+    branches = [Branch(0, queries=1), Branch(0, queries=1), Branch(1, keys=1), Branch(1, queries=1)]
+    pairs = [Pair(0, 0, 2, 0), Pair(1, 0, 2, 0), Pair(3, 0, 2, 0)]
+    sample = attention_sample(6, [(6, 4, 6)] * 2, branches, pairs, Generator().manual_seed(0))
+    judged(rounded(sample, torch.float32), backend)
+
+
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+def test_nothing_of_a_call_outlives_it(backend: str) -> None:
+    arguments = rounded(exchange_of(2), torch.float32).arguments
+    maps = [x.detach().requires_grad_() * 1 for x in arguments["maps"]]
+    gc.disable()
+    try:
+        with use_backend(backend):
+            attended = cross_attention(**arguments | {"maps": maps}).attended
+        sum(x.sum() for x in attended).backward()
+        graphs = [weakref.ref(x) for x in maps]
+        del maps, attended
+        assert [graph() for graph in graphs] == [None] * 2
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("images", [1, 16])

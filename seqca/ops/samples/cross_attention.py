@@ -58,7 +58,7 @@ class _Layers:
         return (y - mean[:, None, None]) * scale[:, None, None] + self.shifts[layer][:, None, None]
 
 
-def _sample(
+def attention_sample(
     channels: int,
     sizes: Sequence[tuple[int, int, int]],
     branches: Sequence[Branch],
@@ -139,7 +139,7 @@ def exchange_sample(
     tasks: int, size: tuple[int, int], channels: int, generator: Generator, images: int = _IMAGES
 ) -> Sample:
     """Maps of several tasks that gather from each other."""
-    return _sample(channels, [(channels, *size)] * tasks, *exchange(tasks), generator, images=images)
+    return attention_sample(channels, [(channels, *size)] * tasks, *exchange(tasks), generator, images=images)
 
 
 def _exchange(tokens: int, channels: int, generator: Generator) -> Sample:
@@ -158,14 +158,14 @@ def _across_scales(tokens: int, channels: int, generator: Generator) -> Sample:
     sizes = [(channels, *map_size(tokens)), (channels + 3, h, w), (channels + 6, h, w - 1)]
     branches = [Branch(0, queries=1), *(Branch(j, keys=1, projected=True) for j in (1, 2))]
     pairs = [Pair(0, 0, j, 0) for j in (1, 2)]
-    return _sample(channels, sizes, branches, pairs, generator, shared=[(2, 1)])
+    return attention_sample(channels, sizes, branches, pairs, generator, shared=[(2, 1)])
 
 
 def _evaluation(tokens: int, channels: int, generator: Generator) -> Sample:
     """Running statistics, with and without a projection."""
     sizes = [(channels, *map_size(tokens)), (channels + 3, *_coarser(tokens))]
     branches = [Branch(0, queries=1, keys=1), Branch(1, queries=1, keys=1, projected=True)]
-    return _sample(channels, sizes, branches, [Pair(0, 0, 1, 0), Pair(1, 0, 0, 0)], generator, running=True)
+    return attention_sample(channels, sizes, branches, [Pair(0, 0, 1, 0), Pair(1, 0, 0, 0)], generator, running=True)
 
 
 def _mixed(tokens: int, channels: int, generator: Generator) -> Sample:
@@ -173,7 +173,7 @@ def _mixed(tokens: int, channels: int, generator: Generator) -> Sample:
     sizes = [(channels + 1, *map_size(tokens)), (channels, *_coarser(tokens))]
     branches = [Branch(0, queries=2, keys=1), Branch(1, queries=1), Branch(0, keys=1, projected=True)]
     pairs = [Pair(0, 1, 0, 0), Pair(1, 0, 2, 0), Pair(0, 0, 2, 0), Pair(0, 1, 2, 0)]
-    return _sample(channels, sizes, branches, pairs, generator)
+    return attention_sample(channels, sizes, branches, pairs, generator)
 
 
 SAMPLES: dict[str, Sampler] = {
