@@ -107,8 +107,8 @@ def cross_attention(
     for name, tensors in lists.items():
         _check_list(name, tensors)
     distinct, weights = to_autocast_dtype(distinct), to_autocast_dtype(weights)
-    branches = [Branch(*branch) for branch in branches]
-    pairs = [Pair(*pair) for pair in pairs]
+    branches = [Branch(*branch) for branch in _checked_entries("branches", branches, Branch)]
+    pairs = [Pair(*pair) for pair in _checked_entries("pairs", pairs, Pair)]
     _check_structure(len(order), branches, pairs)
     _check_maps([distinct[i] for i in order], running_means is None and group is None)
     _check_layers([distinct[i] for i in order], lists | {"weights": weights}, branches)
@@ -299,13 +299,24 @@ def _check_list(name: str, tensors: Sequence[Tensor]) -> None:
         check_tensor(f"{name}[{i}]", x)
 
 
+def _checked_entries(name: str, entries: Any, kind: type[Branch] | type[Pair]) -> Sequence[Any]:
+    """Branches or pairs, perhaps as plain lists of numbers."""
+    if not isinstance(entries, (list, tuple)):
+        raise TypeError(f"{name}: got {type(entries).__name__}, expected a list")
+    for i, entry in enumerate(entries):
+        numbers = isinstance(entry, (list, tuple)) and all(isinstance(n, int) for n in entry)
+        if not numbers or len(entry) != len(kind._fields):
+            raise TypeError(f"{name}[{i}]: got {entry!r}, expected a {kind.__name__} of {', '.join(kind._fields)}")
+    return entries
+
+
 def _check_structure(maps: int, branches: Sequence[Branch], pairs: Sequence[Pair]) -> None:
     if not pairs:
         raise ValueError("pairs: got none, expected at least one")
     unread = set(range(maps)).difference(branch.map for branch in branches)
     for i, branch in enumerate(branches):
         if not 0 <= branch.map < maps:
-            raise ValueError(f"branches[{i}].map: got {branch.map}, expected the index of one of {maps} maps")
+            raise ValueError(f"branches[{i}]: got map {branch.map}, expected the index of one of {maps} maps")
         if branch.queries < 0 or branch.keys < 0:
             raise ValueError(f"branches[{i}]: got {branch}, expected numbers of blocks that are not negative")
     if unread:

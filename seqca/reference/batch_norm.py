@@ -32,4 +32,4 @@ def batch_norm(
     # the densest dimension and whose first stride is that of a pixel (2.14).
     running_mean, running_var = (None if y is None else y.to(weight.dtype) for y in (mean, variance))
     flat = F.batch_norm(x.flatten(2), running_mean, running_var, weight, bias, training=mean is None, eps=eps)
-    return flat.view(x.shape)
+    return flat.view_as(x)  # to a traced program, x.shape would be constants

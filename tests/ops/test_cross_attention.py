@@ -190,7 +190,7 @@ def pair_arguments() -> dict[str, Any]:
         ({"maps": []}, "maps: got no map, expected at least one"),
         ({"weights": None}, "weights: got NoneType, expected a list of tensors"),
         ({"shifts": []}, "shifts: got 0 tensors, expected 6, one for each layer"),
-        ({"branches": [Branch(0, 1, 1), Branch(3, 1, 1)]}, r"branches\[1\].map: got 3, expected the index of one of 2"),
+        ({"branches": [Branch(0, 1, 1), Branch(3, 1, 1)]}, r"branches\[1\]: got map 3, expected the index of one of 2"),
         ({"branches": [Branch(0, 1, 1), Branch(0, 1, 1)]}, r"branches: got none that reads maps\[1\]"),
         ({"branches": [Branch(0, 1, 1), Branch(1, 1, -1)]}, r"branches\[1\]: got .*, expected numbers of blocks"),
         ({"pairs": []}, "pairs: got none, expected at least one"),
