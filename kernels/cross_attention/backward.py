@@ -345,11 +345,11 @@ def cross_attention_backward_products(
 
 @triton.jit
 def cross_attention_backward_maps(
-    gradients, rows, weights, scales, centres, slopes, constants, members, maps, tokens, area, channels,
+    gradients, rows, weights, centres, slopes, constants, members, maps, tokens, area, channels,
     K: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, AFFINE: tl.constexpr, AGAIN: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the map of a branch, contiguous: Wᵀ (γ/σ s) and, where AFFINE, what its moments have for every token.
+    """Gradient of the map of a branch, contiguous: (γ/σ W)ᵀ s and, where AFFINE, what its moments have for every token.
 
     Where AGAIN it is added to what other branches have left there.
     """
@@ -367,9 +367,8 @@ def cross_attention_backward_maps(
         row = start + tl.arange(0, BLOCK_K)
         place = tl.cast(branch * BLOCKS + row // C, tl.int64) * tokens * C + row % C
         s = tl.load(at + place[None, :], mask=known[:, None] & (row < ROWS)[None, :], other=0.0)
-        scale = tl.load(scales + branch * ROWS + row, mask=row < ROWS, other=0.0)
         w = load_state(weight, row, column, ROWS, K)
-        total = tl.dot((s.to(tl.float32) * scale[None, :]).to(w.dtype), w, total, input_precision=PRECISION)
+        total = tl.dot(s, w, total, input_precision=PRECISION)
     if AFFINE:
         # In half precision the slopes leave the range of float16, and TF32 has as many digits.
         precise: tl.constexpr = PRECISION if rows.dtype.element_ty == tl.float32 else "tf32"

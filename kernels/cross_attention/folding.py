@@ -112,30 +112,27 @@ def _statistics(
 
 
 class Gradients(NamedTuple):
-    """Of the parameters of the layers that read maps, and in training of the moments of the maps, by branch."""
+    """Of the parameters of the layers that read maps, and in training of the covariances of the maps, by branch."""
 
     weight: Tensor
     scale: Tensor
     shift: Tensor
     projection: tuple[Tensor, Tensor, Tensor] | None
-    moments: Moments | None
+    covariance: Tensor | None
 
 
 def unfold(first: First, products: Tensor, sums: Tensor, moments: Moments | None) -> Gradients:
     """Gradients by those of the norms, s: R = Σ s (x − m)ᵀ and r = Σ s; m is 0 in evaluation.
 
-    With dc = rowsum(R ⊙ W) that of γ/σ, dv = −½ dc γ/σ³ that of the variance: dW = γ/σ R + 2 dv W K, dK = Wᵀ dv W,
-    dm = −Wᵀ (γ/σ r).
+    With dc = rowsum(R ⊙ W) that of γ/σ, dv = −½ dc γ/σ³ that of the variance: dW = γ/σ R + 2 dv W K, dK = Wᵀ dv W.
     """
-    weighted = first.scale * sums
     d_scale = (products * first.weight).sum(-1)
     d_weight = first.scale[..., None] * products
-    d_moments = None
+    d_covariance = None
     if moments is None:
         d_scale = d_scale - sums * first.mean
     else:
         d_weight, d_covariance = _of_variance(first.weight, first, d_scale, d_weight, moments.covariance)
-        d_moments = Moments(-torch.bmm(weighted[:, None], first.weight)[:, 0], d_covariance)
     d_projection = None
     p = first.projection
     if p is not None:
@@ -143,16 +140,17 @@ def unfold(first: First, products: Tensor, sums: Tensor, moments: Moments | None
         d_weight = torch.bmm(d_weight, p.folded.mT)
         of_scale = (d_folded * p.weight).sum(-1)
         of_weight = p.scale[..., None] * d_folded
-        if moments is None or d_moments is None:
+        if moments is None or d_covariance is None:
+            weighted = first.scale * sums
             of_shift = torch.bmm(weighted[:, None], first.own)[:, 0]
             d_weight = torch.baddbmm(d_weight, weighted[..., None], p.offset[:, None])
             of_scale = of_scale - of_shift * p.mean
         else:
             of_shift = torch.zeros_like(of_scale)
             of_weight, more = _of_variance(p.weight, p, of_scale, of_weight, moments.covariance)
-            d_moments = d_moments._replace(covariance=d_moments.covariance + more)
+            d_covariance = d_covariance + more
         d_projection = of_weight, of_scale * p.inverse, of_shift
-    return Gradients(d_weight, d_scale * first.inverse, sums, d_projection, d_moments)
+    return Gradients(d_weight, d_scale * first.inverse, sums, d_projection, d_covariance)
 
 
 def _of_variance(

@@ -21,6 +21,7 @@ from .backward import (
     cross_attention_backward_values,
     cross_attention_backward_weights,
 )
+from .folding import Gradients as LayerGradients
 from .folding import Moments, fold, unfold
 from .forward import (
     cross_attention_forward_features,
@@ -225,7 +226,7 @@ class Activations:
         gradients.keep(g, of_layers.weight, of_layers.scale, of_layers.shift, "hidden", "values")
         if of_layers.projection is not None:
             gradients.keep(g, *of_layers.projection, "projection")
-        self._maps(gradients, of_layers.moments, total, process_group)
+        self._maps(gradients, of_layers, total, process_group)
 
     def _through_second(self, vectors: Tensor) -> Tensor:
         """Gradients of the norms of hidden layers, in place of these; of W₂ (branches, blocks, C, C), in float64."""
@@ -277,25 +278,30 @@ class Activations:
         assert self._moments is not None
         return self._moments.mean - self._centres[:, : self.group.stack.channels]
 
-    def _maps(self, gradients: "Gradients", moments: Moments | None, total: int | Tensor, process_group: str) -> None:
-        """Gradients of the maps, by those of the first norms and of the maps' moments."""
+    def _maps(self, gradients: "Gradients", of_layers: LayerGradients, total: int | Tensor, process_group: str) -> None:
+        """Gradients of the maps, by those of the first norms and of the maps' covariances.
+
+        γ/σ W is rounded as a whole, and the gradient of the mean is that of the rounded matrix: nothing but the
+        rounding of results is left of their mean over tokens, which is 0.
+        """
         g = self.group
+        folded = (self.first.scale[..., None] * self.first.weight).to(g.call.dtype)
         means, constants = torch.zeros_like(self._centres), torch.zeros_like(self._centres)
         slopes = constants
-        if self._moments is not None and moments is not None:
-            of_mean, of_covariance = moments
+        if self._moments is not None and of_layers.covariance is not None:
+            of_mean = -torch.bmm(of_layers.shift[:, None], folded.double())[:, 0]
+            of_covariance = of_layers.covariance
             _, mean, covariance = summed(g.stack.tokens, of_mean.flatten(), of_covariance.flatten(), process_group)
-            slope = covariance.view_as(of_covariance) * (2 / total)
             means[:, : g.stack.channels] = self._moments.mean
             constants[:, : g.stack.channels] = mean.view_as(of_mean) / total
             slopes = constants.new_zeros(g.size, g.stack.padded, g.stack.padded)
-            slopes[:, : g.stack.channels, : g.stack.channels] = slope
+            slopes[:, : g.stack.channels, : g.stack.channels] = covariance.view_as(of_covariance) * (2 / total)
         maps = tuple((gradients.maps[g.call.branches[i].map],) for i in g.members)
         g.start(
             cross_attention_backward_maps, (g.image_tiles * g.tiles(g.stack.padded), g.size), gradients=self.hidden,
-            rows=g.stack.rows, weights=self.first_weight, scales=g.padded_rows(self.first.scale),
+            rows=g.stack.rows, weights=g.padded_weight(folded, g.stack.padded),
             centres=means, slopes=slopes, constants=constants, members=g.table, maps=maps,
-            channels=g.stack.channels, AFFINE=moments is not None, AGAIN=g.again,
+            channels=g.stack.channels, AFFINE=of_layers.covariance is not None, AGAIN=g.again,
         )  # fmt: skip
 
 
