@@ -4,7 +4,7 @@ Forward: moments of the maps, by which the layers that read them are folded (`fo
 second layers; queries and keys; states of the sources; outputs of the targets. Backward makes all of that again but the
 statistics and states, and then goes back through it, gradients taking the places of what they are gradients of.
 
-Products take weights as they are; means, γ/σ and β enter in fp32 after them. Sums are fp32 over some thousand tokens,
+Products take weights as they are; means, γ/σ and β enter in fp32 after them. Sums are fp32 over a program's tokens,
 and their sums, like all that lies between the passes, fp64. Each is taken in an order that depends on shapes alone.
 """
 
