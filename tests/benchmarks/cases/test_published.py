@@ -175,7 +175,9 @@ def test_it_counts_what_is_published_and_the_network_keeps_less() -> None:
     assert of_published == pytest.approx(152.6e6, rel=0.01)
     run = operators_run(lambda: torch.autograd.grad(published_objective(published(images), targets), leaves))
     assert run == pytest.approx(9150, rel=0.01)
-    of_network = kept(SequentialCrossAttentionNet(data.tasks, drop_path=0.0), lambda *x: criterion(*x).total)
+    # As on large maps: for this few tokens the reference of `cross_attention` would be chosen.
+    with use_backend("aten"):
+        of_network = kept(SequentialCrossAttentionNet(data.tasks, drop_path=0.0), lambda *x: criterion(*x).total)
     assert of_network <= 0.6 * of_published
 
 
