@@ -12,6 +12,7 @@ from seqca.ops import upsampled_loss, use_backend
 
 PREDICTION = torch.zeros(2, 3, 4, 5)
 LABEL = torch.zeros(2, 3, 8, 10)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.mark.parametrize(
@@ -81,4 +82,4 @@ def test_where_nothing_can_be_raised_a_label_that_is_nan_makes_the_loss_nan(kind
     broken = prediction.grad.isnan()
     assert broken[0, :, 1, 1].any() and not broken[..., 3:, :].any()
     with use_backend("triton"):
-        assert upsampled_loss(prediction.detach(), target, Loss(kind)).isnan()
+        assert upsampled_loss(prediction.detach().to(DEVICE), target.to(DEVICE), Loss(kind)).isnan()

@@ -20,6 +20,7 @@ from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, leaves, rounded
 
 CROSS = OPERATORS["cross_attention"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def exchange_of(tasks: int, images: int = 2, size: tuple[int, int] = (4, 6), channels: int = 6) -> Sample:
@@ -53,12 +54,12 @@ def test_maps_of_one_shape_are_read_by_several_branches_in_any_order(backend: st
     branches = [Branch(0, queries=1), Branch(0, queries=1), Branch(1, keys=1), Branch(1, queries=1)]
     pairs = [Pair(0, 0, 2, 0), Pair(1, 0, 2, 0), Pair(3, 0, 2, 0)]
     sample = attention_sample(6, [(6, 4, 6)] * 2, branches, pairs, Generator().manual_seed(0))
-    judged(rounded(sample, torch.float32), backend)
+    judged(rounded(sample, torch.float32, DEVICE), backend)
 
 
 @pytest.mark.parametrize("backend", ["aten", "triton"])
 def test_nothing_of_a_call_outlives_it(backend: str) -> None:
-    arguments = rounded(exchange_of(2), torch.float32).arguments
+    arguments = rounded(exchange_of(2), torch.float32, DEVICE).arguments
     maps = [x.detach().requires_grad_() * 1 for x in arguments["maps"]]
     gc.disable()
     try:
