@@ -61,8 +61,10 @@ def test_scales_of_several_tasks_exchange_as_those_of_each_task_alone() -> None:
 
 
 def test_a_task_in_evaluation_mode_exchanges_beside_one_in_training() -> None:
-    modules = [CrossScaleAttention(CHANNELS), CrossScaleAttention(CHANNELS).eval()]
-    features = [[torch.randn(2, c, 8 >> k, 12 >> k) for k, c in enumerate(CHANNELS)] for _ in modules]
+    modules = [CrossScaleAttention(CHANNELS).double(), CrossScaleAttention(CHANNELS).double().eval()]
+    features = [
+        [torch.randn(2, c, 8 >> k, 12 >> k, dtype=torch.float64) for k, c in enumerate(CHANNELS)] for _ in modules
+    ]
     frozen = {name: x.clone() for name, x in modules[1].named_buffers()}
     together = attend_across_scales(modules, features)
     for attended, module, own in zip(together, modules, features, strict=True):

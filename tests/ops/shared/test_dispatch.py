@@ -302,7 +302,7 @@ def test_a_compiled_function_may_switch_inside() -> None:
         return one, seqca.ops.linear_attention(x, x, x)
 
     torch.compiler.reset()
-    x = tokens(requires_grad=True)
+    x = tokens(dtype=torch.float64, requires_grad=True)
     plain, fused = torch.compile(both, backend="aot_eager", fullgraph=True)(x)
     torch.testing.assert_close(plain, fused)
     assert forced_backend() == "auto"
