@@ -109,12 +109,12 @@ def inputs_of(sample: Sample) -> list[Tensor]:
     return list({id(x): x for x in leaves([sample.arguments[name] for name in sample.differentiable])}.values())
 
 
-def reference_of(operator: Operator, sample: Sample) -> Compute:
-    """The reference of a sample, as a function of the tensors that have gradients, then the outputs' gradients."""
+def compute_of(operator: Operator, sample: Sample, backend: str = "reference") -> Compute:
+    """A backend on a sample, as a function of the tensors that have gradients, then the outputs' gradients."""
 
     def compute(inputs: Sequence[Tensor]) -> Results:
         remaining = iter(inputs)
-        with use_backend("reference"):
+        with use_backend(backend):
             converted = prepared(sample, lambda _: next(remaining))
             return evaluate(operator.function, converted, list(remaining))
 
@@ -135,7 +135,7 @@ def judge(
         gradients: of the outputs.
         results: under judgement.
     """
-    compute, inputs = reference_of(operator, sample), [*inputs_of(sample), *gradients]
+    compute, inputs = compute_of(operator, sample), [*inputs_of(sample), *gradients]
     norms = partial(errors, channel_axis=operator.channel_axis)
     exact = exact_results(compute, inputs)
     allowance = _allowances(operator, sample, compute, as_drawn(inputs), norms)

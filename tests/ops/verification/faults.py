@@ -1,6 +1,6 @@
 """Faults to plant: each makes of a right kernel, the reference, a wrong one.
 
-A fault is a function of what a setting drew, and gives wrong results, or None where the operator cannot have it.
+A fault is a function of what a setting drew, and gives wrong results.
 """
 
 from collections.abc import Callable, Iterable
@@ -63,25 +63,19 @@ def bias_of_a_channel(drawn: Drawn) -> Results:
     return _planted(drawn, plant)
 
 
-def two_channels_exchanged(drawn: Drawn) -> Results | None:
+def two_channels_exchanged(drawn: Drawn) -> Results:
     """The first two channels of each result stand in each other's place."""
-    results = drawn.compute(drawn.inputs)
-    if not any(x.ndim and x.shape[_channel_axis(drawn, x)] > 1 for x in results.values()):
-        return None
     swapped = {}
-    for what, x in results.items():
+    for what, x in drawn.compute(drawn.inputs).items():
         order = list(range(x.shape[_channel_axis(drawn, x)])) if x.ndim else []
         order[:2] = order[1::-1]
         swapped[what] = x.index_select(_channel_axis(drawn, x), torch.tensor(order)) if x.ndim else x
     return swapped
 
 
-def products_in_tf32(drawn: Drawn) -> Results | None:
+def products_in_tf32(drawn: Drawn) -> Results:
     """Inputs keep ten bits of their fractions, as tensor cores do with float32."""
-    inputs = drawn.inputs
-    if inputs[0].dtype != torch.float32:
-        return None
-    return drawn.compute([x.view(torch.int32).bitwise_and(-(2**13)).view(torch.float32) for x in inputs])
+    return drawn.compute([x.view(torch.int32).bitwise_and(-(2**13)).view(torch.float32) for x in drawn.inputs])
 
 
 def last_token_forgotten(drawn: Drawn) -> Results:
@@ -102,14 +96,9 @@ def wrong_stride(drawn: Drawn) -> Results:
     return drawn.compute([first.mT.contiguous().view(first.shape), *others])
 
 
-def wrong_constant(drawn: Drawn) -> Results | None:
+def wrong_constant(drawn: Drawn) -> Results:
     """ε, the weight of a loss, the number of its pixels or the slope of softplus is off; or corners of maps are
     aligned, not centres of cells."""
-    arguments = drawn.sample.arguments
-    if drawn.operator.name == "linear_attention" and "eps" not in arguments:
-        return None  # the default is far below all denominators
-    if drawn.operator.name == "scale_aggregation" and len({x.shape[2:] for x in arguments["maps"]}) == 1:
-        return None  # nothing is upsampled
     return _by(drawn, partial(_OFF[drawn.operator.name], OFF[drawn.inputs[0].dtype]))
 
 
@@ -218,3 +207,10 @@ FAULTS = (
     wrong_constant,
     gradient_term_dropped,
 )
+
+WITHOUT_CONSTANT = {
+    ("linear_attention", "one map"),  # ε is far below all denominators
+    ("linear_attention", "several maps"),
+    ("scale_aggregation", "finest alone"),  # nothing is upsampled
+}
+"""The samples, by operator and name, in which no constant matters."""

@@ -1,18 +1,27 @@
 """All operators and samples in several dtypes, small, with the reference as a function of their inputs."""
 
+from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from seqca.ops.shared.operator import OPERATORS, Operator
 from seqca.ops.shared.sample import Sample
-from seqca.ops.verification.draws import Allowance, Compute, Draw, Norms, allowances, as_drawn, drawn_from
-from seqca.ops.verification.judge import cotangents, inputs_of, reference_of, rounded
-from seqca.ops.verification.tolerance import errors, read
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from seqca.ops.verification.draws import (
+    Allowance,
+    Compute,
+    Draw,
+    Norms,
+    allowances,
+    as_drawn,
+    drawn_from,
+    moved,
+    verdict,
+)
+from seqca.ops.verification.judge import compute_of, cotangents, inputs_of, rounded
+from seqca.ops.verification.tolerance import Verdict, errors
 
 
 class Setting(NamedTuple):
@@ -48,7 +57,7 @@ class Drawn:
     @property
     def compute(self) -> Compute:
         """The reference."""
-        return reference_of(self.operator, self.sample)
+        return compute_of(self.operator, self.sample)
 
     @property
     def norms(self) -> Norms:
@@ -58,27 +67,33 @@ class Drawn:
     @cached_property
     def allowance(self) -> dict[str, Allowance]:
         """What the rule allows each result."""
-        return allowances(self.draws(0), self.norms)
+        return allowances(drawn_from(self.compute, self.inputs), self.norms)
 
-    def draws(self, seed: int) -> Any:
-        """A source of fresh draws."""
-        return drawn_from(self.compute, self.inputs, seed)
+    def draws(self, seed: int) -> Callable[[], Draw]:
+        """A source of fresh draws: of the reference; in float64, where it serves as exact, of torch algebra."""
+        if inputs_of(self.sample)[0].dtype != torch.float64:
+            return drawn_from(self.compute, self.inputs, seed)
+        generator, fused = Generator().manual_seed(seed), compute_of(self.operator, self.sample, "aten")
 
-    def found(self, draw: Draw) -> dict[str, list[tuple[float, float]]]:
-        """Of every result the errors and what they may be, in each norm."""
-        norms = read([self.norms(x, draw.exact[what]) for what, x in draw.rough.items()])
-        return {
-            what: [
-                (error, self.allowance[what].multiple * typical)
-                for error, typical in zip(norm, self.allowance[what].typical, strict=True)
-            ]
-            for what, norm in zip(draw.rough, norms, strict=True)
-        }
+        def draw() -> Draw:
+            near = [moved(x, generator).double() for x in self.inputs]
+            return Draw(fused(near), self.compute(near))
+
+        return draw
+
+    def judged(self, draw: Draw) -> list[Verdict]:
+        """Every result of a draw, as if a kernel had computed it."""
+        return [verdict(what, x, draw.exact[what], self.allowance[what], self.norms) for what, x in draw.rough.items()]
 
 
-SETTINGS = [
-    Setting(name, sample, dtype)
-    for name, operator in OPERATORS.items()
-    for sample in operator.samples
-    for dtype in DTYPES
-]
+def settings(*dtypes: torch.dtype) -> list[Setting]:
+    """All operators and samples in some dtypes."""
+    return [
+        Setting(name, sample, dtype)
+        for name, operator in OPERATORS.items()
+        for sample in operator.samples
+        for dtype in dtypes
+    ]
+
+
+SETTINGS = settings(torch.float32, torch.bfloat16, torch.float16)
