@@ -2,7 +2,8 @@
 
 PyTorch, oneDNN and MKL choose their code by the instructions that the processor has, and split sums between threads.
 Each choice rounds differently, and so is a fresh draw of the reference's errors and of the kernels'. A processor can
-pretend to be an older one, not a newer one; what is left out is told.
+pretend to be an older one, not a newer one. What `make test` has run, this processor with one thread, is not run again.
+What is left out is told.
 """
 
 import os
@@ -16,7 +17,8 @@ PROCESSORS = {
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"},
     "AVX512": {"ATEN_CPU_CAPABILITY": "avx512"},
 }
-"""What the libraries may use, from old to new, by the name that torch.backends.cpu.get_cpu_capability gives it."""
+"""What the libraries may use, from old to new, by the name that torch.backends.cpu.get_cpu_capability gives it.
+The last is what all of them use by themselves."""
 
 SELECTION = ("-m", "processor", "-k", "not triton")
 """Triton's interpreter computes with NumPy, whatever these variables say: `make test` has run it."""
@@ -27,13 +29,16 @@ def main() -> int:
     here, names = torch.backends.cpu.get_cpu_capability(), list(PROCESSORS)
     if here not in names:
         print(f"Nothing to pretend: torch has one set of instructions here, {here}", flush=True)
-        return int(not (_passes({}, 1) and _passes({}, 2)))
+        return int(not _passes({}, 2))
     passed = True
     for name, environment in PROCESSORS.items():
         if names.index(name) > names.index(here):
             print(f"{name}: left out, the best that torch finds on this processor is {here}", flush=True)
             continue
         for threads in (1, 2):
+            if name == here == names[-1] and threads == 1:
+                print(f"{name}, threads: 1: left out, `make test` is that", flush=True)
+                continue
             print(f"{name}, threads: {threads}", flush=True)
             passed &= _obeyed(name, environment) and _passes(environment, threads)
     return int(not passed)
