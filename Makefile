@@ -8,6 +8,9 @@ TEST := .venv/.test
 OLDEST := .venv-oldest/.ready
 # Processes that tests run in. On a GPU more of them share the compilation of the kernels: make test WORKERS=8.
 WORKERS ?= 2
+# Each begins with a share of the tests in the order of their files, and takes over from another when it is done: so what
+# a module makes once is rarely made twice.
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 # Of the tests, those that find most in the shortest time: every part of the package, the operators on torch algebra.
 CHECK := tests/test_labels.py tests/test_tasks.py tests/test_losses.py tests/test_layers.py tests/test_error_grammar.py \
     tests/metrics tests/nn tests/models tests/data tests/reference tests/ops/shared tests/ops/test_linear_attention.py tests/ops/test_softplus.py \
@@ -18,7 +21,7 @@ CXX_FILES = $(shell find csrc tests/csrc -name "*.cu" -o -name "*.cpp" -o -name 
 
 help:
 	@echo "make demo    train the network on rendered rooms and show what it predicts, 10 to 15 minutes"
-	@echo "make check   check style and types and run the tests that find most, two minutes"
+	@echo "make check   check style and types and run the tests that find most, under two minutes"
 	@echo "make test    check the style and run all tests, about half an hour"
 	@echo "make lint    check style and types"
 	@echo "make format  put the style right"
@@ -33,10 +36,10 @@ demo: $(TRAIN)
 	$(BIN)/python -m seqca.training.demo --config configs/demo.yaml
 
 check: lint
-	$(BIN)/python -m pytest -n $(WORKERS) $(CHECK) -k "not triton"
+	$(BIN)/python $(PYTEST) $(CHECK) -k "not triton"
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --durations 20 --ignore tests/csrc/test_compiled.py
+	$(BIN)/python $(PYTEST) --durations 20 --ignore tests/csrc/test_compiled.py
 
 test-processors: $(TEST)
 	$(BIN)/python -m tests.processors
@@ -59,7 +62,7 @@ format: $(TEST)
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 test-oldest: $(OLDEST)
-	.venv-oldest/bin/python -m pytest -n $(WORKERS) tests/reference tests/ops tests/kernels --ignore tests/ops/verification
+	.venv-oldest/bin/python $(PYTEST) tests/reference tests/ops tests/kernels --ignore tests/ops/verification
 
 $(TRAIN): pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]'
