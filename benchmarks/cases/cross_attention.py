@@ -13,8 +13,7 @@ from torch import Generator, Tensor
 
 from seqca.configuration import NETWORK
 from seqca.ops import Branch, Pair
-from seqca.ops.samples.cross_attention import exchange
-from seqca.ops.shared.branches import layers_of
+from seqca.ops.shared.branches import between_tasks, from_coarser, layers_of
 from seqca.ops.shared.operator import Call
 from seqca.reference.softplus import softplus
 
@@ -66,21 +65,17 @@ def network_maps(data: Dataset) -> list[Map]:
 def _exchange(
     shape: str, maps: Sequence[Map], batch: int, dtype: str, direction: str, plan: Plan, sweep: bool = False
 ) -> OperatorCase:
-    return case(shape, maps, *exchange(len(maps)), maps[0].channels, batch, dtype, direction, plan, sweep)
+    return case(shape, maps, *between_tasks(len(maps)), maps[0].channels, batch, dtype, direction, plan, sweep)
 
 
 def _across_scales(data: Dataset, scale: int, plan: Plan) -> OperatorCase:
     """Every task's map at a scale gathers from all its coarser ones."""
-    branches, pairs, maps = [], [], []
-    for _ in data.tasks:
-        target = len(branches)
-        for j, x in enumerate(network_maps(data)[scale:]):
-            branches.append(Branch(len(maps), keys=1, projected=True) if j else Branch(len(maps), queries=1))
-            maps.append(x)
-            if j:
-                pairs.append(Pair(target, 0, target + j, 0))
+    own = network_maps(data)[scale:]
+    branches, pairs = from_coarser(len(data.tasks), len(own) - 1)
     shape = f"{data.name}-scale{scale}-from-coarser"
-    return case(shape, maps, branches, pairs, CHANNELS[scale], data.batch, plan.dtypes[0], "both", plan)
+    return case(
+        shape, own * len(data.tasks), branches, pairs, CHANNELS[scale], data.batch, plan.dtypes[0], "both", plan
+    )
 
 
 def case(
@@ -122,7 +117,7 @@ def case(
                 gradients.append(normal((batch, count * channels, x.height, x.width), dtype, generator))
         return Arguments(arguments, ("maps", "weights", "scales", "shifts"), gradients)
 
-    tokens = batch * maps[0].tokens
+    tokens = batch * sum(maps[branch.map].tokens for branch in branches)
     return OperatorCase(
         operator="cross_attention",
         shape=shape,

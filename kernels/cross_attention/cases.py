@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from seqca.configuration import IMAGE, NETWORK
-from seqca.ops.shared.branches import flattened, layers_of
-from seqca.reference.cross_attention import Branch, Pair
+from seqca.ops.shared.branches import between_tasks, flattened, from_coarser, layers_of
+from seqca.reference.cross_attention import Branch
 
 from ..compilation import CompiledCase
 from . import backward, forward
@@ -30,8 +30,6 @@ _TESTED_ON = {
 }
 """Every number of channels, structure, dtype and compute capability occurs."""
 
-Structure = tuple[list[Tensor], list[Branch], list[Pair]]
-
 
 def _map(channels: int, scale: int, dtype: torch.dtype) -> Tensor:
     """Of a task."""
@@ -39,26 +37,13 @@ def _map(channels: int, scale: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(8, channels, *size, dtype=dtype, device="meta")
 
 
-def _between_tasks(channels: int, dtype: torch.dtype) -> Structure:
-    """Maps, branches and pairs of a scale."""
+def _maps(channels: int, kind: str, dtype: torch.dtype) -> list[Tensor]:
+    """Of all tasks, at the scale that has so many channels, or at all from there on."""
     scale = NETWORK.channels.index(channels) if channels in NETWORK.channels else 0
-    maps, others = [_map(channels, scale, dtype) for _ in range(_TASKS)], _TASKS - 1
-    branches = [Branch(i, others, others) for i in range(_TASKS)]
-    pairs = [Pair(i, j - (j > i), j, i - (i > j)) for i in range(_TASKS) for j in reversed(range(_TASKS)) if j != i]
-    return maps, branches, pairs
-
-
-def _across_scales(channels: int, dtype: torch.dtype) -> Structure:
-    """Maps, branches and pairs of what attends at a scale to those after it."""
-    scales = range(NETWORK.channels.index(channels), len(NETWORK.channels))
-    maps = [_map(NETWORK.channels[scale], scale, dtype) for _ in range(_TASKS) for scale in scales]
-    branches, pairs = [], []
-    for task in range(_TASKS):
-        first = task * len(scales)
-        branches += [Branch(first, queries=1)]
-        branches += [Branch(first + j, keys=1, projected=True) for j in range(1, len(scales))]
-        pairs += [Pair(first, 0, first + j, 0) for j in range(1, len(scales))]
-    return maps, branches, pairs
+    if kind == "tasks":
+        return [_map(channels, scale, dtype) for _ in range(_TASKS)]
+    scales = range(scale, len(NETWORK.channels))
+    return [_map(NETWORK.channels[scale], scale, dtype) for _ in range(_TASKS) for scale in scales]
 
 
 def _parameters(channels: int, maps: list[Tensor], branches: list[Branch]) -> list[Tensor]:
@@ -77,8 +62,11 @@ def _parameters(channels: int, maps: list[Tensor], branches: list[Branch]) -> li
 
 def _case(channels: int, kind: str, dtype: torch.dtype) -> CompiledCase:
     def run() -> None:
-        make = _between_tasks if kind == "tasks" else _across_scales
-        maps, branches, pairs = make(channels, dtype)
+        maps = _maps(channels, kind, dtype)
+        if kind == "tasks":
+            branches, pairs = between_tasks(_TASKS)
+        else:
+            branches, pairs = from_coarser(_TASKS, len(maps) // _TASKS - 1)
         weights = _parameters(channels, maps, branches)
         vectors = [torch.empty(len(x), device="meta") for x in weights]
         arguments = (maps, weights, vectors, vectors, flattened(branches), flattened(pairs))

@@ -1,6 +1,6 @@
 """The Sequential Cross Attention multi-task network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -81,18 +81,15 @@ class TaskHead(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps (B, C_k, H_k, W_k), finest first → (B, out_channels, H_0, W_0)."""
-        return self.aggregation(features, None if self.attention is None else self.attention(features))
+        (prediction,) = predict_together([self], [features])
+        return prediction
 
 
-def predict_together(heads: nn.ModuleDict, features: list[list[Tensor]]) -> dict[str, Tensor]:
+def predict_together(heads: Sequence[TaskHead], features: Sequence[list[Tensor]]) -> list[Tensor]:
     """What the heads of several tasks predict, each from its own features: their scales exchange in common calls."""
-    every = {task: cast(TaskHead, head) for task, head in heads.items()}
-    exchanges = [head.attention for head in every.values() if head.attention is not None]
-    attended = attend_across_scales(exchanges, features) if exchanges else [None] * len(every)
-    return {
-        task: head.aggregation(own, gathered)
-        for (task, head), own, gathered in zip(every.items(), features, attended, strict=True)
-    }
+    exchanges = [head.attention for head in heads if head.attention is not None]
+    attended = attend_across_scales(exchanges, features) if exchanges else [None] * len(heads)
+    return [head.aggregation(own, gathered) for head, own, gathered in zip(heads, features, attended, strict=True)]
 
 
 class SequentialCrossAttentionNet(HubNetwork, nn.Module):
@@ -188,8 +185,9 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
                     task: torch.cat([maps[k - 1], upsample(x, size)], 1)
                     for task, x in self.propagation[k - 1](exchanged[k]).items()
                 }
-        final = predict_together(self.heads, [[exchanged[k][task] for k in SCALES] for task in self.heads])
-        return NetworkOutput(final, tuple(deep))
+        heads = [cast(TaskHead, head) for head in self.heads.values()]
+        predictions = predict_together(heads, [[exchanged[k][task] for k in SCALES] for task in self.heads])
+        return NetworkOutput(dict(zip(self.heads, predictions, strict=True)), tuple(deep))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,17 @@ def uses_batch_statistics(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> bool:
     return bn.training or bn.running_mean is None
 
 
+def running_statistics(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
+    """Mean and variance of a batch norm that uses its running statistics.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if bn.running_mean is None or bn.running_var is None:
+        raise ValueError("batch norm: got one without running statistics, expected one that tracks them")
+    return bn.running_mean, bn.running_var
+
+
 def synchronised_over(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> "ProcessGroup | None":
     """The processes over which statistics of the batch are taken; None for this one alone."""
     if not isinstance(bn, nn.SyncBatchNorm) or not dist.is_available() or not dist.is_initialized():

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqca.ops import Branch, Pair, cross_attention
+from seqca.ops.shared.branches import between_tasks
 
-from .batch_norm import synchronised_over, update_running_statistics, uses_batch_statistics
+from .batch_norm import running_statistics, synchronised_over, update_running_statistics, uses_batch_statistics
 from .blocks import BasicBlock
 from .checks import check_alike, check_features, check_map, check_positive, checked_tasks
 
@@ -66,8 +67,8 @@ def attend(
         [bn.bias for bn in norms],
         branches,
         pairs,
-        running_means=None if batch else [bn.running_mean for bn in norms if bn.running_mean is not None],
-        running_vars=None if batch else [bn.running_var for bn in norms if bn.running_var is not None],
+        running_means=None if batch else [running_statistics(bn)[0] for bn in norms],
+        running_vars=None if batch else [running_statistics(bn)[1] for bn in norms],
         norm_eps=eps,
         group=group,
     )
@@ -165,11 +166,6 @@ class Reduction(BasicBlock):
         return torch.cat([copies.sum(1), attended.flatten(1, 2)], 1)
 
 
-def partner(task: int, other: int) -> int:
-    """The place of `other` among the tasks that are not `task`."""
-    return other - (other > task)
-
-
 class CrossTaskAttention(nn.Module):
     """CTAM: every task gathers from every other task at one scale (Kim et al. 2022, section 2.3).
 
@@ -205,11 +201,8 @@ class CrossTaskAttention(nn.Module):
         maps = [features[task] for task in self.tasks]
         every = [cast(PairProjections, self.projections[task]) for task in self.tasks]
         layers = [layer for own in every for layer in (own.hidden, own.features, own.value)]
-        numbers = range(len(maps))
-        branches = [Branch(i, queries=len(maps) - 1, keys=len(maps) - 1) for i in numbers]
-        pairs = [Pair(i, partner(i, j), j, partner(j, i)) for i in numbers for j in reversed(numbers) if j != i]
-        weights = self.reduction.weights()
+        weights, attended_maps = self.reduction.weights(), attend(maps, layers, *between_tasks(len(maps)))
         return {
             task: target + self.reduction(torch.cat([target, attended], 1), weights)
-            for task, target, attended in zip(self.tasks, maps, attend(maps, layers, branches, pairs), strict=True)
+            for task, target, attended in zip(self.tasks, maps, attended_maps, strict=True)
         }

@@ -5,9 +5,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from seqca.ops import Branch, Pair, aggregation_head
+from seqca.ops import aggregation_head
+from seqca.ops.shared.branches import from_coarser
 
-from .batch_norm import synchronised_over, update_running_statistics, uses_batch_statistics
+from .batch_norm import running_statistics, synchronised_over, update_running_statistics, uses_batch_statistics
 from .checks import check_map, check_positive, check_scales, checked_channels
 from .cross_attention import ConvBN, CrossAttention, attend
 
@@ -73,15 +74,11 @@ def _attend_from_coarser(
     for module, maps in zip(modules, features, strict=True):
         check_scales("features", maps, module.channels, next(module.parameters(), None))
     coarser = len(modules[0].channels) - 1 - k
-    branches, pairs, updates = [], [], []
-    for target in range(0, len(modules) * (1 + coarser), 1 + coarser):
-        branches += [Branch(target, queries=1)]
-        branches += [Branch(target + j, keys=1, projected=True) for j in range(1, 1 + coarser)]
-        pairs += [Pair(target, 0, target + j, 0) for j in range(1, 1 + coarser)]
-        # The published network computes the queries once for each source.
-        updates += [coarser, coarser, *[1] * (4 * coarser)]
+    # The published network computes the queries once for each source.
+    updates = [coarser, coarser, *[1] * (4 * coarser)] * len(modules)
     maps = [x for own in features for x in own[k:]]
-    attended = attend(maps, [layer for module in modules for layer in module.layers(k)], branches, pairs, updates)
+    layers = [layer for module in modules for layer in module.layers(k)]
+    attended = attend(maps, layers, *from_coarser(len(modules), coarser), updates)
     return [list(together.split(modules[0].channels[k], 1)) for together in attended]
 
 
@@ -130,7 +127,7 @@ class FeatureAggregation(nn.Module):
         layers = (self.conv.weight, self.conv.bias, self.bn.weight, self.bn.bias)
         last = (self.prediction.weight, self.prediction.bias)
         if not uses_batch_statistics(self.bn):
-            mean, variance = self.bn.running_mean, self.bn.running_var
+            mean, variance = running_statistics(self.bn)
             head = aggregation_head(maps, *layers, *last, running_mean=mean, running_var=variance, eps=self.bn.eps)
             return head.prediction
         group = synchronised_over(self.bn)

@@ -9,10 +9,11 @@ from torch import Tensor
 from seqca.reference.aggregation_head import aggregation_head as reference
 
 from .samples.aggregation_head import SAMPLES
-from .scale_aggregation import check_kind, check_maps, check_vector, distinct_maps, given
+from .scale_aggregation import check_maps
+from .shared.arguments import distinct_maps, given
 from .shared.autocast import to_autocast_dtype
-from .shared.checks import check_tensor
-from .shared.dispatch import BackendUnavailable, resolve
+from .shared.checks import check_kind, check_positive, check_tensor, check_vector
+from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
     Operator,
@@ -22,7 +23,7 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
-from .shared.synchronisation import group_name
+from .shared.synchronisation import group_name, refusals_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -99,10 +100,8 @@ def aggregation_head(
     norm = (norm_weight, norm_bias, running_mean, running_var)
     _check_norm(repeated[0], len(weight), *norm, eps, group)
     _check_prediction(repeated[0], len(weight), prediction_weight, prediction_bias)
-    backend = resolve(OPERATOR, _call(repeated, weight))
+    backend = resolve(OPERATOR, _call(repeated, weight), refusals_of(group))
     if backend == "reference":
-        if group is not None:
-            raise BackendUnavailable("aggregation_head: backend 'reference' cannot run (group is given)")
         layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
         return AggregationHead(
             *reference(repeated, *layers, running_mean=running_mean, running_var=running_var, eps=eps)
@@ -264,10 +263,7 @@ def _check_norm(
     for name, x in named.items():
         check_vector(name, x, channels)
         check_kind(name, x, first, torch.float32)
-    if not isinstance(eps, (int, float)):
-        raise TypeError(f"eps: got {type(eps).__name__}, expected a number")
-    if not eps > 0:
-        raise ValueError(f"eps: got {eps}, expected a positive number")
+    check_positive(eps=eps)
 
 
 def _check_prediction(first: Tensor, channels: int, weight: Tensor, bias: Tensor | None) -> None:

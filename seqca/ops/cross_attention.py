@@ -10,11 +10,12 @@ from seqca.reference.cross_attention import Branch, Pair
 from seqca.reference.cross_attention import cross_attention as reference
 
 from .samples.cross_attention import SAMPLES
-from .scale_aggregation import check_kind, check_vector, distinct_maps
+from .shared.arguments import distinct_maps
 from .shared.autocast import to_autocast_dtype
+from .shared.branch_checks import check_layers, check_list, checked_structure
 from .shared.branches import branches_of, flattened, layers_of, pairs_of
-from .shared.checks import check_floating, check_tensor
-from .shared.dispatch import BackendUnavailable, forced_backend, resolve
+from .shared.checks import check_alike, check_positive
+from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
     Operator,
@@ -24,7 +25,7 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
-from .shared.synchronisation import group_name
+from .shared.synchronisation import group_name, refusals_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -105,21 +106,18 @@ def cross_attention(
         if group is not None:
             raise ValueError("group: got a process group beside running statistics, expected None")
     for name, tensors in lists.items():
-        _check_list(name, tensors)
+        check_list(name, tensors)
     distinct, weights = to_autocast_dtype(distinct), to_autocast_dtype(weights)
-    branches = [Branch(*branch) for branch in _checked_entries("branches", branches, Branch)]
-    pairs = [Pair(*pair) for pair in _checked_entries("pairs", pairs, Pair)]
-    _check_structure(len(order), branches, pairs)
-    _check_maps([distinct[i] for i in order], running_means is None and group is None)
-    _check_layers([distinct[i] for i in order], lists | {"weights": weights}, branches)
-    _check_positive(norm_eps=norm_eps, eps=eps)
+    branches, pairs = checked_structure(branches, pairs, len(order))
+    given = [distinct[i] for i in order]
+    check_alike(given)
+    if running_means is None and group is None:
+        _check_pixels(given)
+    check_layers(given, lists | {"weights": weights}, branches)
+    check_positive(norm_eps=norm_eps, eps=eps)
     branches = [branch._replace(map=order[branch.map]) for branch in branches]
-    backend = resolve(OPERATOR, _call(distinct, weights, branches=branches))
-    if backend == "reference" and group is not None and forced_backend() == "auto":
-        backend = "aten"
+    backend = resolve(OPERATOR, _call(distinct, weights, branches=branches), refusals_of(group))
     if backend == "reference":
-        if group is not None:
-            raise BackendUnavailable("cross_attention: backend 'reference' cannot run (group is given)")
         result = reference(
             distinct,
             weights,
@@ -292,110 +290,10 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 refuse_second_derivative(_backward, "cross_attention")
 
 
-def _check_list(name: str, tensors: Sequence[Tensor]) -> None:
-    if not isinstance(tensors, (list, tuple)) or not all(isinstance(x, Tensor) for x in tensors):
-        raise TypeError(f"{name}: got {type(tensors).__name__}, expected a list of tensors, one for each layer")
-    for i, x in enumerate(tensors):
-        check_tensor(f"{name}[{i}]", x)
-
-
-def _checked_entries(name: str, entries: Any, kind: type[Branch] | type[Pair]) -> Sequence[Any]:
-    """Branches or pairs, perhaps as plain lists of numbers."""
-    if not isinstance(entries, (list, tuple)):
-        raise TypeError(f"{name}: got {type(entries).__name__}, expected a list")
-    for i, entry in enumerate(entries):
-        numbers = isinstance(entry, (list, tuple)) and all(isinstance(n, int) for n in entry)
-        if not numbers or len(entry) != len(kind._fields):
-            raise TypeError(f"{name}[{i}]: got {entry!r}, expected a {kind.__name__} of {', '.join(kind._fields)}")
-    return entries
-
-
-def _check_structure(maps: int, branches: Sequence[Branch], pairs: Sequence[Pair]) -> None:
-    if not pairs:
-        raise ValueError("pairs: got none, expected at least one")
-    unread = set(range(maps)).difference(branch.map for branch in branches)
-    for i, branch in enumerate(branches):
-        if not 0 <= branch.map < maps:
-            raise ValueError(f"branches[{i}]: got map {branch.map}, expected the index of one of {maps} maps")
-        if branch.queries < 0 or branch.keys < 0:
-            raise ValueError(f"branches[{i}]: got {branch}, expected numbers of blocks that are not negative")
-    if unread:
-        raise ValueError(f"branches: got none that reads maps[{min(unread)}], expected each map to be read")
-    blocks = {
-        "query": {(i, block) for i, branch in enumerate(branches) for block in range(branch.queries)},
-        "key": {(i, block) for i, branch in enumerate(branches) for block in range(branch.keys)},
-    }
-    used = {
-        "query": [(pair.target, pair.query) for pair in pairs],
-        "key": [(pair.source, pair.key) for pair in pairs],
-    }
-    for kind, taken in used.items():
-        for i, (owner, block) in enumerate(taken):
-            if (owner, block) not in blocks[kind]:
-                raise ValueError(f"pairs[{i}]: got {kind} {block} of branches[{owner}], expected one that it has")
-        for owner, block in sorted(blocks[kind].difference(taken)):
-            raise ValueError(f"pairs: got none for {kind} {block} of branches[{owner}], expected each to take part")
-
-
-def _check_maps(maps: Sequence[Tensor], of_batch: bool) -> None:
-    first = maps[0]
-    check_floating("maps[0]", first)
+def _check_pixels(maps: Sequence[Tensor]) -> None:
     for i, x in enumerate(maps):
-        name = f"maps[{i}]"
-        check_kind(name, x, first)
-        if x.ndim != 4 or 0 in x.shape:
-            raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (B, C, H, W), not empty")
-        if x.shape[0] != first.shape[0]:
-            raise ValueError(f"{name}: got {x.shape[0]} images, expected {first.shape[0]} as in maps[0]")
-        if of_batch and x.numel() == x.shape[1]:
-            raise ValueError(f"{name}: got a single pixel in all, expected at least two to take a variance of")
-
-
-def _check_layers(maps: Sequence[Tensor], lists: dict[str, Sequence[Tensor]], branches: Sequence[Branch]) -> None:
-    places = layers_of(branches)
-    count = max(place.values or place.features for place in places) + 1
-    for name, tensors in lists.items():
-        if len(tensors) != count:
-            raise ValueError(
-                f"{name}: got {len(tensors)} tensors, expected {count}, one for each layer of the branches"
-            )
-    weights = lists["weights"]
-    features = weights[places[0].features]
-    if features.ndim != 4 or not features.shape[1]:
-        index, shape = places[0].features, tuple(features.shape)
-        raise ValueError(f"weights[{index}]: got shape {shape}, expected (n·C, C, 1, 1) with C not 0")
-    channels = features.shape[1]
-    for branch, place in zip(branches, places, strict=True):
-        rows, columns = (branch.queries + branch.keys) * channels, maps[branch.map].shape[1]
-        expected = {}
-        if place.projection is not None:
-            expected[place.projection] = (channels, columns)
-            columns = channels
-        expected |= {place.hidden: (rows, columns), place.features: (rows, channels)}
-        if place.values is not None:
-            expected[place.values] = (branch.keys * channels, columns)
-        for i, shape in expected.items():
-            _check_layer(i, shape, lists, maps[0])
-
-
-def _check_layer(i: int, shape: tuple[int, int], lists: dict[str, Sequence[Tensor]], first: Tensor) -> None:
-    for name, tensors in lists.items():
-        where = f"{name}[{i}]"
-        if name != "weights":
-            check_vector(where, tensors[i], shape[0])
-            check_kind(where, tensors[i], first, torch.float32)
-        else:
-            if tuple(tensors[i].shape) != (*shape, 1, 1):
-                raise ValueError(f"{where}: got shape {tuple(tensors[i].shape)}, expected {(*shape, 1, 1)}")
-            check_kind(where, tensors[i], first)
-
-
-def _check_positive(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not isinstance(number, (int, float)):
-            raise TypeError(f"{name}: got {type(number).__name__}, expected a number")
-        if not number > 0:
-            raise ValueError(f"{name}: got {number}, expected a positive number")
+        if x.numel() == x.shape[1]:
+            raise ValueError(f"maps[{i}]: got a single pixel in all, expected at least two to take a variance of")
 
 
 def _call(maps: Sequence[Tensor], weights: Sequence[Tensor], *_: Any, branches: Iterable[Branch], **__: Any) -> Call:

@@ -9,8 +9,9 @@ from torch import Tensor
 from seqca.reference.scale_aggregation import scale_aggregation as reference
 
 from .samples.scale_aggregation import SAMPLES
+from .shared.arguments import distinct_maps, given
 from .shared.autocast import to_autocast_dtype
-from .shared.checks import check_floating, check_tensor
+from .shared.checks import check_alike, check_kind, check_tensor, check_vector
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -107,34 +108,6 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 refuse_second_derivative(_backward, "scale_aggregation")
 
 
-def given(*tensors: Tensor | None) -> list[Tensor]:
-    """Those that are not None."""
-    return [x for x in tensors if x is not None]
-
-
-def distinct_maps(maps: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
-    """Every tensor object of a list once, and for each place of the list the index of its own.
-
-    Raises:
-        TypeError: no list of tensors.
-        ValueError: an empty one.
-    """
-    if not isinstance(maps, (list, tuple)) or not all(isinstance(x, Tensor) for x in maps):
-        raise TypeError(f"maps: got {type(maps).__name__}, expected a list of tensors")
-    if not maps:
-        raise ValueError("maps: got no map, expected at least one")
-    distinct: list[Tensor] = []
-    order = []
-    for place, x in enumerate(maps):
-        check_tensor(f"maps[{place}]", x)
-        found = [i for i, other in enumerate(distinct) if other is x]
-        if not found:
-            found = [len(distinct)]
-            distinct.append(x)
-        order.append(found[0])
-    return distinct, order
-
-
 def check_maps(maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bias: Tensor | None) -> None:
     """Refuses maps that do not fit together, and weights that do not fit them.
 
@@ -143,17 +116,11 @@ def check_maps(maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bia
         ValueError: shapes or devices that do not fit.
     """
     first = maps[order[0]]
-    check_floating("maps[0]", first)
+    check_alike([maps[i] for i in order])
     for place, i in enumerate(order):
-        name, x = f"maps[{place}]", maps[i]
-        check_kind(name, x, first)
-        if x.ndim != 4 or 0 in x.shape:
-            raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (B, C, H, W), not empty")
-        if x.shape[0] != first.shape[0]:
-            raise ValueError(f"{name}: got {x.shape[0]} images, expected {first.shape[0]} as in maps[0]")
-        if x.shape[2] > first.shape[2] or x.shape[3] > first.shape[3]:
-            got, most = tuple(x.shape[2:]), tuple(first.shape[2:])
-            raise ValueError(f"{name}: got the size {got}, expected at most {most} as of maps[0], the finest")
+        got, most = tuple(maps[i].shape[2:]), tuple(first.shape[2:])
+        if got[0] > most[0] or got[1] > most[1]:
+            raise ValueError(f"maps[{place}]: got the size {got}, expected at most {most} as of maps[0], the finest")
     channels = sum(maps[i].shape[1] for i in order)
     if weight.ndim != 4 or tuple(weight.shape[1:]) != (channels, 1, 1) or not len(weight):
         raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected (C, {channels}, 1, 1)")
@@ -161,30 +128,6 @@ def check_maps(maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bia
     if bias is not None:
         check_vector("bias", bias, len(weight))
         check_kind("bias", bias, first)
-
-
-def check_vector(name: str, x: Tensor, length: int) -> None:
-    """Refuses what is no tensor of shape (length,).
-
-    Raises:
-        TypeError, ValueError: names it.
-    """
-    check_tensor(name, x)
-    if tuple(x.shape) != (length,):
-        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected ({length},)")
-
-
-def check_kind(name: str, x: Tensor, first: Tensor, *others: torch.dtype) -> None:
-    """Refuses another dtype than that of the first map or the others allowed, and another device.
-
-    Raises:
-        TypeError, ValueError: names it.
-    """
-    if x.dtype != first.dtype and x.dtype not in others:
-        expected = " or ".join(map(str, (first.dtype, *others)))
-        raise TypeError(f"{name}: got {x.dtype}, expected {expected} as in maps[0]")
-    if x.device != first.device:
-        raise ValueError(f"{name}: got a tensor on {x.device}, expected {first.device} as in maps[0]")
 
 
 def _call(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None = None) -> Call:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from seqca.reference.cross_attention import Branch, Pair
 
-from ..shared.branches import layers_of
+from ..shared.branches import between_tasks, from_coarser, layers_of
 from ..shared.sample import Sample, Sampler, map_size, normal
 
 _EPS = 0.25
@@ -128,18 +128,11 @@ def _widest_gap(scaled: Tensor) -> Tensor:
     return -(ordered.gather(1, widest) + ordered.gather(1, widest + 1))[:, 0] / 2
 
 
-def exchange(tasks: int) -> tuple[list[Branch], list[Pair]]:
-    """Every ordered pair of tasks with layers of its own, the last source of a target first, as in the network."""
-    branches = [Branch(i, queries=tasks - 1, keys=tasks - 1) for i in range(tasks)]
-    pairs = [Pair(i, j - (j > i), j, i - (i > j)) for i in range(tasks) for j in reversed(range(tasks)) if j != i]
-    return branches, pairs
-
-
 def exchange_sample(
     tasks: int, size: tuple[int, int], channels: int, generator: Generator, images: int = _IMAGES
 ) -> Sample:
     """Maps of several tasks that gather from each other."""
-    return attention_sample(channels, [(channels, *size)] * tasks, *exchange(tasks), generator, images=images)
+    return attention_sample(channels, [(channels, *size)] * tasks, *between_tasks(tasks), generator, images=images)
 
 
 def _exchange(tokens: int, channels: int, generator: Generator) -> Sample:
@@ -156,9 +149,7 @@ def _across_scales(tokens: int, channels: int, generator: Generator) -> Sample:
     """A map that gathers from two coarser ones with more channels; its key layers are shared by them."""
     h, w = _coarser(tokens)
     sizes = [(channels, *map_size(tokens)), (channels + 3, h, w), (channels + 6, h, w - 1)]
-    branches = [Branch(0, queries=1), *(Branch(j, keys=1, projected=True) for j in (1, 2))]
-    pairs = [Pair(0, 0, j, 0) for j in (1, 2)]
-    return attention_sample(channels, sizes, branches, pairs, generator, shared=[(2, 1)])
+    return attention_sample(channels, sizes, *from_coarser(1, 2), generator, shared=[(2, 1)])
 
 
 def _evaluation(tokens: int, channels: int, generator: Generator) -> Sample:

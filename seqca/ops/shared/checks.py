@@ -1,5 +1,7 @@
 """Checks of arguments that several operators need."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,3 +39,58 @@ def check_floating(name: str, x: Tensor) -> None:
     if x.dtype not in DTYPES:
         raise TypeError(f"{name}: got {x.dtype}, expected one of {', '.join(map(str, DTYPES))}")
     check_dense(name, x)
+
+
+def check_alike(maps: Sequence[Tensor]) -> None:
+    """Refuses maps that are not (B, C, H, W), of one dtype, device and number of images.
+
+    Raises:
+        TypeError: another dtype than that of the first map, or one that operators do not compute in.
+        ValueError: a shape or device that does not fit.
+    """
+    first = maps[0]
+    check_floating("maps[0]", first)
+    for i, x in enumerate(maps):
+        name = f"maps[{i}]"
+        check_kind(name, x, first)
+        if x.ndim != 4 or 0 in x.shape:
+            raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (B, C, H, W), not empty")
+        if x.shape[0] != first.shape[0]:
+            raise ValueError(f"{name}: got {x.shape[0]} images, expected {first.shape[0]} as in maps[0]")
+
+
+def check_vector(name: str, x: Tensor, length: int) -> None:
+    """Refuses what is no tensor of shape (length,).
+
+    Raises:
+        TypeError, ValueError: names it.
+    """
+    check_tensor(name, x)
+    if tuple(x.shape) != (length,):
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected ({length},)")
+
+
+def check_kind(name: str, x: Tensor, first: Tensor, *others: torch.dtype) -> None:
+    """Refuses another dtype than that of the first map or the others allowed, and another device.
+
+    Raises:
+        TypeError, ValueError: names it.
+    """
+    if x.dtype != first.dtype and x.dtype not in others:
+        expected = " or ".join(map(str, (first.dtype, *others)))
+        raise TypeError(f"{name}: got {x.dtype}, expected {expected} as in maps[0]")
+    if x.device != first.device:
+        raise ValueError(f"{name}: got a tensor on {x.device}, expected {first.device} as in maps[0]")
+
+
+def check_positive(**numbers: float) -> None:
+    """Refuses what is no number above 0.
+
+    Raises:
+        TypeError, ValueError: names it.
+    """
+    for name, number in numbers.items():
+        if not isinstance(number, (int, float)):
+            raise TypeError(f"{name}: got {type(number).__name__}, expected a number")
+        if not number > 0:
+            raise ValueError(f"{name}: got {number}, expected a positive number")

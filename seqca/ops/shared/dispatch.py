@@ -11,7 +11,7 @@ wrongly), nor the question which thread this is: hence the mark on the thread th
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -127,21 +127,24 @@ def record_calls() -> Iterator[list[tuple[str, Call]]]:
         _recorded = before
 
 
-def resolve(operator: Operator, call: Call) -> str:
+def resolve(operator: Operator, call: Call, refusals: Mapping[str, str] | None = None) -> str:
     """The backend on which a call runs.
+
+    Args:
+        operator: whose call it is.
+        call: what is asked.
+        refusals: by backend, why it cannot run this call, beside what `refusal` says.
 
     Raises:
         BackendUnavailable: if a backend is forced and refuses the call.
     """
     if _recorded is not None:
         _recorded.append((operator.name, call))
-    forced = forced_backend()
-    if forced != "auto":
-        reason = refusal(operator, forced, call)
-        if reason is not None:
-            raise BackendUnavailable(f"{operator.name}: backend {forced!r} cannot run ({call}): {reason}")
-        return forced
-    for backend in preference(operator.name, call):
-        if refusal(operator, backend, call) is None:
+    forced, own = forced_backend(), refusals or {}
+    backends = preference(operator.name, call) if forced == "auto" else (forced,)
+    reason: str | None = None
+    for backend in backends:
+        reason = own.get(backend) or refusal(operator, backend, call)
+        if reason is None:
             return backend
-    return "reference"
+    raise BackendUnavailable(f"{operator.name}: backend {backends[-1]!r} cannot run ({call}): {reason}")

@@ -18,6 +18,13 @@ def group_name(group: "dist.ProcessGroup | None") -> str:
     return group.group_name
 
 
+def refusals_of(group: "dist.ProcessGroup | None") -> dict[str, str]:
+    """Backends that cannot take statistics over the processes of a group, and why."""
+    return (
+        {} if group is None else {"reference": "its batch norms take statistics of one process, and a group is given"}
+    )
+
+
 def merged_moments(tokens: int, mean: Tensor, squares: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
     """Number of tokens, means, and sums of squared deviations from them, of all processes together (Chan et al. 1983).
 
