@@ -13,9 +13,9 @@ from torch import Generator, Tensor
 
 from seqca.configuration import NETWORK
 from seqca.ops import Branch, Pair
-from seqca.ops.shared.branches import between_tasks, from_coarser, layers_of
+from seqca.ops.shared.branches import layers_of
 from seqca.ops.shared.operator import Call
-from seqca.reference.softplus import softplus
+from seqca.pairs import between_tasks, from_coarser
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
@@ -217,7 +217,8 @@ def published(
 
     def features(branch: int, block: int) -> Tensor:
         place = places[branch]
-        return softplus(layer(F.relu(layer(sources[branch], place.hidden, block)), place.features, block))
+        u = layer(F.relu(layer(sources[branch], place.hidden, block)), place.features, block)
+        return F.softplus(u, threshold=40)  # see seqca.reference.softplus
 
     for i, branch in enumerate(branches):
         gathered = []

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from seqca.configuration import IMAGE, NETWORK
-from seqca.ops.shared.branches import between_tasks, flattened, from_coarser, layers_of
-from seqca.reference.cross_attention import Branch
+from seqca.ops.shared.branches import flattened, layers_of
+from seqca.pairs import Branch, between_tasks, from_coarser
 
 from ..compilation import CompiledCase
 from . import backward, forward

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.ops import Branch, Pair, cross_attention
-from seqca.ops.shared.branches import between_tasks
+from seqca.ops import Branch, Pair, between_tasks, cross_attention
 
 from .batch_norm import running_statistics, synchronised_over, update_running_statistics, uses_batch_statistics
 from .blocks import BasicBlock

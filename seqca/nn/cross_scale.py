@@ -5,8 +5,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from seqca.ops import aggregation_head
-from seqca.ops.shared.branches import from_coarser
+from seqca.ops import aggregation_head, from_coarser
 
 from .batch_norm import running_statistics, synchronised_over, update_running_statistics, uses_batch_statistics
 from .checks import check_map, check_positive, check_scales, checked_channels

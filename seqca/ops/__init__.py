@@ -1,7 +1,9 @@
 """Fused operators: checks, schema, fakes, autograd and the choice of a backend. One module per operator."""
 
+from seqca.pairs import Branch, Pair, between_tasks, from_coarser
+
 from .aggregation_head import aggregation_head
-from .cross_attention import Branch, Pair, cross_attention
+from .cross_attention import cross_attention
 from .linear_attention import linear_attention
 from .scale_aggregation import scale_aggregation
 from .shared.dispatch import BackendUnavailable, use_backend
@@ -15,7 +17,9 @@ __all__ = [
     "Branch",
     "Pair",
     "aggregation_head",
+    "between_tasks",
     "cross_attention",
+    "from_coarser",
     "linear_attention",
     "scale_aggregation",
     "selftest",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqca.reference.cross_attention import Branch, Pair
+from seqca.pairs import Branch, Pair
 from seqca.reference.cross_attention import cross_attention as reference
 
 from .samples.cross_attention import SAMPLES

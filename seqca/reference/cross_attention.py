@@ -1,41 +1,16 @@
 """Cross attention between maps, from their pixels to what each gathered: plain mathematics."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqca.pairs import Branch, Pair
+
 from .batch_norm import batch_moments, batch_norm
 from .linear_attention import linear_attention
 from .softplus import softplus
-
-
-class Branch(NamedTuple):
-    """What is computed from one map, in blocks of C channels.
-
-    Its layers are [projection, if projected], hidden, features, [values, if it has keys]; each is a 1×1 convolution and
-    a batch norm. Blocks of queries stand in front of those of keys.
-    """
-
-    map: int
-    """Its index among the maps."""
-    queries: int = 0
-    """Blocks that attend."""
-    keys: int = 0
-    """Blocks that are attended to, and as many of values."""
-    projected: bool = False
-    """Whether the layers read a projection of the map to C channels, without activation, in place of the map."""
-
-
-class Pair(NamedTuple):
-    """Queries that attend to keys, each given by the index of its branch and the block there."""
-
-    target: int
-    query: int
-    source: int
-    key: int
 
 
 def cross_attention(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seqca.reference.cross_attention import Branch, Pair
+from seqca.pairs import Branch, Pair
 
 from ..shared.branches import branches_of, pairs_of
 from ..shared.synchronisation import merged_covariance, merged_moments, summed

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seqca.reference.cross_attention import Branch
+from seqca.pairs import Branch
 
 from ..shared.branches import layers_of
 from .folding import Fold, Input, Moments, differentiate, fold, matrix_of, variance_of

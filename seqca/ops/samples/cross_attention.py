@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from seqca.reference.cross_attention import Branch, Pair
+from seqca.pairs import Branch, Pair, between_tasks, from_coarser
 
-from ..shared.branches import between_tasks, from_coarser, layers_of
+from ..shared.branches import layers_of
 from ..shared.sample import Sample, Sampler, map_size, normal
 
 _EPS = 0.25

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqca.reference.cross_attention import Branch, Pair
+from seqca.pairs import Branch, Pair
 
 from .branches import layers_of
 from .checks import check_kind, check_tensor, check_vector

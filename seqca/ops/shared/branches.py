@@ -1,34 +1,9 @@
-"""Branches and pairs of `cross_attention`: those of the network, as a schema can have them, and where layers are."""
+"""Branches and pairs of `cross_attention` as a schema can have them, and where the layers of a branch are."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from seqca.reference.cross_attention import Branch, Pair
-
-
-def between_tasks(tasks: int) -> tuple[list[Branch], list[Pair]]:
-    """Every ordered pair of tasks with layers of its own, the last source of a target first; maps are those of tasks.
-
-    A task has a block of queries and one of keys for each of the others, in their order.
-    """
-    branches = [Branch(i, queries=tasks - 1, keys=tasks - 1) for i in range(tasks)]
-    pairs = [
-        Pair(i, j - (j > i), j, i - (i > j))  # blocks of those after a task itself move up by one
-        for i in range(tasks)
-        for j in reversed(range(tasks))
-        if j != i
-    ]
-    return branches, pairs
-
-
-def from_coarser(tasks: int, coarser: int) -> tuple[list[Branch], list[Pair]]:
-    """The map of each task attends to its own coarser ones by the same queries; maps are task by task, finest first."""
-    branches, pairs = [], []
-    for target in range(0, tasks * (1 + coarser), 1 + coarser):
-        sources = range(target + 1, target + 1 + coarser)
-        branches += [Branch(target, queries=1), *(Branch(j, keys=1, projected=True) for j in sources)]
-        pairs += [Pair(target, 0, j, 0) for j in sources]
-    return branches, pairs
+from seqca.pairs import Branch, Pair
 
 
 class BranchLayers(NamedTuple):
