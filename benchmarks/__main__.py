@@ -10,7 +10,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's messages; read 
 import torch
 
 from .cases import all_cases, modules
-from .cases.shapes import Plan, plan
+from .cases.shapes import CaseSet, case_set
 from .harness.case import Case, Selection
 from .harness.compare import compare_files, compare_revision
 from .harness.environment import ROOT, environment
@@ -95,14 +95,14 @@ def _selection(options: argparse.Namespace) -> Selection:
     return Selection(*map(tuple, names))
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _case_set(options: argparse.Namespace) -> CaseSet:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ResultsError("--device: got cuda, expected cpu, since torch finds no GPU here")
     name = "quick" if options.quick else "full" if options.full else "standard"
-    return plan(name, options.device, options.minutes)
+    return case_set(name, options.device, options.minutes)
 
 
-def _cases(chosen: Plan, selection: Selection) -> list[Case]:
+def _cases(chosen: CaseSet, selection: Selection) -> list[Case]:
     """The selected cases; names that select nothing are errors."""
     for name, reason in modules()[1].items():
         print(f"left out {name}, which this version of seqca lacks: {reason}", flush=True)
@@ -121,7 +121,7 @@ def _cases(chosen: Plan, selection: Selection) -> list[Case]:
 
 def run_command(options: argparse.Namespace) -> int:
     """Measures, and says where the results are."""
-    chosen, selection = _plan(options), _selection(options)
+    chosen, selection = _case_set(options), _selection(options)
     cases = _cases(chosen, selection)
     where = environment(options.device, options.checkout)
     path = options.output or default_output(where, chosen)
@@ -134,7 +134,7 @@ def run_command(options: argparse.Namespace) -> int:
     return 3 if failed else 0
 
 
-def default_output(where: dict[str, object], chosen: Plan) -> Path:
+def default_output(where: dict[str, object], chosen: CaseSet) -> Path:
     """out/benchmarks/<machine>-<set>-<commit>.json."""
     machine = str(where.get("gpu") or "cpu").lower().replace(" ", "-")
     commit = str(where["commit"] or "unknown")[:8] + ("-" + str(where["changes"])[:8] if where["dirty"] else "")
@@ -144,7 +144,7 @@ def default_output(where: dict[str, object], chosen: Plan) -> Path:
 def list_command(options: argparse.Namespace) -> int:
     """Prints the cases and their providers, and those that are unavailable, with the reason."""
     selection = _selection(options)
-    for case in _cases(_plan(options), selection):
+    for case in _cases(_case_set(options), selection):
         available, unavailable = selection.of(case)
         print(f"{case.name}: {'; '.join(provider.name for provider in available)}")
         for name, reason in unavailable.items():

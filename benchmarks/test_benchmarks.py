@@ -9,7 +9,7 @@ import torch
 from seqca.ops.shared.dispatch import use_backend
 
 from .cases import all_cases
-from .cases.shapes import plan
+from .cases.shapes import case_set
 from .harness.case import Case, Provider
 from .harness.run import checked, input_sets
 
@@ -20,7 +20,7 @@ SEED = 0
 def parameters() -> list[Any]:
     """Every provider of every case, grouped by case."""
     found = []
-    for case in all_cases(plan("quick", DEVICE)):
+    for case in all_cases(case_set("quick", DEVICE)):
         group = pytest.mark.benchmark(group=case.name)
         for provider in case.providers().available:
             name = f"{case.name}-{provider.name}".replace(" ", "_")

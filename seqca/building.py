@@ -54,7 +54,7 @@ class Toolkit(NamedTuple):
     version: str
 
 
-class Parameters(NamedTuple):
+class BuildParameters(NamedTuple):
     """Everything that decides about the binary."""
 
     sources: Path
@@ -122,7 +122,9 @@ class Parameters(NamedTuple):
         return digest.hexdigest()[:16]
 
 
-def parameters(environment: Mapping[str, str] = os.environ, architectures: Sequence[str] = ARCHITECTURES) -> Parameters:
+def parameters(
+    environment: Mapping[str, str] = os.environ, architectures: Sequence[str] = ARCHITECTURES
+) -> BuildParameters:
     """The parameters of a build here.
 
     Args:
@@ -144,13 +146,13 @@ def parameters(environment: Mapping[str, str] = os.environ, architectures: Seque
     chosen = named if any(named) else tuple(architectures)
     if not all(re.fullmatch(r"\d{2,3}", a) and int(a) >= 80 for a in chosen):
         raise CannotBuild(f"SEQCA_CUDA_ARCHS: got {';'.join(chosen)}, expected capabilities from 80 on, such as 80;90")
-    return Parameters(
+    return BuildParameters(
         _sources(), torch, toolkit, compiler, _output(compiler, "-dumpfullversion", "-dumpversion").strip(), ninja,
         tuple(sorted(chosen, key=int)), _jobs(environment),
     )  # fmt: skip
 
 
-def build(to: Path, by: Parameters, log: Path | None = None) -> None:
+def build(to: Path, by: BuildParameters, log: Path | None = None) -> None:
     """Compiles the extension into the folder `to`, beside a file that says with what.
 
     Args:
@@ -187,13 +189,13 @@ def note_skipped(to: Path, reason: str) -> None:
     (to / SIDECAR_NAME).write_text(json.dumps({"skipped": reason}) + "\n")
 
 
-def cache_folder(by: Parameters, environment: Mapping[str, str] = os.environ) -> Path:
+def cache_folder(by: BuildParameters, environment: Mapping[str, str] = os.environ) -> Path:
     """Where a build at first use lives: one folder for every combination of sources, torch, compilers and GPUs."""
     base = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "seqca" / by.key()
 
 
-def _ninja_file(by: Parameters) -> str:
+def _ninja_file(by: BuildParameters) -> str:
     def escape(text: str) -> str:
         return text.replace("$", "$$").replace(":", "$:")
 

@@ -38,9 +38,13 @@ def data(arguments: Sequence[str]) -> int:
 
 def explain(arguments: Sequence[str]) -> int:
     from seqca import explain
+    from seqca.configuration import IMAGE, NYUD_TASKS
 
-    explanation = explain(device_of(arguments))
-    print(f"The network's calls on one image of 480×640 with four tasks, forward and backward:\n\n{explanation}")
+    explanation, what = (
+        explain(device_of(arguments)),
+        f"one image of {IMAGE[0]}×{IMAGE[1]} with {len(NYUD_TASKS)} tasks",
+    )
+    print(f"The network's calls on {what}, forward and backward:\n\n{explanation}")
     return 0
 
 

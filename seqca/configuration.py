@@ -45,3 +45,6 @@ NETWORK = Configuration(
 
 IMAGE = (480, 640)
 """Height and width of the images that `explain`, tables of resources and benchmarks speak of: those of NYUD-v2."""
+
+NYUD_TASKS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
+"""Their tasks, and the channels of the predictions."""

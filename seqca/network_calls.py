@@ -5,19 +5,16 @@ from functools import cache
 
 import torch
 
-from seqca.configuration import IMAGE
+from seqca.configuration import IMAGE, NYUD_TASKS
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
 from seqca.ops.shared.dispatch import record_calls, use_backend
 from seqca.ops.shared.operator import OPERATORS, Call
 from seqca.tasks import get_task
 
-TASKS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
-"""The tasks of NYUD-v2, and the channels of their predictions."""
-
 
 def network_calls(
-    tasks: Mapping[str, int] = TASKS, height: int = IMAGE[0], width: int = IMAGE[1], batch: int = 1
+    tasks: Mapping[str, int] = NYUD_TASKS, height: int = IMAGE[0], width: int = IMAGE[1], batch: int = 1
 ) -> dict[str, tuple[Call, ...]]:
     """What the forward pass and the losses of a training step ask of every operator, each different call once.
 

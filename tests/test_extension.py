@@ -38,7 +38,7 @@ def test_skipping_removes_an_older_binary(elsewhere: Path) -> None:
 
 
 def test_a_build_at_first_use_that_is_impossible_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def impossible(**_: object) -> building.Parameters:
+    def impossible(**_: object) -> building.BuildParameters:
         raise building.CannotBuild("nvcc is of CUDA 12.8")
 
     monkeypatch.setattr(extension, "_JIT", True)

@@ -13,6 +13,7 @@ LAYERS = (
     "configuration",
     "labels",
     "loss_type",
+    "pairs",
     "colour",
     "tasks",
     "protocols",

@@ -8,14 +8,14 @@ from types import ModuleType
 from seqca.ops.shared.operator import OPERATORS
 
 from ..harness.case import Case, Selection
-from .shapes import Plan
+from .shapes import CaseSet
 
 HELPERS = {"__init__", "shapes"}
 """Modules without cases."""
 
 
 def names() -> tuple[str, ...]:
-    """The modules with a function `cases(plan)`, in the order in which they are measured."""
+    """The modules with a function `cases`, in the order in which they are measured."""
     return ("network", *OPERATORS, "attention_schemes")
 
 
@@ -34,9 +34,9 @@ def modules() -> tuple[list[ModuleType], dict[str, str]]:
     return present, left_out
 
 
-def all_cases(plan: Plan, selection: Selection | None = None) -> Iterator[Case]:
+def all_cases(wanted: CaseSet, selection: Selection | None = None) -> Iterator[Case]:
     """The selected cases of a set, in the order in which they are measured."""
     for module in modules()[0]:
-        for case in module.cases(plan):
+        for case in module.cases(wanted):
             if selection is None or selection.takes(case):
                 yield case

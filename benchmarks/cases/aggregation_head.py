@@ -11,42 +11,42 @@ from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
-from .scale_aggregation import Level, pyramid_cost, pyramid_maps
-from .shapes import CHANNELS, Dataset, Plan
+from .scale_aggregation import MapSize, pyramid_cost, pyramid_maps
+from .shapes import CHANNELS, CaseSet, Dataset
 
 
-def cases(plan: Plan) -> Iterator[OperatorCase]:
+def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
     """Heads of the network; then heads of maps that stand once each, on 1 to 4 scales, and of other channels."""
-    for data in plan.datasets:
+    for data in wanted.datasets:
         outputs = sorted(set(data.tasks.values()))
-        for n, dtype, direction in product(outputs, plan.dtypes, plan.directions):
-            yield case(f"{data.name}-outputs{n}", network_levels(data), data.batch, n, dtype, direction, plan)
-    data = plan.datasets[0]
+        for n, dtype, direction in product(outputs, wanted.dtypes, wanted.directions):
+            yield case(f"{data.name}-outputs{n}", network_levels(data), data.batch, n, dtype, direction, wanted)
+    data = wanted.datasets[0]
     for scales in range(1, len(CHANNELS) + 1):
         levels = [level._replace(repeats=(1,)) for level in network_levels(data)[:scales]]
-        yield case(f"scales/{scales}", levels, data.batch, 1, plan.sweep_dtype, "both", plan, sweep=True)
-    for channels in plan.channel_sweep:
-        levels = [Level(height, width, channels, (1,)) for height, width, _, _ in network_levels(data)]
-        yield case(f"channels/{channels}", levels, data.batch, 1, plan.sweep_dtype, "both", plan, sweep=True)
+        yield case(f"scales/{scales}", levels, data.batch, 1, wanted.sweep_dtype, "both", wanted, sweep=True)
+    for channels in wanted.channel_sweep:
+        levels = [MapSize(height, width, channels, (1,)) for height, width, _, _ in network_levels(data)]
+        yield case(f"channels/{channels}", levels, data.batch, 1, wanted.sweep_dtype, "both", wanted, sweep=True)
 
 
-def network_levels(data: Dataset) -> list[Level]:
+def network_levels(data: Dataset) -> list[MapSize]:
     """Of a task: F̂^k stands once for every coarser scale, beside what it gathered there."""
     last = len(CHANNELS) - 1
     return [
-        Level(data.height // stride, data.width // stride, c, (max(last - k, 1), *[1] * (last - k)))
+        MapSize(data.height // stride, data.width // stride, c, (max(last - k, 1), *[1] * (last - k)))
         for k, (c, stride) in enumerate(zip(CHANNELS, NETWORK.strides, strict=True))
     ]
 
 
 def case(
     shape: str,
-    levels: Sequence[Level],
+    levels: Sequence[MapSize],
     batch: int,
     outputs: int,
     dtype: str,
     direction: str,
-    plan: Plan,
+    wanted: CaseSet,
     sweep: bool = False,
 ) -> OperatorCase:
     """A head with as many channels inside as its concatenation has."""
@@ -74,16 +74,16 @@ def case(
         shape=shape,
         dtype=dtype,
         direction=direction,
-        device=plan.device,
+        device=wanted.device,
         sizes={"tokens": tokens, "channels": channels, "scales": len(levels), "outputs": outputs},
         draw=draw,
         least_cost=cost(levels, batch, channels, outputs, DTYPES[dtype].itemsize, direction),
-        call=Call(plan.device, DTYPES[dtype], channels, tokens),
-        modes=plan.modes(sweep),
+        call=Call(wanted.device, DTYPES[dtype], channels, tokens),
+        modes=wanted.modes(sweep),
     )
 
 
-def cost(levels: Sequence[Level], batch: int, channels: int, outputs: int, itemsize: int, direction: str) -> Cost:
+def cost(levels: Sequence[MapSize], batch: int, channels: int, outputs: int, itemsize: int, direction: str) -> Cost:
     """The sum's, whose result stays where it is, and the last product: once forward, three times backward (y again)."""
     own = pyramid_cost(levels, batch, channels, itemsize, direction, recomputed=True)
     tokens = batch * levels[0].height * levels[0].width

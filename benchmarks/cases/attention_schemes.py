@@ -27,14 +27,14 @@ from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost, Provider, Providers, in_mode
 from ..harness.operator_case import Arguments, OperatorCase, normal
-from .shapes import CHANNELS, Plan
+from .shapes import CHANNELS, CaseSet
 
 SEQUENTIAL, JOINT = "sequential", "joint"
 Maps = list[list[Tensor]]
 """By task and scale, each (B, C_k, H_k, W_k)."""
 
 
-class Layer(NamedTuple):
+class ConvNorm(NamedTuple):
     """1×1 convolution, and scale and shift of its batch norm."""
 
     weight: Tensor
@@ -46,26 +46,26 @@ class Target(NamedTuple):
     """A map and what it gathers from."""
 
     map: Tensor
-    layers: list[Layer]
+    layers: list[ConvNorm]
     """Of the hidden queries, the queries, the hidden keys, the keys and the values."""
-    sources: list[tuple[Tensor, list[Layer]]]
+    sources: list[tuple[Tensor, list[ConvNorm]]]
     """Maps, each with its projection, if it has one."""
 
 
-def cases(plan: Plan) -> Iterator["SchemeCase"]:
+def cases(wanted: CaseSet) -> Iterator["SchemeCase"]:
     """More and more tasks at all scales, then more and more scales with four tasks."""
-    for tasks in plan.scheme_tasks:
-        yield case(tasks, len(CHANNELS), plan)
-    for scales in plan.scheme_scales:
-        if scales < len(CHANNELS) or 4 not in plan.scheme_tasks:
-            yield case(4, scales, plan)
+    for tasks in wanted.scheme_tasks:
+        yield case(tasks, len(CHANNELS), wanted)
+    for scales in wanted.scheme_scales:
+        if scales < len(CHANNELS) or 4 not in wanted.scheme_tasks:
+            yield case(4, scales, wanted)
 
 
-def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
+def case(tasks: int, scales: int, wanted: CaseSet) -> "SchemeCase":
     """The two schemes on the maps of one batch."""
-    dtype, batch = plan.sweep_dtype, plan.sweep_leading
-    tokens = NETWORK.tokens(*plan.scheme_sides)[:scales]
-    height, width = plan.scheme_sides
+    dtype, batch = wanted.sweep_dtype, wanted.sweep_leading
+    tokens = NETWORK.tokens(*wanted.scheme_sides)[:scales]
+    height, width = wanted.scheme_sides
     sizes = [(height // stride, width // stride) for stride in NETWORK.strides[:scales]]
     channels = CHANNELS[:scales]
 
@@ -74,10 +74,12 @@ def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
             shapes = [(batch, c, *size) for size, c in zip(sizes, channels, strict=True)]
             return [[normal(shape, dtype, generator) for shape in shapes] for _ in range(tasks)]
 
-        def layer(rows: int, columns: int) -> Layer:
+        def layer(rows: int, columns: int) -> ConvNorm:
             # Apart from 0 by far in every channel: near zero a ReLU's gradient is chance.
             shift = torch.full((rows,), 8.0, dtype=DTYPES[dtype], device=generator.device)
-            return Layer(normal((rows, columns, 1, 1), dtype, generator) / columns**0.5, torch.ones_like(shift), shift)
+            return ConvNorm(
+                normal((rows, columns, 1, 1), dtype, generator) / columns**0.5, torch.ones_like(shift), shift
+            )
 
         layers = [[[[layer(c, c) for _ in range(5)] for _ in range(tasks)] for c in channels] for _ in range(tasks)]
         projections = [
@@ -98,11 +100,11 @@ def case(tasks: int, scales: int, plan: Plan) -> "SchemeCase":
         shape=f"tasks{tasks}-scales{scales}",
         dtype=dtype,
         direction="both",
-        device=plan.device,
+        device=wanted.device,
         sizes={"tasks": tasks, "scales": scales, "tokens": tokens[0]},
         draw=draw,
         least_cost=Cost(0, 0, 0),
-        call=Call(plan.device, DTYPES[dtype], channels[-1], batch * tokens[0]),
+        call=Call(wanted.device, DTYPES[dtype], channels[-1], batch * tokens[0]),
         costs={scheme: Cost(moved, 3 * batch * number, 0) for scheme, number in operations.items()},
     )
 
@@ -197,14 +199,14 @@ def joint(maps: Maps, layers: Any, projections: Any) -> Maps:
     return outputs
 
 
-def _projected(maps: list[Tensor], projections: list[Layer]) -> list[tuple[Tensor, list[Layer]]]:
+def _projected(maps: list[Tensor], projections: list[ConvNorm]) -> list[tuple[Tensor, list[ConvNorm]]]:
     return [(x, [projection]) for x, projection in zip(maps, projections, strict=True)]
 
 
 def _attend(targets: list[Target]) -> list[Tensor]:
     """For each target the sum of what it gathers from its sources; one call for all."""
     maps: list[Tensor] = []
-    layers: list[Layer] = []
+    layers: list[ConvNorm] = []
     branches: list[Branch] = []
     pairs: list[Pair] = []
     for target in targets:

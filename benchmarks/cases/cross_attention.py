@@ -19,7 +19,7 @@ from seqca.pairs import between_tasks, from_coarser
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
-from .shapes import CHANNELS, Dataset, Plan
+from .shapes import CHANNELS, CaseSet, Dataset
 
 
 class Map(NamedTuple):
@@ -35,24 +35,24 @@ class Map(NamedTuple):
         return self.height * self.width
 
 
-def cases(plan: Plan) -> Iterator[OperatorCase]:
+def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
     """Exchanges of the network; from coarser scales; then of more tasks, and of more tokens."""
-    data = plan.datasets[0]
-    for each, scale, dtype, direction in product(plan.datasets, plan.scales, plan.dtypes, plan.directions):
+    data = wanted.datasets[0]
+    for each, scale, dtype, direction in product(wanted.datasets, wanted.scales, wanted.dtypes, wanted.directions):
         tasks, size = len(each.tasks), network_maps(each)[scale]
         shape = f"{each.name}-scale{scale}-tasks{tasks}"
-        yield _exchange(shape, [size] * tasks, each.batch, dtype, direction, plan)
-    for scale in plan.scales:
+        yield _exchange(shape, [size] * tasks, each.batch, dtype, direction, wanted)
+    for scale in wanted.scales:
         if scale < len(CHANNELS) - 1:
-            yield _across_scales(data, scale, plan)
-    for scale in plan.task_sweep_scales:
-        for tasks in (*plan.task_sweep, plan.task_sweep[-1] + 1):
+            yield _across_scales(data, scale, wanted)
+    for scale in wanted.task_sweep_scales:
+        for tasks in (*wanted.task_sweep, wanted.task_sweep[-1] + 1):
             shape = f"tasks/{tasks}" if scale == 0 else f"tasks-scale{scale}/{tasks}"
             maps = [network_maps(data)[scale]] * tasks
-            yield _exchange(shape, maps, data.batch, plan.sweep_dtype, "both", plan, sweep=True)
-    for tokens in plan.token_sweep:
+            yield _exchange(shape, maps, data.batch, wanted.sweep_dtype, "both", wanted, sweep=True)
+    for tokens in wanted.token_sweep:
         maps = [Map(CHANNELS[0], 1, tokens)] * 2
-        yield _exchange(f"tokens/{tokens}", maps, plan.sweep_leading, plan.sweep_dtype, "both", plan, sweep=True)
+        yield _exchange(f"tokens/{tokens}", maps, wanted.sweep_leading, wanted.sweep_dtype, "both", wanted, sweep=True)
 
 
 def network_maps(data: Dataset) -> list[Map]:
@@ -63,18 +63,18 @@ def network_maps(data: Dataset) -> list[Map]:
 
 
 def _exchange(
-    shape: str, maps: Sequence[Map], batch: int, dtype: str, direction: str, plan: Plan, sweep: bool = False
+    shape: str, maps: Sequence[Map], batch: int, dtype: str, direction: str, wanted: CaseSet, sweep: bool = False
 ) -> OperatorCase:
-    return case(shape, maps, *between_tasks(len(maps)), maps[0].channels, batch, dtype, direction, plan, sweep)
+    return case(shape, maps, *between_tasks(len(maps)), maps[0].channels, batch, dtype, direction, wanted, sweep)
 
 
-def _across_scales(data: Dataset, scale: int, plan: Plan) -> OperatorCase:
+def _across_scales(data: Dataset, scale: int, wanted: CaseSet) -> OperatorCase:
     """Every task's map at a scale gathers from all its coarser ones."""
     own = network_maps(data)[scale:]
     branches, pairs = from_coarser(len(data.tasks), len(own) - 1)
     shape = f"{data.name}-scale{scale}-from-coarser"
     return case(
-        shape, own * len(data.tasks), branches, pairs, CHANNELS[scale], data.batch, plan.dtypes[0], "both", plan
+        shape, own * len(data.tasks), branches, pairs, CHANNELS[scale], data.batch, wanted.dtypes[0], "both", wanted
     )
 
 
@@ -87,7 +87,7 @@ def case(
     batch: int,
     dtype: str,
     direction: str,
-    plan: Plan,
+    wanted: CaseSet,
     sweep: bool = False,
 ) -> OperatorCase:
     """Some pairs of maps with C channels of attention, every branch with layers of its own."""
@@ -123,13 +123,13 @@ def case(
         shape=shape,
         dtype=dtype,
         direction=direction,
-        device=plan.device,
+        device=wanted.device,
         sizes={"tokens": maps[0].tokens, "channels": channels, "tasks": len(maps), "pairs": len(pairs)},
         draw=draw,
         least_cost=cost(maps, branches, pairs, channels, batch, DTYPES[dtype].itemsize, direction),
-        call=Call(plan.device, DTYPES[dtype], max(columns for _, columns in rows), tokens),
-        modes=plan.modes(sweep),
-        reference=published,
+        call=Call(wanted.device, DTYPES[dtype], max(columns for _, columns in rows), tokens),
+        modes=wanted.modes(sweep),
+        reference=published_sequence,
     )
 
 
@@ -186,7 +186,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((state @ query) / (normaliser.mT @ query).clamp(min=1e-12)).view(q.shape)
 
 
-def published(
+def published_sequence(
     maps: Sequence[Tensor],
     weights: Sequence[Tensor],
     scales: Sequence[Tensor],

@@ -11,25 +11,25 @@ from seqca.ops.shared.operator import OPERATORS, Call
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
-from .shapes import CHANNELS, Dataset, Plan, tokens_per_scale
+from .shapes import CHANNELS, CaseSet, Dataset, tokens_per_scale
 
 
-def cases(plan: Plan) -> Iterator[OperatorCase]:
+def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
     """The cases of a set, the most telling first."""
-    for data, scale, dtype, direction in product(plan.datasets, plan.scales, plan.dtypes, plan.directions):
-        yield exchange(data, scale, len(data.tasks), dtype, direction, plan)
-    for scale in plan.scales[:-1]:
-        yield across_scales(plan.datasets[0], scale, plan)
-    for scale, tasks in product(plan.task_sweep_scales, plan.task_sweep):
-        yield exchange(plan.datasets[0], scale, tasks, plan.sweep_dtype, "both", plan, sweep=True)
-    for tokens in plan.token_sweep:
-        yield stacked(f"tokens/{tokens}", plan.sweep_leading, tokens, 36, plan)
-    for channels in plan.channel_sweep:
-        yield stacked(f"channels/{channels}", plan.sweep_leading, 4800, channels, plan)
+    for data, scale, dtype, direction in product(wanted.datasets, wanted.scales, wanted.dtypes, wanted.directions):
+        yield task_pairs(data, scale, len(data.tasks), dtype, direction, wanted)
+    for scale in wanted.scales[:-1]:
+        yield across_scales(wanted.datasets[0], scale, wanted)
+    for scale, tasks in product(wanted.task_sweep_scales, wanted.task_sweep):
+        yield task_pairs(wanted.datasets[0], scale, tasks, wanted.sweep_dtype, "both", wanted, sweep=True)
+    for tokens in wanted.token_sweep:
+        yield stacked(f"tokens/{tokens}", wanted.sweep_leading, tokens, 36, wanted)
+    for channels in wanted.channel_sweep:
+        yield stacked(f"channels/{channels}", wanted.sweep_leading, 4800, channels, wanted)
 
 
-def exchange(
-    data: Dataset, scale: int, tasks: int, dtype: str, direction: str, plan: Plan, sweep: bool = False
+def task_pairs(
+    data: Dataset, scale: int, tasks: int, dtype: str, direction: str, wanted: CaseSet, sweep: bool = False
 ) -> OperatorCase:
     """All ordered pairs of tasks at one scale, as the network calls it: a list of maps (B, C, H, W) seen as tokens."""
     channels, tokens, pairs = CHANNELS[scale], tokens_per_scale(data)[scale], tasks * (tasks - 1)
@@ -45,12 +45,12 @@ def exchange(
         return Arguments(values, ("q", "k", "v"), maps(False))
 
     sizes = {"tokens": tokens, "keys": tokens, "channels": channels, "tasks": tasks, "leading": data.batch * pairs}
-    return _case(shape, dtype, direction, plan, sizes, draw, plan.modes(sweep))
+    return _case(shape, dtype, direction, wanted, sizes, draw, wanted.modes(sweep))
 
 
-def across_scales(data: Dataset, scale: int, plan: Plan) -> OperatorCase:
+def across_scales(data: Dataset, scale: int, wanted: CaseSet) -> OperatorCase:
     """A map (B, C, H, W) of one task gathers from the next coarser one."""
-    channels, dtype = CHANNELS[scale], plan.dtypes[0]
+    channels, dtype = CHANNELS[scale], wanted.dtypes[0]
     tokens, keys = tokens_per_scale(data)[scale : scale + 2]
 
     def draw(generator: Generator) -> Arguments:
@@ -59,23 +59,23 @@ def across_scales(data: Dataset, scale: int, plan: Plan) -> OperatorCase:
         return Arguments({"q": softplus(q), "k": softplus(k), "v": v}, ("q", "k", "v"), [gradient])
 
     sizes = {"tokens": tokens, "keys": keys, "channels": channels, "leading": data.batch}
-    return _case(f"{data.name}-scale{scale}-from-coarser", dtype, "both", plan, sizes, draw, plan.modes())
+    return _case(f"{data.name}-scale{scale}-from-coarser", dtype, "both", wanted, sizes, draw, wanted.modes())
 
 
-def stacked(shape: str, leading: int, tokens: int, channels: int, plan: Plan) -> OperatorCase:
+def stacked(shape: str, leading: int, tokens: int, channels: int, wanted: CaseSet) -> OperatorCase:
     """Contiguous tokens (leading, N, C) in one tensor."""
-    dtype = plan.sweep_dtype
+    dtype = wanted.sweep_dtype
 
     def draw(generator: Generator) -> Arguments:
         q, k, v, gradient = (normal((leading, tokens, channels), dtype, generator) for _ in range(4))
         return Arguments({"q": softplus(q), "k": softplus(k), "v": v}, ("q", "k", "v"), [gradient])
 
     sizes = {"tokens": tokens, "keys": tokens, "channels": channels, "leading": leading}
-    return _case(shape, dtype, "both", plan, sizes, draw, plan.modes(sweep=True))
+    return _case(shape, dtype, "both", wanted, sizes, draw, wanted.modes(sweep=True))
 
 
 def _case(
-    shape: str, dtype: str, direction: str, plan: Plan, sizes: dict[str, int], draw: Any, modes: tuple[str, ...]
+    shape: str, dtype: str, direction: str, wanted: CaseSet, sizes: dict[str, int], draw: Any, modes: tuple[str, ...]
 ) -> OperatorCase:
     leading, tokens, keys, channels = (sizes[name] for name in ("leading", "tokens", "keys", "channels"))
     return OperatorCase(
@@ -83,12 +83,12 @@ def _case(
         shape=shape,
         dtype=dtype,
         direction=direction,
-        device=plan.device,
+        device=wanted.device,
         sizes=sizes,
         draw=draw,
         reference=entrywise,
         least_cost=cost(leading, tokens, keys, channels, channels, DTYPES[dtype].itemsize, direction),
-        call=Call(plan.device, DTYPES[dtype], channels, leading * tokens),
+        call=Call(wanted.device, DTYPES[dtype], channels, leading * tokens),
         modes=modes,
     )
 

@@ -25,26 +25,26 @@ from ..harness.execution import Execution
 from ..harness.judging import RelativeError, relative_error
 from ..harness.operator_case import backend_refusal
 from .published import PublishedNetwork, in_merged_form, published_objective
-from .shapes import CHANNELS, Dataset, Plan, nyud, tokens_per_scale
+from .shapes import CHANNELS, CaseSet, Dataset, nyud, tokens_per_scale
 from .upsampled_loss import label
 
 DRAWS = 12
 """Of the reference's error: half as many as elsewhere, since each takes seconds."""
 
 
-def cases(plan: Plan) -> Iterator["NetworkCase"]:
+def cases(wanted: CaseSet) -> Iterator["NetworkCase"]:
     """Training step and inference on NYUD images; the step with two tasks, and on PASCAL images."""
-    dtype = plan.dtypes[0]
-    data = nyud(plan.datasets[0].batch)
-    yield NetworkCase.of(data, dtype, "both", plan)
-    if plan.name == "quick":
+    dtype = wanted.dtypes[0]
+    data = nyud(wanted.datasets[0].batch)
+    yield NetworkCase.of(data, dtype, "both", wanted)
+    if wanted.name == "quick":
         return
-    yield NetworkCase.of(data, dtype, "forward", plan)
+    yield NetworkCase.of(data, dtype, "forward", wanted)
     two = data._replace(tasks={task: data.tasks[task] for task in ("semseg", "depth")})
-    yield NetworkCase.of(two, dtype, "both", plan)
-    yield NetworkCase.of(plan.datasets[-1], dtype, "both", plan)
-    if plan.device == "cuda":
-        yield NetworkCase.of(data, "fp32", "both", plan)
+    yield NetworkCase.of(two, dtype, "both", wanted)
+    yield NetworkCase.of(wanted.datasets[-1], dtype, "both", wanted)
+    if wanted.device == "cuda":
+        yield NetworkCase.of(data, "fp32", "both", wanted)
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class NetworkCase(Case):
         return "published"
 
     @classmethod
-    def of(cls, data: Dataset, dtype: str, direction: str, plan: Plan) -> "NetworkCase":
+    def of(cls, data: Dataset, dtype: str, direction: str, wanted: CaseSet) -> "NetworkCase":
         """The case for images of a data set."""
         what = "training" if direction == "both" else "inference"
         shape = f"{what}-{data.name}-tasks{len(data.tasks)}"
         sizes = {"tasks": len(data.tasks), "batch": data.batch, "height": data.height, "width": data.width}
-        return cls("network", shape, dtype, direction, plan.device, sizes, data, plan.network_modes())
+        return cls("network", shape, dtype, direction, wanted.device, sizes, data, wanted.network_modes())
 
     def cost(self, provider: Provider) -> Cost:
         """The same for all."""
@@ -177,7 +177,7 @@ class NetworkCase(Case):
         return network(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
 
     def _twin(self) -> PublishedNetwork:
-        return published(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
+        return published_network(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
 
     def _function(
         self, net: nn.Module, dtype: str | None = None, objective: Callable[..., Tensor] | None = None
@@ -264,7 +264,7 @@ def cost(data: Dataset, direction: str) -> Cost:
 
 
 @cache
-def published(tasks: tuple[tuple[str, int], ...], device: str) -> PublishedNetwork:
+def published_network(tasks: tuple[tuple[str, int], ...], device: str) -> PublishedNetwork:
     """The published network; the caller loads its weights."""
     return PublishedNetwork(dict(tasks)).to(device)
 

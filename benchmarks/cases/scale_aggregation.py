@@ -11,10 +11,10 @@ from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
-from .shapes import CHANNELS, Dataset, Plan
+from .shapes import CHANNELS, CaseSet, Dataset
 
 
-class Level(NamedTuple):
+class MapSize(NamedTuple):
     """Maps of one size."""
 
     height: int
@@ -25,16 +25,16 @@ class Level(NamedTuple):
     """By map: how often it stands in the concatenation."""
 
 
-def cases(plan: Plan) -> Iterator[OperatorCase]:
+def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
     """Every data set."""
-    for data, dtype, direction in product(plan.datasets, plan.dtypes, plan.directions):
-        yield case(data, dtype, direction, plan)
+    for data, dtype, direction in product(wanted.datasets, wanted.dtypes, wanted.directions):
+        yield case(data, dtype, direction, wanted)
 
 
-def case(data: Dataset, dtype: str, direction: str, plan: Plan) -> OperatorCase:
+def case(data: Dataset, dtype: str, direction: str, wanted: CaseSet) -> OperatorCase:
     """The maps of all scales."""
     levels = [
-        Level(data.height // stride, data.width // stride, c, (1,))
+        MapSize(data.height // stride, data.width // stride, c, (1,))
         for c, stride in zip(CHANNELS, NETWORK.strides, strict=True)
     ]
     channels = sum(CHANNELS)
@@ -54,16 +54,16 @@ def case(data: Dataset, dtype: str, direction: str, plan: Plan) -> OperatorCase:
         shape=data.name,
         dtype=dtype,
         direction=direction,
-        device=plan.device,
+        device=wanted.device,
         sizes={"tokens": tokens, "channels": channels, "scales": len(levels)},
         draw=draw,
         least_cost=pyramid_cost(levels, data.batch, channels, DTYPES[dtype].itemsize, direction),
-        call=Call(plan.device, DTYPES[dtype], channels, tokens),
-        modes=plan.modes(),
+        call=Call(wanted.device, DTYPES[dtype], channels, tokens),
+        modes=wanted.modes(),
     )
 
 
-def pyramid_maps(levels: Sequence[Level], batch: int, dtype: str, generator: Generator) -> list[Tensor]:
+def pyramid_maps(levels: Sequence[MapSize], batch: int, dtype: str, generator: Generator) -> list[Tensor]:
     """Random maps in the order of the concatenation: the first of a level before each of its others, as often as it
     stands."""
     maps = []
@@ -76,7 +76,7 @@ def pyramid_maps(levels: Sequence[Level], batch: int, dtype: str, generator: Gen
 
 
 def pyramid_cost(
-    levels: Sequence[Level], batch: int, channels: int, itemsize: int, direction: str, recomputed: bool = False
+    levels: Sequence[MapSize], batch: int, channels: int, itemsize: int, direction: str, recomputed: bool = False
 ) -> Cost:
     """What the sum cannot avoid: each map read, and multiplied at its own resolution, once; backward twice.
 

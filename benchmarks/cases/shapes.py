@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from seqca.configuration import NETWORK
+from seqca.configuration import IMAGE, NETWORK, NYUD_TASKS
 
 from ..harness.case import MODES
 
@@ -22,13 +22,12 @@ class Dataset(NamedTuple):
     """Output channels by task."""
 
 
-NYUD_TASKS = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
 PASCAL_TASKS = {"semseg": 21, "human_parts": 7, "sal": 1, "normals": 3, "edge": 1}
 
 
 def nyud(batch: int) -> Dataset:
     """NYUD-v2."""
-    return Dataset("nyud", batch, 480, 640, NYUD_TASKS)
+    return Dataset("nyud", batch, *IMAGE, NYUD_TASKS)
 
 
 def pascal(batch: int) -> Dataset:
@@ -42,7 +41,7 @@ def tokens_per_scale(data: Dataset) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaseSet:
     """A set of cases on a device type."""
 
     name: str
@@ -81,7 +80,7 @@ class Plan:
         return MODES if what in self.compiled else tuple(mode for mode in MODES if "compiled" not in mode)
 
 
-def plan(name: str, device: str, minutes: float | None = None) -> Plan:
+def case_set(name: str, device: str, minutes: float | None = None) -> CaseSet:
     """The set `quick`, `standard` or `full` for a device type.
 
     On a CPU images come one at a time and in float32, and sizes end where a call takes a second.
@@ -90,7 +89,7 @@ def plan(name: str, device: str, minutes: float | None = None) -> Plan:
     quick, full = name == "quick", name == "full"
     datasets = (nyud(8), pascal(16)) if gpu else (nyud(1), pascal(1))
     last = 18 if gpu or not quick else 15
-    return Plan(
+    return CaseSet(
         name=name,
         device=device,
         datasets=datasets[:1] if quick else datasets,
@@ -103,7 +102,7 @@ def plan(name: str, device: str, minutes: float | None = None) -> Plan:
         channel_sweep=(18, 72, 288) if quick else (18, 36, 72, 144, 288),
         sweep_dtype="bf16" if gpu else "fp32",
         sweep_leading=8 if gpu else 1,
-        scheme_sides=(480, 640) if gpu else (120, 160),
+        scheme_sides=IMAGE if gpu else (120, 160),
         scheme_tasks=(2, 4) if quick else (1, 2, 3, 4, 5, 6),
         scheme_scales=(2, 4) if quick else (1, 2, 3, 4),
         compiled=("operators", "sweeps", "network") if full else ("operators",) if gpu and not quick else (),

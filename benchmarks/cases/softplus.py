@@ -10,16 +10,16 @@ from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
-from .shapes import CHANNELS, Dataset, Plan, tokens_per_scale
+from .shapes import CHANNELS, CaseSet, Dataset, tokens_per_scale
 
 
-def cases(plan: Plan) -> Iterator[OperatorCase]:
+def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
     """Every scale of every data set."""
-    for data, scale, dtype, direction in product(plan.datasets, plan.scales, plan.dtypes, plan.directions):
-        yield case(data, scale, dtype, direction, plan)
+    for data, scale, dtype, direction in product(wanted.datasets, wanted.scales, wanted.dtypes, wanted.directions):
+        yield case(data, scale, dtype, direction, wanted)
 
 
-def case(data: Dataset, scale: int, dtype: str, direction: str, plan: Plan) -> OperatorCase:
+def case(data: Dataset, scale: int, dtype: str, direction: str, wanted: CaseSet) -> OperatorCase:
     """A contiguous map with the queries, then the keys, of every pair side by side in its channels."""
     stride, channels = NETWORK.strides[scale], 2 * (len(data.tasks) - 1) * CHANNELS[scale]
     shape = (data.batch, channels, data.height // stride, data.width // stride)
@@ -33,12 +33,12 @@ def case(data: Dataset, scale: int, dtype: str, direction: str, plan: Plan) -> O
         shape=f"{data.name}-scale{scale}-tasks{len(data.tasks)}",
         dtype=dtype,
         direction=direction,
-        device=plan.device,
+        device=wanted.device,
         sizes={"tokens": tokens, "channels": channels, "tasks": len(data.tasks)},
         draw=draw,
         least_cost=cost(tokens * channels, DTYPES[dtype].itemsize, direction),
-        call=Call(plan.device, DTYPES[dtype], 1, tokens * channels),
-        modes=plan.modes(),
+        call=Call(wanted.device, DTYPES[dtype], 1, tokens * channels),
+        modes=wanted.modes(),
     )
 
 

@@ -14,21 +14,21 @@ from seqca.tasks import get_task
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
-from .shapes import Dataset, Plan
+from .shapes import CaseSet, Dataset
 
 STRIDE = NETWORK.strides[0]
 """Of the final prediction and of the finest deep one, which cost the most."""
 
 
-def cases(plan: Plan) -> Iterator[OperatorCase]:
+def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
     """Every task of every data set. There is no pass backward: the gradient is computed with the loss."""
-    directions = [direction for direction in plan.directions if direction != "backward"]
-    for data in plan.datasets:
-        for (task, channels), dtype, direction in product(data.tasks.items(), plan.dtypes, directions):
-            yield case(data, task, channels, dtype, direction, plan)
+    directions = [direction for direction in wanted.directions if direction != "backward"]
+    for data in wanted.datasets:
+        for (task, channels), dtype, direction in product(data.tasks.items(), wanted.dtypes, directions):
+            yield case(data, task, channels, dtype, direction, wanted)
 
 
-def case(data: Dataset, task: str, channels: int, dtype: str, direction: str, plan: Plan) -> OperatorCase:
+def case(data: Dataset, task: str, channels: int, dtype: str, direction: str, wanted: CaseSet) -> OperatorCase:
     """The loss of one task's prediction at stride 4."""
     loss = get_task(task).loss
     assert isinstance(loss, Loss)
@@ -48,12 +48,12 @@ def case(data: Dataset, task: str, channels: int, dtype: str, direction: str, pl
         shape=f"{data.name}-{task}",
         dtype=dtype,
         direction=direction,
-        device=plan.device,
+        device=wanted.device,
         sizes={"tokens": tokens, "channels": channels, "pixels": pixels},
         draw=draw,
         least_cost=cost(loss, channels, data, DTYPES[dtype].itemsize, direction),
-        call=Call(plan.device, DTYPES[dtype], channels if coupled else 1, pixels),
-        modes=plan.modes(),
+        call=Call(wanted.device, DTYPES[dtype], channels if coupled else 1, pixels),
+        modes=wanted.modes(),
     )
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from benchmarks.harness.environment import ROOT
 
 from .running import missing, run_stage
-from .stages import Plan, stages
+from .stages import Setting, stages
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the stages that are not done; returns 1 if one failed."""
     options = parser().parse_args(arguments)
-    plan = Plan(options.output.resolve(), options.dry, options.processes)
-    known = {stage.name: stage for stage in stages(plan)}
+    setting = Setting(options.output.resolve(), options.dry, options.processes)
+    known = {stage.name: stage for stage in stages(setting)}
     if unknown := [name for name in options.stages if name not in known]:
         print(f"stage: got {', '.join(unknown)}, expected some of {', '.join(known)}", file=sys.stderr)
         return 2
@@ -28,9 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stage in chosen:
         if options.minutes is not None:
             stage = replace(stage, minutes=options.minutes)
-        if not run_stage(stage, plan, again=bool(options.stages)):
+        if not run_stage(stage, setting, again=bool(options.stages)):
             failed.append(stage.name)
-    print(f"{plan.folder}: " + (f"FAILED: {', '.join(failed)}" if failed else "all stages passed"))
+    print(f"{setting.folder}: " + (f"FAILED: {', '.join(failed)}" if failed else "all stages passed"))
     return 1 if failed else 0
 
 

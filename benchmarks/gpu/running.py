@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.harness.environment import ROOT, source
 from benchmarks.harness.results import write
 
-from .stages import Plan, Stage
+from .stages import Setting, Stage
 
 _FINDER = '''"""Makes a checkout importable without an installation, `kernels/` as `seqca.kernels`."""
 
@@ -44,30 +44,30 @@ def missing(stage: Stage) -> list[str]:
     return [name for name in stage.needs if find_spec(name) is None]
 
 
-def run_stage(stage: Stage, plan: Plan, again: bool) -> bool:
+def run_stage(stage: Stage, setting: Setting, again: bool) -> bool:
     """Runs a stage unless it has passed with these sources.
 
     Args:
         stage: to run.
-        plan: for what.
+        setting: for what.
         again: run it, whatever its record says.
 
     Returns:
         Whether it passed, now or earlier.
     """
-    record, log = plan.folder / f"stage-{stage.name}.json", plan.folder / f"stage-{stage.name}.log"
+    record, log = setting.folder / f"stage-{stage.name}.json", setting.folder / f"stage-{stage.name}.log"
     sources = source(ROOT)
     if not again and _passed(record, sources):
         print(f"[{stage.name}] passed before", flush=True)
         return True
     print(f"[{stage.name}] {stage.what}; at most {stage.minutes:g} minutes", flush=True)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    environment, end = _environment(stage, plan), time.monotonic() + 60 * stage.minutes
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    environment, end = _environment(stage, setting), time.monotonic() + 60 * stage.minutes
     results: list[dict[str, Any]] = []
     with log.open("w") as file:
         for command in stage.commands:
             results.append(_run(command, environment, end - time.monotonic(), file))
-            entry = {"stage": stage.name, "dry": plan.dry, "source": sources, "commands": results}
+            entry = {"stage": stage.name, "dry": setting.dry, "source": sources, "commands": results}
             write(json.dumps(entry, indent=1), record)
             print(f"    {results[-1]['seconds']:.0f} s, exit {results[-1]['exit']}: {_short(command)}", flush=True)
     passed = all(result["exit"] == 0 for result in results)
@@ -123,9 +123,9 @@ def _short(command: tuple[str, ...]) -> str:
     return " ".join(("python", *command[1:]) if command[0] == sys.executable else command)
 
 
-def _environment(stage: Stage, plan: Plan) -> dict[str, str]:
+def _environment(stage: Stage, setting: Setting) -> dict[str, str]:
     """Caches and temporary files below the folder; in the dry mode no GPU."""
-    site, temporary = plan.folder / "cache" / "site", plan.folder / "tmp"
+    site, temporary = setting.folder / "cache" / "site", setting.folder / "tmp"
     for folder in (site, temporary):
         folder.mkdir(parents=True, exist_ok=True)
     write(_FINDER.format(root=str(ROOT)), site / "sitecustomize.py")
@@ -133,15 +133,15 @@ def _environment(stage: Stage, plan: Plan) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPYCACHEPREFIX": str(plan.folder / "cache" / "python"),
-        "TRITON_CACHE_DIR": str(plan.folder / "cache" / "triton"),
-        "TORCHINDUCTOR_CACHE_DIR": str(plan.folder / "cache" / "inductor"),
-        "XDG_CACHE_HOME": str(plan.folder / "cache"),
-        "MPLCONFIGDIR": str(plan.folder / "cache" / "matplotlib"),
+        "PYTHONPYCACHEPREFIX": str(setting.folder / "cache" / "python"),
+        "TRITON_CACHE_DIR": str(setting.folder / "cache" / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(setting.folder / "cache" / "inductor"),
+        "XDG_CACHE_HOME": str(setting.folder / "cache"),
+        "MPLCONFIGDIR": str(setting.folder / "cache" / "matplotlib"),
         "TMPDIR": str(temporary),
-        **({"SEQCA_BUILD": "jit"} if stage.extension and not plan.dry else {}),
+        **({"SEQCA_BUILD": "jit"} if stage.extension and not setting.dry else {}),
     }
-    if plan.dry:
+    if setting.dry:
         environment["CUDA_VISIBLE_DEVICES"] = ""
         environment.pop("TRITON_INTERPRET", None)  # what needs it sets it
     return environment

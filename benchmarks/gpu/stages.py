@@ -10,7 +10,7 @@ PYTHON = sys.executable
 TESTS = ("pytest", "xdist")
 
 
-class Plan(NamedTuple):
+class Setting(NamedTuple):
     """What a run of the stages is made for."""
 
     folder: Path
@@ -36,7 +36,7 @@ class Stage:
     """Whether the CUDA C++ extension may be built and used."""
 
 
-def stages(plan: Plan) -> list[Stage]:
+def stages(setting: Setting) -> list[Stage]:
     """All of them."""
     native = ("-m", "benchmarks.gpu.native")
     return [
@@ -51,7 +51,7 @@ def stages(plan: Plan) -> list[Stage]:
             "kernels",
             "tests of the Triton kernels, compiled for this GPU",
             6,
-            _python(_tests(plan, "tests/kernels", without="tests/kernels/test_resources.py", dry="clamp")),
+            _python(_tests(setting, "tests/kernels", without="tests/kernels/test_resources.py", dry="clamp")),
             TESTS,
             extension=False,
         ),
@@ -61,7 +61,7 @@ def stages(plan: Plan) -> list[Stage]:
             6,
             (
                 *_python((*native, "--extension")),
-                *(() if plan.dry else _sanitized(native)),
+                *(() if setting.dry else _sanitized(native)),
             ),
             ("ninja",),
         ),
@@ -69,30 +69,30 @@ def stages(plan: Plan) -> list[Stage]:
             "operators",
             "tests of the operators on every backend",
             7,
-            _python(_tests(plan, "tests/ops", without="tests/ops/verification", dry="opcheck and softplus")),
+            _python(_tests(setting, "tests/ops", without="tests/ops/verification", dry="opcheck and softplus")),
             TESTS,
         ),
-        Stage("quick", "benchmarks, the quick set", 5, _benchmarks(plan, "--quick", minutes=4)),
-        Stage("standard", "benchmarks, the standard set", 7.5, _benchmarks(plan, minutes=7)),
+        Stage("quick", "benchmarks, the quick set", 5, _benchmarks(setting, "--quick", minutes=4)),
+        Stage("standard", "benchmarks, the standard set", 7.5, _benchmarks(setting, minutes=7)),
         Stage(
             "step",
             "benchmarks of a training step: eager, compiled, as a graph",
             7.5,
-            _benchmarks(plan, "--full", "--op", "network", "--shape", "training-nyud-tasks4", minutes=7),
+            _benchmarks(setting, "--full", "--op", "network", "--shape", "training-nyud-tasks4", minutes=7),
         ),
         Stage(
             "curves",
             "training on rooms: losses on the reference and on the default backends, and the ablation",
             7.5,
-            _python(("-m", "benchmarks.gpu.curves", "--output", str(plan.folder / "curves.json"), *_dry(plan))),
+            _python(("-m", "benchmarks.gpu.curves", "--output", str(setting.folder / "curves.json"), *_dry(setting))),
         ),
         Stage(
             "tuning",
             "launch parameters timed; what is faster, as a patch of the shipped table",
             7.5,
             tuple(
-                (*(("env", "TRITON_INTERPRET=1") if plan.dry else ()), *command)
-                for command in _python(("-m", "benchmarks.gpu.tuning", "--output", str(plan.folder), *_dry(plan)))
+                (*(("env", "TRITON_INTERPRET=1") if setting.dry else ()), *command)
+                for command in _python(("-m", "benchmarks.gpu.tuning", "--output", str(setting.folder), *_dry(setting)))
             ),
         ),
     ]
@@ -102,16 +102,16 @@ def _python(*arguments: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple((PYTHON, *those) for those in arguments)
 
 
-def _dry(plan: Plan) -> tuple[str, ...]:
-    return ("--dry",) if plan.dry else ()
+def _dry(setting: Setting) -> tuple[str, ...]:
+    return ("--dry",) if setting.dry else ()
 
 
-def _tests(plan: Plan, folder: str, without: str, dry: str) -> tuple[str, ...]:
+def _tests(setting: Setting, folder: str, without: str, dry: str) -> tuple[str, ...]:
     """pytest on a folder; in the dry mode on the tests whose names match `dry`."""
-    temporary = str(plan.folder / "tmp" / folder.replace("/", "-"))
+    temporary = str(setting.folder / "tmp" / folder.replace("/", "-"))
     options = ("-p", "no:cacheprovider", "-p", "benchmarks.gpu.failures", "--basetemp", temporary, "--durations", "20")
-    narrowed = ("-k", dry) if plan.dry else ()
-    return ("-m", "pytest", "-n", str(plan.processes), *options, *narrowed, folder, "--ignore", without)
+    narrowed = ("-k", dry) if setting.dry else ()
+    return ("-m", "pytest", "-n", str(setting.processes), *options, *narrowed, folder, "--ignore", without)
 
 
 def _sanitized(native: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -120,13 +120,15 @@ def _sanitized(native: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(("compute-sanitizer", "--tool", tool, *program) for tool in ("memcheck", "racecheck"))
 
 
-def _benchmarks(plan: Plan, *options: str, minutes: float) -> tuple[tuple[str, ...], ...]:
+def _benchmarks(setting: Setting, *options: str, minutes: float) -> tuple[tuple[str, ...], ...]:
     name = next((option.removeprefix("--") for option in options if option in ("--quick", "--full")), "standard")
     narrowed = (
-        ("--op", "softplus", "--shape", "scale3", "--direction", "both") if plan.dry and "--op" not in options else ()
+        ("--op", "softplus", "--shape", "scale3", "--direction", "both")
+        if setting.dry and "--op" not in options
+        else ()
     )
-    output = ("--output", str(plan.folder / f"{name}.json"), "--minutes", str(minutes))
+    output = ("--output", str(setting.folder / f"{name}.json"), "--minutes", str(minutes))
     run = ("-m", "benchmarks", "run", *options, *narrowed, *output)
-    if plan.dry and "--op" in options:  # the network takes minutes on a CPU
+    if setting.dry and "--op" in options:  # the network takes minutes on a CPU
         run = ("-m", "benchmarks", "list", *options)
     return _python(run)

@@ -8,11 +8,11 @@ from html import escape
 from pathlib import Path
 
 import seqca.ops  # noqa: F401, registers the operators
-from seqca.configuration import NETWORK
+from seqca.configuration import IMAGE, NETWORK
 from seqca.ops.shared.operator import OPERATORS
 
 FILE = Path(__file__).parents[1] / "images" / "network.svg"
-HEIGHT, WIDTH = 480, 640
+HEIGHT, WIDTH = IMAGE
 """Of the image whose maps are drawn."""
 
 INK, PALE, FUSED, LINE = "#1f2933", "#eef2f6", "#fde3cf", "#7b8794"

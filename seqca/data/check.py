@@ -27,7 +27,7 @@ SHOWN = 6  # samples on the sheet, and problems of one kind in the report
 
 
 @dataclass
-class Statistics:
+class LabelStatistics:
     """Of one task over the samples that were read."""
 
     pixels: int = 0
@@ -110,13 +110,13 @@ def report(root: Path, name: str, protocol: str, quick: bool, sheet: Path) -> in
     return BAD
 
 
-def read(data: FileDataset, quick: bool) -> tuple[list[str], dict[str, Statistics], list[dict[str, np.ndarray]]]:
+def read(data: FileDataset, quick: bool) -> tuple[list[str], dict[str, LabelStatistics], list[dict[str, np.ndarray]]]:
     """(what is wrong, statistics by task, some samples); of all samples, or of some from first to last."""
     indices = np.arange(len(data))
     if quick and len(data) > QUICK:
         indices = np.linspace(0, len(data) - 1, QUICK).astype(int)
     problems: list[str] = []
-    statistics = {task: Statistics() for task in data.tasks}
+    statistics = {task: LabelStatistics() for task in data.tasks}
     shown: list[dict[str, np.ndarray]] = []
     for index in tqdm(indices, desc=data.split, unit="sample", disable=None):
         name = data.ids[index]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from seqca.configuration import NETWORK
+from seqca.configuration import IMAGE, NETWORK
 from seqca.files import flush_to_disk, name_new, remove_leftovers, temporary_file
 from seqca.models.checkpoint import CheckpointError
 from seqca.ops import use_backend
@@ -25,7 +25,7 @@ from .restore import load_network
 DONE, NOTHING_DONE = 0, 4
 PT2, ONNX = ".pt2", ".onnx"
 STRIDE = NETWORK.strides[-1]
-SIZE, BATCH = (480, 640), 1
+SIZE, BATCH = IMAGE, 1
 SMALLEST_SIDE = 256
 """Of the images of a program for any size: with fewer pixels the coarsest map has a single window along a side, which
 torch traces as another program."""

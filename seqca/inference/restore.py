@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ ClassNames = dict[str, list[str]]
 
 NETWORK = "network."  # where a checkpoint of `seqca fit` has the network
 REQUIRED = ("tasks", "auxiliary", "backbone", "drop_path", "class_names")
-VARIANT = ("cross_task", "cross_scale")
+SWITCHES = tuple(
+    name for name, x in signature(SequentialCrossAttentionNet.__init__).parameters.items() if x.default is True
+)
+"""Arguments of the network that leave out a part of it."""
 
 
 def load_network(path: str | os.PathLike[str]) -> tuple[SequentialCrossAttentionNet, ClassNames]:
@@ -60,8 +64,8 @@ def restore(checkpoint: Mapping[str, Any]) -> tuple[SequentialCrossAttentionNet,
         state = without_wrappers(weights, NETWORK)
         class_names = checked_class_names(settings["class_names"])
         arguments = {name: settings[name] for name in ("tasks", "auxiliary", "backbone", "drop_path")}
-        arguments |= {name: settings[name] for name in VARIANT if name in settings}
-        for name in VARIANT:
+        arguments |= {name: settings[name] for name in SWITCHES if name in settings}
+        for name in SWITCHES:
             if not isinstance(arguments.get(name, True), bool):
                 raise CheckpointError(f"{name}: got {arguments[name]!r:.80}, expected true or false")
         for task in [*arguments["tasks"], *(arguments["auxiliary"] or ())]:

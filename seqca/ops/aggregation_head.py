@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class AggregationHead(NamedTuple):
+class AggregationHeadResult(NamedTuple):
     """What `aggregation_head` returns."""
 
     prediction: Tensor
@@ -53,7 +53,7 @@ def aggregation_head(
     running_var: Tensor | None = None,
     eps: float = 1e-5,
     group: "ProcessGroup | None" = None,
-) -> AggregationHead:
+) -> AggregationHeadResult:
     """V · relu(batch_norm(y)) + c, where y = W · concat(up(X_0), up(X_1), …) + b as in `scale_aggregation`.
 
     y, which has C channels at the finest resolution, is never kept, nor on `aten` ever whole: backward computes it
@@ -103,7 +103,7 @@ def aggregation_head(
     backend = resolve(OPERATOR, _call(repeated, weight), refusals_of(group))
     if backend == "reference":
         layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
-        return AggregationHead(
+        return AggregationHeadResult(
             *reference(repeated, *layers, running_mean=running_mean, running_var=running_var, eps=eps)
         )
     parameters = given(weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
@@ -113,7 +113,7 @@ def aggregation_head(
     prediction, mean, variance, *_ = call_fused("aggregation_head", _forward, distinct, order, *layers, *rest)
     if running_mean is not None and running_var is not None:
         mean, variance = running_mean, running_var
-    return AggregationHead(prediction, mean, variance)
+    return AggregationHeadResult(prediction, mean, variance)
 
 
 @torch.library.custom_op("seqca::aggregation_head", mutates_args=())

@@ -16,7 +16,7 @@ from seqca.protocols import DEFAULT, get_protocol
 from seqca.tasks import get_task
 
 
-class Draw(NamedTuple):
+class SampleRequest(NamedTuple):
     """What a sampler asks of `Samples`: a sample, the epoch it is for, and whether scores count it."""
 
     sample: int
@@ -54,7 +54,7 @@ class Samples(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+    def __getitem__(self, draw: SampleRequest) -> dict[str, Any]:
         sample = self._sample(draw.sample)
         if self.transform is not None:
             sample = augment(sample, self.transform, self.seed, draw.epoch, draw.sample)
@@ -97,26 +97,26 @@ def check_fit(sample: Mapping[str, Any], task: str, source: str) -> None:
         )
 
 
-class TrainingSampler(DistributedSampler[Draw]):
+class TrainingSampler(DistributedSampler[SampleRequest]):
     """Each process's share of a permutation drawn from (seed, epoch); an uneven rest is left out."""
 
     skip: int = 0  # samples at the start of the next pass that are left out
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleRequest]:
         indices: Iterator[Any] = islice(super().__iter__(), self.skip, None)
         self.skip = 0
-        return (Draw(index, self.epoch) for index in indices)
+        return (SampleRequest(index, self.epoch) for index in indices)
 
 
-class EvaluationSampler(DistributedSampler[Draw]):
+class EvaluationSampler(DistributedSampler[SampleRequest]):
     """Each process's share in order. The processes must take the same number of batches, so the shares are filled up
     with repeated samples, which are marked as not counted."""
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleRequest]:
         # The share is rank, rank + n, rank + 2n, …, and the repeated samples are those past the end of the data.
         positions = range(self.rank, self.total_size, self.num_replicas)
         length = len(self.dataset)  # type: ignore[arg-type]
-        return (Draw(position % length, counted=position < length) for position in positions)
+        return (SampleRequest(position % length, counted=position < length) for position in positions)
 
 
 class ResumableLoader(DataLoader[dict[str, Any]]):

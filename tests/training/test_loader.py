@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
-from seqca.training.loader import Draw, EvaluationSampler, ResumableLoader, Samples, TrainingSampler
+from seqca.training.loader import EvaluationSampler, ResumableLoader, SampleRequest, Samples, TrainingSampler
 
 
 class Depths(Dataset):
@@ -50,7 +50,10 @@ def test_epochs_differ_in_order_and_in_augmentation():
     order = [[name for names, _ in contents(loader(epoch)) for name in names] for epoch in range(3)]
     assert len({tuple(names) for names in order}) == 3
     samples = loader().dataset
-    flips = {tuple(samples[Draw(index, epoch)]["depth"][0, 1, 0].item() for index in range(11)) for epoch in range(3)}
+    flips = {
+        tuple(samples[SampleRequest(index, epoch)]["depth"][0, 1, 0].item() for index in range(11))
+        for epoch in range(3)
+    }
     assert len(flips) == 3
 
 
@@ -91,9 +94,9 @@ def test_evaluation_counts_every_sample_once_and_gives_all_processes_as_many(len
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_a_label_outside_its_range_is_refused_with_the_file_and_the_value(value):
     samples = Samples(Depths(3, broken={1: value}), {"depth": 1})
-    assert samples[Draw(0)]["counted"]
+    assert samples[SampleRequest(0)]["counted"]
     with pytest.raises(ValueError, match=rf"folder/1\.png.*depth.*{value}"):
-        samples[Draw(1)]
+        samples[SampleRequest(1)]
 
 
 def test_a_cache_asks_for_every_sample_once_and_changes_nothing():
@@ -101,7 +104,7 @@ def test_a_cache_asks_for_every_sample_once_and_changes_nothing():
     cached = Samples(data, {"depth": 1}, RandomHorizontalFlip(0.5), seed=3, cache=True)
     plain = Samples(Depths(3), {"depth": 1}, RandomHorizontalFlip(0.5), seed=3)
     for epoch, index in itertools.product(range(4), range(3)):
-        assert torch.equal(cached[Draw(index, epoch)]["depth"], plain[Draw(index, epoch)]["depth"])
+        assert torch.equal(cached[SampleRequest(index, epoch)]["depth"], plain[SampleRequest(index, epoch)]["depth"])
     assert data.asked == [0, 1, 2]
 
 
@@ -121,12 +124,12 @@ def test_a_cache_asks_for_every_sample_once_and_changes_nothing():
 def test_a_label_that_does_not_fit_its_image_or_its_loss_is_named_with_its_sample(label, error, message):
     sample = {"image": torch.zeros(3, 2, 4), "depth": label, "name": "b.png"}
     with pytest.raises(error, match=f"^b.png: {message}"):
-        Samples([sample], {"depth": 1})[Draw(0)]
+        Samples([sample], {"depth": 1})[SampleRequest(0)]
 
 
 def test_a_mask_of_bytes_and_a_missing_label_are_named():
     sample = {"image": torch.zeros(3, 2, 4), "semseg": torch.zeros(2, 4, dtype=torch.uint8), "name": "b.png"}
     with pytest.raises(TypeError, match=r"b.png: semseg: got a label in torch.uint8, expected torch.int64"):
-        Samples([sample], {"semseg": 5})[Draw(0)]
+        Samples([sample], {"semseg": 5})[SampleRequest(0)]
     with pytest.raises(ValueError, match=r"b.png: got image, semseg, name, expected depth as well"):
-        Samples([sample], {"depth": 1})[Draw(0)]
+        Samples([sample], {"depth": 1})[SampleRequest(0)]

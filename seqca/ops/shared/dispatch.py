@@ -1,6 +1,6 @@
 """The choice of a backend, in one place for all operators.
 
-A call runs on the first backend, in the order of `choices.py`, that does not refuse it; `use_backend` or the
+A call runs on the first backend, in the order of `preferences.py`, that does not refuse it; `use_backend` or the
 environment variable SEQCA_BACKEND (read once, at import) forces one instead.
 
 The forced name is a plain global for the process, and an attribute of a `threading.local` for a thread that has
@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from .availability import cuda_refusal, triton_refusal
-from .choices import preference
 from .operator import Call, Operator
+from .preferences import preference
 
 BACKENDS = ("reference", "aten", "triton", "cuda")
 """Every backend: plain eager torch; fused algebra in torch operators; Triton; CUDA C++."""

@@ -7,12 +7,12 @@ import pytest
 from benchmarks import cases as cases_module
 from benchmarks.__main__ import main
 from benchmarks.cases import all_cases
-from benchmarks.cases.shapes import CHANNELS, plan
+from benchmarks.cases.shapes import CHANNELS, case_set
 from benchmarks.harness.case import Selection
 from benchmarks.report.pages import BLOCKS
 from seqca.ops.shared.operator import OPERATORS
 
-QUICK = plan("quick", "cpu")
+QUICK = case_set("quick", "cpu")
 
 
 def test_a_run_is_narrowed_by_parts_of_names_and_keeps_the_reference() -> None:
@@ -25,19 +25,19 @@ def test_a_run_is_narrowed_by_parts_of_names_and_keeps_the_reference() -> None:
 def test_names_of_cases_are_unique_in_every_set() -> None:
     for device in ("cpu", "cuda"):
         for name in ("quick", "standard", "full"):
-            cases = [case.name for case in all_cases(plan(name, device))]
+            cases = [case.name for case in all_cases(case_set(name, device))]
             assert len(cases) == len(set(cases)) > 10
 
 
 def test_the_full_set_exchanges_between_two_to_five_tasks_at_every_scale() -> None:
     for device in ("cpu", "cuda"):
-        cases = all_cases(plan("full", device), Selection(("linear_attention",), ("tasks",), (), ("both",)))
+        cases = all_cases(case_set("full", device), Selection(("linear_attention",), ("tasks",), (), ("both",)))
         found = {(case.sizes["channels"], case.sizes["tasks"]) for case in cases if "pascal" not in case.shape}
         assert {(channels, tasks) for channels in CHANNELS for tasks in (2, 3, 4, 5)} <= found
 
 
 def test_every_registered_operator_has_cases_and_every_case_a_table() -> None:
-    measured = {case.operator for case in all_cases(plan("standard", "cpu"))}
+    measured = {case.operator for case in all_cases(case_set("standard", "cpu"))}
     assert measured == {"network", "attention_schemes"} | OPERATORS.keys()
     assert measured - OPERATORS.keys() < BLOCKS.keys()
     for operator in OPERATORS:

@@ -10,7 +10,7 @@ from benchmarks.cases import linear_attention, softplus, upsampled_loss
 from benchmarks.cases.attention_schemes import (
     JOINT,
     SEQUENTIAL,
-    Layer,
+    ConvNorm,
     case,
     count_operations,
     joint,
@@ -18,7 +18,7 @@ from benchmarks.cases.attention_schemes import (
     sequential,
 )
 from benchmarks.cases.network import saved_operations
-from benchmarks.cases.shapes import CHANNELS, nyud, plan, tokens_per_scale
+from benchmarks.cases.shapes import CHANNELS, case_set, nyud, tokens_per_scale
 from seqca import use_backend
 from seqca.nn import FeatureAggregation
 from seqca.ops import cross_attention
@@ -68,8 +68,8 @@ def test_the_operations_of_both_schemes_are_what_torch_counts(tasks: int, scales
     sides, batch = ((3, 4), (2, 3), (1, 3), (1, 2))[:scales], 2
     tokens, channels = tuple(height * width for height, width in sides), CHANNELS[:scales]
 
-    def layer(rows: int, columns: int) -> Layer:
-        return Layer(torch.rand(rows, columns, 1, 1), torch.rand(rows), torch.rand(rows))
+    def layer(rows: int, columns: int) -> ConvNorm:
+        return ConvNorm(torch.rand(rows, columns, 1, 1), torch.rand(rows), torch.rand(rows))
 
     maps = [[torch.rand(batch, c, *size) for size, c in zip(sides, channels, strict=True)] for _ in range(tasks)]
     layers = [[[[layer(c, c) for _ in range(5)] for _ in range(tasks)] for c in channels] for _ in range(tasks)]
@@ -104,7 +104,7 @@ def test_the_schemes_cost_the_same_for_one_task_or_one_scale_and_sequential_less
 
 
 def test_the_case_of_the_attention_schemes_draws_what_both_schemes_take() -> None:
-    small = case(2, 3, plan("quick", "cpu"))
+    small = case(2, 3, case_set("quick", "cpu"))
     inputs = small.inputs(torch.Generator().manual_seed(0))
     for scheme in (sequential, joint):
         outputs = scheme(**inputs.arguments)

@@ -12,7 +12,7 @@ from benchmarks.cases.network import NetworkCase
 from benchmarks.cases.published import PublishedNetwork, in_merged_form, published_objective
 from benchmarks.cases.published.network import CrossAttention, CrossTaskAttention, FeaturePropagation, Head
 from benchmarks.cases.published.window_attention import SelfAttention
-from benchmarks.cases.shapes import NYUD_TASKS, Dataset, nyud, plan
+from benchmarks.cases.shapes import NYUD_TASKS, Dataset, case_set, nyud
 from benchmarks.cases.upsampled_loss import label
 from benchmarks.harness.case import Provider
 from benchmarks.harness.execution import Execution
@@ -115,7 +115,7 @@ def test_with_the_networks_weights_loss_and_every_gradient_are_the_networks() ->
 def small_case(direction: str, dtype: str = "fp32", height: int = 32) -> tuple[NetworkCase, Provider, Provider]:
     """A case on small images, its baseline and the reference."""
     data = Dataset("small", 2, height, 64, {"semseg": 5, "depth": 1})
-    case = NetworkCase.of(data, dtype, direction, plan("quick", "cpu"))
+    case = NetworkCase.of(data, dtype, direction, case_set("quick", "cpu"))
     published, reference = case.providers().available[:2]
     assert (published.name, reference.name) == (case.baseline, "reference")
     return case, published, reference

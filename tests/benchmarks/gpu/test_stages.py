@@ -10,12 +10,12 @@ import pytest
 from benchmarks.gpu import running
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.running import missing, run_stage
-from benchmarks.gpu.stages import Plan, Stage, stages
+from benchmarks.gpu.stages import Setting, Stage, stages
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    return Plan(tmp_path / "results", dry=True, processes=1)
+def setting(tmp_path: Path) -> Setting:
+    return Setting(tmp_path / "results", dry=True, processes=1)
 
 
 def stage(*commands: str, minutes: float = 1) -> Stage:
@@ -23,11 +23,11 @@ def stage(*commands: str, minutes: float = 1) -> Stage:
     return Stage("one", "for a test", minutes, tuple((sys.executable, "-c", command) for command in commands))
 
 
-def record(plan: Plan) -> dict[str, Any]:
-    return json.loads((plan.folder / "stage-one.json").read_text())
+def record(setting: Setting) -> dict[str, Any]:
+    return json.loads((setting.folder / "stage-one.json").read_text())
 
 
-@pytest.mark.parametrize("name", [stage.name for stage in stages(Plan(Path(), dry=True, processes=1))])
+@pytest.mark.parametrize("name", [stage.name for stage in stages(Setting(Path(), dry=True, processes=1))])
 def test_every_stage_passes_in_the_dry_mode_and_writes_into_its_folder_alone(name: str, tmp_path: Path) -> None:
     before = {path for path in Path.cwd().iterdir() if path.name != ".pytest_cache"}
     assert main([name, "--dry", "--processes", "1", "--output", str(tmp_path)]) == 0, log_of(tmp_path, name)
@@ -39,44 +39,44 @@ def log_of(folder: Path, name: str) -> str:
     return (folder / f"stage-{name}.log").read_text()[-4000:]
 
 
-def test_a_stage_that_passed_is_not_run_again_unless_it_is_named(plan: Plan, tmp_path: Path) -> None:
+def test_a_stage_that_passed_is_not_run_again_unless_it_is_named(setting: Setting, tmp_path: Path) -> None:
     counted = stage(f"open({str(tmp_path / 'count')!r}, 'a').write('x')")
     for again in (False, False, True):
-        assert run_stage(counted, plan, again)
+        assert run_stage(counted, setting, again)
     assert (tmp_path / "count").read_text() == "xx"
 
 
 def test_it_is_run_again_where_the_sources_have_changed(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = stage(f"open({str(tmp_path / 'count')!r}, 'a').write('x')")
     for commit in ("one", "another"):
         monkeypatch.setattr(running, "source", lambda root, commit=commit: {"commit": commit})
-        assert run_stage(counted, plan, again=False)
+        assert run_stage(counted, setting, again=False)
     assert (tmp_path / "count").read_text() == "xx"
 
 
-def test_a_stage_whose_time_is_over_has_failed_and_the_next_command_is_still_told(plan: Plan) -> None:
-    assert not run_stage(stage("import time; time.sleep(60)", "print('later')", minutes=0.03), plan, again=False)
-    first, second = record(plan)["commands"]
+def test_a_stage_whose_time_is_over_has_failed_and_the_next_command_is_still_told(setting: Setting) -> None:
+    assert not run_stage(stage("import time; time.sleep(60)", "print('later')", minutes=0.03), setting, again=False)
+    first, second = record(setting)["commands"]
     assert first["exit"] == "time over"
     assert second["command"] == "python -c print('later')"
 
 
-def test_a_command_that_fails_fails_its_stage_and_does_not_stop_it(plan: Plan) -> None:
-    assert not run_stage(stage("raise SystemExit(3)", "print('still')"), plan, again=False)
-    assert [command["exit"] for command in record(plan)["commands"]] == [3, 0]
-    assert "still" in (plan.folder / "stage-one.log").read_text()
+def test_a_command_that_fails_fails_its_stage_and_does_not_stop_it(setting: Setting) -> None:
+    assert not run_stage(stage("raise SystemExit(3)", "print('still')"), setting, again=False)
+    assert [command["exit"] for command in record(setting)["commands"]] == [3, 0]
+    assert "still" in (setting.folder / "stage-one.log").read_text()
 
 
-def test_a_program_that_is_not_there_is_told(plan: Plan) -> None:
-    assert not run_stage(Stage("one", "for a test", 1, (("no-such-sanitizer",),)), plan, again=False)
-    assert "no-such-sanitizer" in (plan.folder / "stage-one.log").read_text()
+def test_a_program_that_is_not_there_is_told(setting: Setting) -> None:
+    assert not run_stage(Stage("one", "for a test", 1, (("no-such-sanitizer",),)), setting, again=False)
+    assert "no-such-sanitizer" in (setting.folder / "stage-one.log").read_text()
 
 
-def test_kernels_are_found_though_nothing_is_installed(plan: Plan) -> None:
-    assert run_stage(stage("import seqca.kernels; print(seqca.kernels.__file__)"), plan, again=False)
-    assert str(Path.cwd() / "kernels") in (plan.folder / "stage-one.log").read_text()
+def test_kernels_are_found_though_nothing_is_installed(setting: Setting) -> None:
+    assert run_stage(stage("import seqca.kernels; print(seqca.kernels.__file__)"), setting, again=False)
+    assert str(Path.cwd() / "kernels") in (setting.folder / "stage-one.log").read_text()
 
 
 def test_modules_that_are_missing_are_named() -> None:

@@ -19,7 +19,7 @@ from benchmarks import __main__ as command_line
 from benchmarks.__main__ import main
 from benchmarks.cases.linear_attention import stacked
 from benchmarks.cases.network import NetworkCase
-from benchmarks.cases.shapes import nyud, plan
+from benchmarks.cases.shapes import case_set, nyud
 from benchmarks.harness import execution
 from benchmarks.harness import run as run_module
 from benchmarks.harness.case import MODES, Selection, in_mode, mode_refusal
@@ -30,7 +30,7 @@ from seqca.reference.linear_attention import linear_attention as reference
 from ..fakes import DoublingCase, FakeTime, doubling
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICK, FULL = plan("quick", "cpu"), plan("full", "cpu")
+QUICK, FULL = case_set("quick", "cpu"), case_set("full", "cpu")
 BUDGET = Budget(QUICK.seconds, QUICK.minutes)
 
 
@@ -101,8 +101,11 @@ def test_the_compiled_graph_is_unavailable_for_what_either_half_lacks(monkeypatc
         assert unavailable["reference, compiled, graph"] == "CUDA graphs need a GPU"
         assert not any(provider.captured for provider in available)
     assert "the pass both" in str(mode_refusal("compiled, graph", "cuda", "backward", MODES))
-    assert "--full" in str(mode_refusal("compiled, graph", "cuda", "both", plan("quick", "cuda").modes()))
-    for device, modes in (("cuda", plan("full", "cuda").modes()), ("cuda", plan("full", "cuda").network_modes())):
+    assert "--full" in str(mode_refusal("compiled, graph", "cuda", "both", case_set("quick", "cuda").modes()))
+    for device, modes in (
+        ("cuda", case_set("full", "cuda").modes()),
+        ("cuda", case_set("full", "cuda").network_modes()),
+    ):
         assert mode_refusal("compiled, graph", device, "both", modes) is None
     monkeypatch.setattr(shutil, "which", lambda name: None)
     reason = str(mode_refusal("compiled, graph", "cpu", "both", MODES))

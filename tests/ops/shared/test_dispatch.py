@@ -13,7 +13,7 @@ import torch
 
 import seqca
 from seqca import extension
-from seqca.ops.shared import availability, choices
+from seqca.ops.shared import availability, preferences
 from seqca.ops.shared.dispatch import BackendUnavailable, forced_backend, refusal, resolve, use_backend
 from seqca.ops.shared.operator import OPERATORS, Call
 
@@ -70,21 +70,21 @@ def test_the_interpreter_of_triton_is_never_chosen_unasked(monkeypatch: pytest.M
 
 
 def test_a_measured_row_comes_before_the_default_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = choices.Row("cuda", ("aten",), max_channels=36, max_tokens=20000, dtypes=(GPU.dtype,))
-    monkeypatch.setitem(choices.MEASURED, "linear_attention", (row,))
-    assert choices.preference("linear_attention", GPU) == ("aten",)
-    assert choices.preference("linear_attention", GPU._replace(channels=37))[0] == "triton"
-    assert choices.preference("linear_attention", GPU._replace(tokens=20001))[0] == "triton"
-    assert choices.preference("linear_attention", GPU._replace(dtype=torch.float64))[0] == "triton"
-    assert choices.preference("linear_attention", CPU)[0] == "aten"
-    assert choices.preference("another", GPU)[0] == "triton"
+    row = preferences.Preference("cuda", ("aten",), max_channels=36, max_tokens=20000, dtypes=(GPU.dtype,))
+    monkeypatch.setitem(preferences.MEASURED, "linear_attention", (row,))
+    assert preferences.preference("linear_attention", GPU) == ("aten",)
+    assert preferences.preference("linear_attention", GPU._replace(channels=37))[0] == "triton"
+    assert preferences.preference("linear_attention", GPU._replace(tokens=20001))[0] == "triton"
+    assert preferences.preference("linear_attention", GPU._replace(dtype=torch.float64))[0] == "triton"
+    assert preferences.preference("linear_attention", CPU)[0] == "aten"
+    assert preferences.preference("another", GPU)[0] == "triton"
 
 
 def test_a_measured_row_decides_eager_and_compiled_calls_also_where_sizes_are_dynamic(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = (choices.Row("cpu", ("reference",), max_channels=4, max_tokens=10),)
-    monkeypatch.setitem(choices.MEASURED, "linear_attention", rows)
+    rows = (preferences.Preference("cpu", ("reference",), max_channels=4, max_tokens=10),)
+    monkeypatch.setitem(preferences.MEASURED, "linear_attention", rows)
     ran: list[int] = []
     implementation = OPERATOR.implementation("aten")
     forward = implementation.forward

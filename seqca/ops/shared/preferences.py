@@ -3,8 +3,8 @@
 On a CPU `aten` comes first, for what it does not keep, though single calls on few tokens can take longer than on the
 reference (docs/benchmarks.md).
 
-For each operator the first row that covers a call counts, then `DEFAULT`. A row belongs here only with a measurement
-behind it, which its comment names.
+For each operator the first entry that covers a call counts, then `DEFAULT`. An entry belongs here only with a
+measurement behind it, which its comment names.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import torch
 from .operator import Call
 
 
-class Row(NamedTuple):
+class Preference(NamedTuple):
     """An order of backends, and the calls it covers."""
 
     device: str
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     dtypes: tuple[torch.dtype, ...] | None = None
 
     def covers(self, call: Call) -> bool:
-        """Whether the row speaks about a call."""
+        """Whether it speaks about a call."""
         return (
             call.device == self.device
             and (self.max_channels is None or call.channels <= self.max_channels)
@@ -33,28 +33,28 @@ class Row(NamedTuple):
         )
 
 
-DEFAULT = (Row("cuda", ("triton", "cuda", "aten", "reference")),)
+DEFAULT = (Preference("cuda", ("triton", "cuda", "aten", "reference")),)
 """Triton where there is a GPU. Everywhere else `FALLBACK`."""
 
 FALLBACK = ("aten", "reference", "triton", "cuda")
 
-MEASURED: dict[str, tuple[Row, ...]] = {
+MEASURED: dict[str, tuple[Preference, ...]] = {
     # Twelve pairs of 19,200 tokens, forward and backward, on an H200: 0.904 ms as a graph, on Triton 0.953 ms; called
     # eagerly 2.29 and 4.25 ms (benchmarks/results/h200-extension.json).
     "linear_attention": (
-        Row("cuda", ("cuda", "triton", "aten", "reference"), max_channels=36, dtypes=(torch.bfloat16,)),
+        Preference("cuda", ("cuda", "triton", "aten", "reference"), max_channels=36, dtypes=(torch.bfloat16,)),
     ),
     # Products of weights, in float64, are most of the work where tokens are few, and there is little to keep: training
     # steps of four tasks on one thread took 1.69 s of processor time on aten and 0.76 s on the reference for two images
     # of 32×64, 3.76 and 3.28 s for four of 96×128.
-    "cross_attention": (Row("cpu", ("reference", "aten", "triton", "cuda"), max_tokens=1000),),
+    "cross_attention": (Preference("cpu", ("reference", "aten", "triton", "cuda"), max_tokens=1000),),
 }
-"""Rows by operator, in front of `DEFAULT`."""
+"""By operator, in front of `DEFAULT`."""
 
 
 def preference(operator: str, call: Call) -> tuple[str, ...]:
     """Backends in the order to try them."""
-    for row in (*MEASURED.get(operator, ()), *DEFAULT):
-        if row.covers(call):
-            return row.backends
+    for entry in (*MEASURED.get(operator, ()), *DEFAULT):
+        if entry.covers(call):
+            return entry.backends
     return FALLBACK
