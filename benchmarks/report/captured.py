@@ -1,43 +1,48 @@
 """The table of operators and of the training step on a GPU, each replayed as a CUDA graph, so that no launch counts."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from seqca.ops.shared.dispatch import BACKENDS
 
-from .tables import NOTHING, Results, markdown
+from .tables import NOTHING, Results, device_name, markdown
 
 MODE = "graph"
+HEADER = ("forward and backward", "reference", "`seqca`", "times faster", "kept", "peak", "commit")
 
 
-def captured_table(results: Results) -> str:
+def captured_table(results: Iterable[Results]) -> str:
     """Of every case forward and backward: the reference's time and the fastest backend's, what is kept and the peak.
 
-    Memory is that of eager calls, as a graph holds all of its own. Empty where nothing was captured.
+    A table for each device and its software, from all results measured there. Memory is that of eager calls, as a graph
+    holds all of its own. Empty where nothing was captured.
     """
-    rows = []
-    for case in results["cases"].values():
-        times = {name: entry["time"]["median"] for name, entry in case["providers"].items() if "time" in entry}
-        before = times.get(f"reference, {MODE}")
-        names = ("auto", *BACKENDS[1:])
-        own = {backend: times[f"{backend}, {MODE}"] for backend in names if f"{backend}, {MODE}" in times}
-        if case["direction"] != "both" or before is None or not own:
-            continue
-        fastest = min(own, key=lambda backend: own[backend])
-        rows.append([
-            f"{case['operator']}, {case['shape']}, {case['dtype']}", f"{before * 1e3:.3g} ms",
-            f"{own[fastest] * 1e3:.3g} ms ({fastest})", f"{before / own[fastest]:.1f}",
-            _share(case, fastest, "kept_bytes"), _share(case, fastest, "peak_bytes"),
-        ])  # fmt: skip
-    if not rows:
-        return ""
-    header = ("forward and backward", "reference", "`seqca`", "times faster", "kept", "peak")
-    where = results["environment"]
-    versions = f"torch {where['torch']}, Triton {where['triton']}; commit {str(where['commit'])[:8]}"
-    caption = (
-        f"{versions}; both captured as CUDA graphs, in turns in the same process. Kept for "
+    tables: dict[str, list[list[str]]] = {}
+    for result in results:
+        where = result["environment"]
+        name = f"{device_name(result)}, torch {where['torch']}, Triton {where['triton']}"
+        rows = [row for case in result["cases"].values() if (row := _row(case, str(where["commit"])[:8]))]
+        if rows:
+            tables.setdefault(name, []).extend(rows)
+    return "\n\n".join(
+        f"{markdown(HEADER, rows)}\n\n{name}; both captured as CUDA graphs, in turns in the same process. Kept for "
         "backward and peak memory are multiples of the reference's, of eager calls."
+        for name, rows in tables.items()
     )
-    return markdown(header, rows) + "\n\n" + caption
+
+
+def _row(case: dict[str, Any], commit: str) -> list[str] | None:
+    times = {name: entry["time"]["median"] for name, entry in case["providers"].items() if "time" in entry}
+    before = times.get(f"reference, {MODE}")
+    own = {x: times[f"{x}, {MODE}"] for x in ("auto", *BACKENDS[1:]) if f"{x}, {MODE}" in times}
+    if case["direction"] != "both" or before is None or not own:
+        return None
+    fastest = min(own, key=lambda backend: own[backend])
+    return [
+        f"{case['operator']}, {case['shape']}, {case['dtype']}", f"{before * 1e3:.3g} ms",
+        f"{own[fastest] * 1e3:.3g} ms ({fastest})", f"{before / own[fastest]:.1f}",
+        _share(case, fastest, "kept_bytes"), _share(case, fastest, "peak_bytes"), commit,
+    ]  # fmt: skip
 
 
 def _share(case: dict[str, Any], backend: str, what: str) -> str:

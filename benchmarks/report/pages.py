@@ -142,7 +142,7 @@ def plots(results: dict[str, Results]) -> str:
 BLOCKS: dict[str, Callable[[dict[str, Results]], str]] = {
     "cpu": training_on("cpu"),
     "gpu": training_on("cuda"),
-    "captured": per_result(captured_table, "No result has captured operators yet."),
+    "captured": lambda results: captured_table(results.values()) or "No result has captured operators yet.",
     "conditions": per_result(conditions, "No result has conditions."),
     "network": cases_of("network"),
     "operators": operators,

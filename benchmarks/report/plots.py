@@ -9,7 +9,7 @@ from seqca.ops.shared.operator import OPERATORS
 
 from ..cases.attention_schemes import JOINT, SEQUENTIAL
 from ..harness.limits import COPY, MATRIX
-from .tables import LABELS, Results, scheme_cases, training_steps
+from .tables import Results, name_of, scheme_cases, training_steps
 
 Cases = list[dict[str, Any]]
 
@@ -100,19 +100,13 @@ def _draw_schemes(axes: list[Any], results: Results) -> None:
 
 
 def _draw_training_step(axes: list[Any], results: Results) -> None:
-    """Bars of what a training step keeps and of its time, called eagerly, relative to the baseline."""
+    """Bars of what a training step keeps and of its time, relative to the baseline."""
     _, case = next(training_steps(results))
-    entries = {name: x for name, x in case["providers"].items() if "time" in x and "kept_bytes" in x}
-    baseline = entries[case["baseline"]]
-    for ax, title, quantity in zip(
-        axes,
-        ("kept for backward", "time"),
-        (lambda entry: entry["kept_bytes"], lambda entry: entry["time"]["median"]),
-        strict=True,
-    ):
-        ratios = [quantity(entry) / quantity(baseline) for entry in entries.values()]
-        names = [LABELS.get(name, name).strip("`") for name in entries]
-        bars = ax.barh(names, ratios, color=["C1" if name == "auto" else "0.7" for name in entries])
+    for ax, title, quantity in zip(axes, ("kept for backward", "time"), (_kept, _milliseconds), strict=True):
+        known = {name: x for name in case["providers"] if (x := quantity(case, name)) is not None}
+        ratios = [x / known[case["baseline"]] for x in known.values()]
+        names = [name_of(provider).replace("`", "") for provider in known]
+        bars = ax.barh(names, ratios, color=["C1" if name.startswith("auto") else "0.7" for name in known])
         ax.bar_label(bars, [f"{ratio:.2f}×" for ratio in ratios], padding=4)
         ax.set_title(title, fontsize=10)
         ax.set_xlim(0, 1.2 * max(ratios))
@@ -161,6 +155,10 @@ def _providers(cases: Cases) -> list[str]:
 def _milliseconds(case: dict[str, Any], provider: str) -> float | None:
     time = case["providers"].get(provider, {}).get("time")
     return None if time is None else time["median"] * 1e3
+
+
+def _kept(case: dict[str, Any], provider: str) -> float | None:
+    return case["providers"].get(provider, {}).get("kept_bytes")
 
 
 def _megabytes(case: dict[str, Any], provider: str) -> float | None:

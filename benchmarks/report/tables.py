@@ -14,7 +14,7 @@ Results = dict[str, Any]
 NOTHING = "–"
 VERSIONS = ("driver", "clocks", "torch", "cuda", "triton", "python")
 """What a table of conditions tells of the environment, where it is known."""
-LABELS = {"published": "published sequence", "reference": "eager reference", "auto": "`seqca`"}
+LABELS = {"published": "published sequence", "reference": "plain reference", "auto": "`seqca`"}
 """What readers call the network's providers."""
 
 
@@ -95,21 +95,19 @@ def unavailabilities(results: Results) -> str:
 
 
 def training_table(results: Results) -> str:
-    """The training step: what it keeps, what it runs, and how long it takes relative to the baseline."""
+    """The training step: what it keeps, on a GPU what it launches, and its time relative to the baseline."""
     gpu = results["environment"]["device"] == "cuda"
     name, case = next(training_steps(results))
-    baseline, what = case["providers"][case["baseline"]], "kernels" if gpu else "operators"
-    header = ["", "kept for backward", "kernels" if gpu else "operators run", *(["ms"] if gpu else []), "time"]
+    baseline = case["providers"][case["baseline"]]
+    header = ["", "kept for backward", *(["kernels", "ms"] if gpu else []), "time"]
     rows = []
     for provider, entry in case["providers"].items():
         if "time" not in entry:
             continue
-        milliseconds = [f"{entry['time']['median'] * 1e3:.4g}"] if gpu else []
+        launched = _beside(count, entry.get("kernels"), baseline["kernels"]) if gpu else ""
         rows.append([
-            LABELS.get(provider, provider),
-            _beside(size, entry.get("kept_bytes"), baseline["kept_bytes"]),
-            _beside(count, entry.get(what), baseline[what]),
-            *milliseconds, relative_time(case, provider),
+            name_of(provider), _beside(size, entry.get("kept_bytes"), baseline["kept_bytes"]),
+            *([launched, f"{entry['time']['median'] * 1e3:.4g}"] if gpu else []), relative_time(case, provider),
         ])  # fmt: skip
     sizes, where = case["sizes"], results["environment"]
     images = "one image" if sizes["batch"] == 1 else f"{sizes['batch']} images"
@@ -120,6 +118,12 @@ def training_table(results: Results) -> str:
         f"`python -m benchmarks run --op network --shape {name.split('/')[1]}`"
     )
     return markdown(header, rows) + "\n\n" + caption
+
+
+def name_of(provider: str) -> str:
+    """What readers call a provider of the network, in the mode that its name ends with."""
+    base, *mode = provider.split(", ", 1)
+    return ", ".join([LABELS.get(base, base), *mode])
 
 
 def training_steps(results: Results) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,16 @@
-"""From the maps of all scales to a dense prediction: aggregation, batch norm, ReLU and the last 1×1 convolution."""
+"""From the maps of all scales to a dense prediction: aggregation, batch norm, ReLU and the last 1×1 convolution.
+
+Every backend's module offers, with layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias),
+
+    forward(maps, order, *layers, running_mean, running_var, eps, group)
+        -> (prediction, mean, unbiased variance, *kept)
+    backward(grad, maps, order, *layers, *kept, training, group) -> (gradients of the maps, then of the layers)
+
+Maps come once each; `order` has for each place of the concatenation the index of its map. Kept are 1/σ; on `aten` what
+the mean of y exceeds the centred sum by and the mean of the maps, on `triton` the mean of y less its bias. Under a process
+group (by its name, "" for none) the sums of all processes are gathered between the statistics and the predictions, and
+between the pass backward and what follows from its sums.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple

@@ -1,4 +1,17 @@
-"""Cross attention between maps, from their pixels to what each gathered: projections, batch norms and attention."""
+"""Cross attention between maps, from their pixels to what each gathered: projections, batch norms and attention.
+
+Every backend's module offers, with layers = (weights, scales, shifts, branches, pairs),
+
+    forward(maps, *layers, running_means, running_vars, norm_eps, eps, group)
+        -> (attended, means, variances, moments, inverse, states)
+    backward(grads, maps, *layers, means, moments, inverse, states, eps, training, group)
+        -> (gradients of maps, of weights, of scales, of shifts)
+
+Maps come once each, branches and pairs as lists of numbers (`shared/branches.py`), running statistics as empty lists in
+training. Means, unbiased variances and 1/σ are those of all layers one after the other, in float64; moments are by map
+(C_m + 1, C_m) in float64, the mean above the covariance; states by branch with keys (keys, B, C + 1, C) in float32, S above
+z. The group is a process group by its name, "" for none.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -187,14 +200,14 @@ def _backward(
     means: Tensor,
     moments: Sequence[Tensor],
     inverse: Tensor,
-    sums: Sequence[Tensor],
+    states: Sequence[Tensor],
     eps: float,
     training: bool,
     group: str,
     backend: str,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     layers = (weights, scales, shifts, branches, pairs)
-    kept = (means, moments, inverse, sums)
+    kept = (means, moments, inverse, states)
     with kernel_scope(maps[0]):
         return OPERATOR.implementation(backend).backward(grads, maps, *layers, *kept, eps, training, group)
 
@@ -225,12 +238,12 @@ def _(
     rows = sum(weight.shape[0] for weight in weights)
     means, variances, inverse = (first.new_empty(rows, dtype=torch.float64) for _ in range(3))
     moments = [x.new_empty(x.shape[1] + 1, x.shape[1], dtype=torch.float64) for x in maps]
-    sums = [
+    states = [
         first.new_empty(branch.keys, first.shape[0], channels + 1, channels, dtype=wide)
         for branch in structure
         if branch.keys
     ]
-    return attended, means, variances, moments, inverse, sums
+    return attended, means, variances, moments, inverse, states
 
 
 @_backward.register_fake
@@ -245,7 +258,7 @@ def _(
     means: Tensor,
     moments: Sequence[Tensor],
     inverse: Tensor,
-    sums: Sequence[Tensor],
+    states: Sequence[Tensor],
     eps: float,
     training: bool,
     group: str,
@@ -261,27 +274,27 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     maps, weights, scales, shifts, ctx.branches, ctx.pairs, running_means, _, _, ctx.eps, ctx.group, ctx.backend = (
         inputs
     )
-    attended, means, variances, moments, inverse, sums = output
-    ctx.mark_non_differentiable(means, variances, *moments, inverse, *sums)
+    attended, means, variances, moments, inverse, states = output
+    ctx.mark_non_differentiable(means, variances, *moments, inverse, *states)
     ctx.set_materialize_grads(False)  # no zeros in place of gradients of the statistics
     ctx.training = not running_means
     ctx.no_gradients = [None] * len(running_means)
-    ctx.counts = [len(x) for x in (maps, weights, scales, shifts, moments, sums)]
+    ctx.counts = [len(x) for x in (maps, weights, scales, shifts, moments, states)]
     ctx.channels = [x.shape[1] for x in attended]
-    ctx.save_for_backward(*maps, *weights, *scales, *shifts, *moments, *sums, means, inverse)
+    ctx.save_for_backward(*maps, *weights, *scales, *shifts, *moments, *states, means, inverse)
 
 
 def _differentiate(ctx: Any, grads: Sequence[Tensor | None], *_: Any) -> tuple[Any, ...]:
     *saved, means, inverse = ctx.saved_tensors
     remaining = iter(saved)
-    maps, weights, scales, shifts, moments, sums = ([next(remaining) for _ in range(n)] for n in ctx.counts)
+    maps, weights, scales, shifts, moments, states = ([next(remaining) for _ in range(n)] for n in ctx.counts)
     targets = [maps[branch.map] for branch in branches_of(ctx.branches) if branch.queries]
     given = [
         x.new_zeros(x.shape[0], n, *x.shape[2:]) if g is None else g
         for g, x, n in zip(grads, targets, ctx.channels, strict=True)
     ]
     layers = (weights, scales, shifts, ctx.branches, ctx.pairs)
-    rest = (means, moments, inverse, sums, ctx.eps, ctx.training, ctx.group, ctx.backend)
+    rest = (means, moments, inverse, states, ctx.eps, ctx.training, ctx.group, ctx.backend)
     gradients = call_fused("cross_attention", _backward, given, maps, *layers, *rest)
     return (*gradients, None, None, ctx.no_gradients, ctx.no_gradients, *[None] * 4)
 

@@ -1,4 +1,13 @@
-"""A 1×1 convolution over maps of several resolutions, without their concatenation."""
+"""A 1×1 convolution over maps of several resolutions, without their concatenation.
+
+Every backend's module offers
+
+    forward(maps, order, weight, bias) -> y
+    backward(grad, maps, order, weight, bias) -> (gradients of the maps, of the weight, of the bias)
+
+Maps come once each; `order` has for each place of the concatenation the index of its map. The bias of backward is not
+read.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""Softplus that keeps its result for backward instead of its argument."""
+"""Softplus that keeps its result for backward instead of its argument.
+
+Every backend's module offers `forward(x) -> y` and `backward(grad, y) -> dx`.
+"""
 
 from typing import Any
 

@@ -1,4 +1,12 @@
-"""Bilinear upsampling and a dense-prediction loss in one: the full-size prediction never exists."""
+"""Bilinear upsampling and a dense-prediction loss in one: the full-size prediction never exists.
+
+Every backend's module offers
+
+    forward(prediction, target, kind, ignore, positive_weight, needs_gradient) -> (loss, gradient, divisor)
+    backward(grad, prediction, gradient, divisor) -> gradient of the prediction
+
+where `gradient` is that of loss × divisor by the prediction, empty unless it is needed, and the divisor a scalar.
+"""
 
 from typing import Any
 

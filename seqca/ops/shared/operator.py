@@ -41,7 +41,7 @@ Limit = Callable[[Call], str | None]
 
 PACKAGES = {"aten": "seqca.ops.aten", "triton": "seqca.kernels", "cuda": "seqca.ops.cuda"}
 """Where the fused implementations are, by backend: in the module with the operator's name, imported when first needed,
-as `forward` and `backward` in the operator's contract."""
+as `forward` and `backward`, whose arguments and results `seqca/ops/<name>.py` tells at its top."""
 
 
 @dataclass(frozen=True)
