@@ -7,9 +7,9 @@ Every backend's module offers, with layers = (weight, bias, norm_weight, norm_bi
     backward(grad, maps, order, *layers, *kept, training, group) -> (gradients of the maps, then of the layers)
 
 Maps come once each; `order` has for each place of the concatenation the index of its map. Kept are 1/σ; on `aten` what
-the mean of y exceeds the centred sum by and the mean of the maps, on `triton` the mean of y less its bias. Under a process
-group (by its name, "" for none) the sums of all processes are gathered between the statistics and the predictions, and
-between the pass backward and what follows from its sums.
+the mean of y exceeds the centred sum by and the mean of the maps, on `triton` the mean of y less its bias. Under a
+process group (by its name, "" for none) the sums of all processes are gathered between the statistics and the
+predictions, and between the pass backward and what follows from its sums.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from .samples.aggregation_head import SAMPLES
 from .scale_aggregation import check_maps
 from .shared.arguments import distinct_maps, given
 from .shared.autocast import to_autocast_dtype
-from .shared.checks import check_kind, check_positive, check_tensor, check_vector
+from .shared.checks import check_constant, check_kind, check_positive, check_tensor, check_vector
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -35,7 +35,7 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
-from .shared.synchronisation import group_name, refusals_of
+from .shared.synchronisation import check_group, group_name, refusals_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -239,8 +239,10 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(*maps, *layers, *output[3:])
 
 
-def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
+    if grad is None:
+        return ([None] * len(saved[:-9]), *[None] * 12)
     maps, kept = list(saved[:-9]), saved[-9:]
     d_maps, *d_layers = call_fused(
         "aggregation_head", _backward, grad, maps, ctx.order, *kept, ctx.training, ctx.group, ctx.backend
@@ -263,6 +265,7 @@ def _check_norm(
     eps: float,
     group: "ProcessGroup | None",
 ) -> None:
+    check_group(group)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean, running_var: got one of them, expected both or neither")
     named = {"norm_weight": norm_weight, "norm_bias": norm_bias}
@@ -270,11 +273,13 @@ def _check_norm(
         named |= {"running_mean": running_mean, "running_var": running_var}
         if group is not None:
             raise ValueError("group: got a process group beside running statistics, expected None")
-    elif group is None and first.numel() == first.shape[1]:
+    elif (group is None or group.size() == 1) and first.numel() == first.shape[1]:
         raise ValueError("maps: got a single pixel in all, expected at least two to take a variance of")
     for name, x in named.items():
         check_vector(name, x, channels)
         check_kind(name, x, first, torch.float32)
+        if name.startswith("running"):
+            check_constant(name, x)
     check_positive(eps=eps)
 
 

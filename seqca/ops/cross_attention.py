@@ -9,8 +9,8 @@ Every backend's module offers, with layers = (weights, scales, shifts, branches,
 
 Maps come once each, branches and pairs as lists of numbers (`shared/branches.py`), running statistics as empty lists in
 training. Means, unbiased variances and 1/σ are those of all layers one after the other, in float64; moments are by map
-(C_m + 1, C_m) in float64, the mean above the covariance; states by branch with keys (keys, B, C + 1, C) in float32, S above
-z. The group is a process group by its name, "" for none.
+(C_m + 1, C_m) in float64, the mean above the covariance; states by branch with keys (keys, B, C + 1, C) in float32, S
+above z. The group is a process group by its name, "" for none.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ from .shared.arguments import distinct_maps
 from .shared.autocast import to_autocast_dtype
 from .shared.branch_checks import check_layers, check_list, checked_structure
 from .shared.branches import branches_of, flattened, layers_of, pairs_of
-from .shared.checks import check_alike, check_positive
+from .shared.checks import check_alike, check_constant, check_positive
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -38,7 +38,7 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
-from .shared.synchronisation import group_name, refusals_of
+from .shared.synchronisation import check_group, group_name, refusals_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -124,9 +124,13 @@ def cross_attention(
     branches, pairs = checked_structure(branches, pairs, len(order))
     given = [distinct[i] for i in order]
     check_alike(given)
-    if running_means is None and group is None:
+    check_group(group)
+    if running_means is None and (group is None or group.size() == 1):
         _check_pixels(given)
     check_layers(given, lists | {"weights": weights}, branches)
+    for name in ("running_means", "running_vars"):
+        for i, x in enumerate(lists.get(name, ())):
+            check_constant(f"{name}[{i}]", x)
     check_positive(norm_eps=norm_eps, eps=eps)
     branches = [branch._replace(map=order[branch.map]) for branch in branches]
     backend = resolve(OPERATOR, _call(distinct, weights, branches=branches), refusals_of(group))

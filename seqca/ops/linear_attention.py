@@ -5,10 +5,10 @@ Every backend's module offers
     forward(q, k, v, eps) -> (outputs, states)
     backward(grad, q, k, v, states, eps) -> (dq, dk, dv)
 
-All but `eps` are lists of tensors, one for each entry: q (..., N_q, D), k (..., N_k, D), v (..., N_k, E), grad
-(..., N_q, E), of any strides, stride 0 included, with equal leading dimensions within an entry. Outputs and gradients are
-contiguous and have the dtype of the inputs. A state is (..., E + 1, D): the rows of S = Σ v kᵀ, then z = Σ k, in float32
-(float64 for float64).
+All but `eps` are lists of tensors, one for each entry: q (..., N_q, D), k (..., N_k, D), v (..., N_k, E), grad (...,
+N_q, E), of any strides, stride 0 included, with equal leading dimensions within an entry. Outputs and gradients are
+contiguous and have the dtype of the inputs. A state is (..., E + 1, D): the rows of S = Σ v kᵀ, then z = Σ k, in
+float32 (float64 for float64).
 """
 
 from collections.abc import Sequence

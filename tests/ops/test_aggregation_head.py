@@ -120,6 +120,11 @@ def test_an_offset_of_many_deviations_costs_no_digits_of_the_gradients() -> None
         ({"running_mean": torch.zeros(24)}, "running_mean, running_var: got one of them, expected both or neither"),
         ({"prediction_weight": torch.zeros(3, 5, 1, 1)}, r"prediction_weight: got shape \(3, 5, 1, 1\)"),
         ({"eps": 0.0}, "eps: got 0.0, expected a positive number"),
+        ({"group": "world"}, "group: got str, expected a process group"),
+        (
+            {"running_mean": torch.zeros(24, requires_grad=True), "running_var": torch.ones(24)},
+            "running_mean: got a tensor that requires a gradient",
+        ),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -134,6 +139,45 @@ def test_refuses_to_take_a_variance_of_one_pixel() -> None:
     arguments["maps"] = [x[..., :1, :1] for x in arguments["maps"]]
     with pytest.raises(ValueError, match="maps: got a single pixel in all"):
         aggregation_head(**arguments)
+
+
+def test_refuses_one_pixel_of_a_process_that_is_alone(tmp_path: Path) -> None:
+    arguments = rounded(head_sample(batch=1, size=(4, 4)), torch.float32).arguments
+    arguments["maps"] = [x[..., :1, :1] for x in arguments["maps"]]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match="maps: got a single pixel in all"):
+            aggregation_head(**arguments, group=dist.group.WORLD)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_scales_may_be_zero_or_negative() -> None:
+    sample = head_sample()
+    scales = sample.arguments["norm_weight"].clone()
+    scales[::3], scales[1::3] = 0, -scales[1::3]
+    check(rounded(sample._replace(arguments=sample.arguments | {"norm_weight": scales}), torch.float32))
+
+
+class Unread(torch.autograd.Function):
+    """A sum whose gradient is said to be none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("backend", ["reference", "aten"])
+def test_where_nothing_flows_back_nothing_goes_on(backend: str) -> None:
+    arguments = rounded(head_sample(), torch.float32).arguments
+    with use_backend(backend):
+        Unread.apply(aggregation_head(**arguments).prediction).backward()
+    assert arguments["weight"].grad is None
+    assert arguments["maps"][0].grad is None
 
 
 def of_process(rank: int, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -203,6 +203,14 @@ def pair_arguments() -> dict[str, Any]:
         ({"running_means": []}, "running_means, running_vars: got one of them, expected both or neither"),
         ({"norm_eps": 0.0}, "norm_eps: got 0.0, expected a positive number"),
         ({"eps": "small"}, "eps: got str, expected a number"),
+        ({"group": "world"}, "group: got str, expected a process group"),
+        (
+            {
+                "running_means": [torch.zeros(len(x), requires_grad=True) for x in pair_arguments()["weights"]],
+                "running_vars": [torch.ones(len(x)) for x in pair_arguments()["weights"]],
+            },
+            r"running_means\[0\]: got a tensor that requires a gradient",
+        ),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )

@@ -83,6 +83,16 @@ def check_kind(name: str, x: Tensor, first: Tensor, *others: torch.dtype) -> Non
         raise ValueError(f"{name}: got a tensor on {x.device}, expected {first.device} as in maps[0]")
 
 
+def check_constant(name: str, x: Tensor) -> None:
+    """Refuses a tensor that a gradient is wanted of, where an operator has none.
+
+    Raises:
+        ValueError: names it.
+    """
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name}: got a tensor that requires a gradient, expected one without: it has none here")
+
+
 def check_positive(**numbers: float) -> None:
     """Refuses what is no number above 0.
 

@@ -18,6 +18,16 @@ def group_name(group: "dist.ProcessGroup | None") -> str:
     return group.group_name
 
 
+def check_group(group: object) -> None:
+    """Refuses what is no process group.
+
+    Raises:
+        TypeError: names it.
+    """
+    if group is not None and not (dist.is_available() and isinstance(group, dist.ProcessGroup)):
+        raise TypeError(f"group: got {type(group).__name__}, expected a process group of torch.distributed or None")
+
+
 def refusals_of(group: "dist.ProcessGroup | None") -> dict[str, str]:
     """Backends that cannot take statistics over the processes of a group, and why."""
     return (
