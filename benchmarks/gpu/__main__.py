@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [known[name] for name in options.stages or known]
     for stage in chosen:
         if absent := missing(stage):
-            print(f"{stage.name} lacks {', '.join(absent)}: put wheels of them beside the checkout (docs/gpu.md)", flush=True)
+            print(f"{stage.name} lacks {', '.join(absent)}: put a wheel of it on PYTHONPATH (docs/gpu.md)", flush=True)
     failed = []
     for stage in chosen:
         if options.minutes is not None:
