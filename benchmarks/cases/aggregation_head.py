@@ -15,15 +15,20 @@ from .scale_aggregation import MapSize, pyramid_cost, pyramid_maps
 from .shapes import CHANNELS, CaseSet, Dataset
 
 
+SWEPT_CHANNELS = 432
+"""Of all scales together, where their number is swept: 1 to 4 divide it."""
+
+
 def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
-    """Heads of the network; then heads of maps that stand once each, on 1 to 4 scales, and of other channels."""
+    """Heads of the network; then of maps that stand once each: as many channels on 1 to 4 scales, and more channels."""
     for data in wanted.datasets:
         outputs = sorted(set(data.tasks.values()))
         for n, dtype, direction in product(outputs, wanted.dtypes, wanted.directions):
             yield case(f"{data.name}-outputs{n}", network_levels(data), data.batch, n, dtype, direction, wanted)
     data = wanted.datasets[0]
     for scales in range(1, len(CHANNELS) + 1):
-        levels = [level._replace(repeats=(1,)) for level in network_levels(data)[:scales]]
+        of_scale = SWEPT_CHANNELS // scales
+        levels = [level._replace(channels=of_scale, repeats=(1,)) for level in network_levels(data)[:scales]]
         yield case(f"scales/{scales}", levels, data.batch, 1, wanted.sweep_dtype, "both", wanted, sweep=True)
     for channels in wanted.channel_sweep:
         levels = [MapSize(height, width, channels, (1,)) for height, width, _, _ in network_levels(data)]
