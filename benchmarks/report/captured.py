@@ -20,7 +20,7 @@ def captured_table(results: Iterable[Results]) -> str:
     tables: dict[str, list[list[str]]] = {}
     for result in results:
         where = result["environment"]
-        name = f"{device_name(result)}, torch {where['torch']}, Triton {where['triton']}"
+        name = f"{device_name(result)}, torch {where['torch']}, Triton {where.get('triton')}"
         rows = [row for case in result["cases"].values() if (row := _row(case, str(where["commit"])[:8]))]
         if rows:
             tables.setdefault(name, []).extend(rows)
