@@ -14,7 +14,6 @@ from ..harness.operator_case import Arguments, OperatorCase, normal
 from .scale_aggregation import MapSize, pyramid_cost, pyramid_maps
 from .shapes import CHANNELS, CaseSet, Dataset
 
-
 SWEPT_CHANNELS = 432
 """Of all scales together, where their number is swept: 1 to 4 divide it."""
 
