@@ -1,6 +1,7 @@
 """Training learns the same whichever backend computes the operators."""
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
@@ -12,44 +13,73 @@ from benchmarks.cases.network import by_kinds_of_layers, clear_of_kinks
 from seqca.data.rooms import Rooms
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
-from seqca.ops.verification.draws import Allowance, Draw, Results, allowances, as_drawn, moved, verdict
+from seqca.ops.verification.draws import (
+    Allowance,
+    Results,
+    allowances,
+    as_drawn,
+    drawn_from,
+    exact_results,
+    verdict,
+)
 from seqca.ops.verification.tolerance import Verdict
 from tests.planted import drop_gradient_of_queries
 
 STEPS = 4
-DRAWS = 4
-"""Of the reference's error; each is a step in single and one in double precision, and takes seconds."""
 
 Batch = dict[str, Tensor]
 
 
+def rooms_of(tasks: Sequence[str], batches: int) -> tuple[dict[str, int], list[Batch]]:
+    """Tasks by their numbers of channels, and two rooms at a time, with every label."""
+    rooms = Rooms("train", 2 * batches, size=(32, 64), tasks=tasks)
+    pairs = [(rooms[2 * i], rooms[2 * i + 1]) for i in range(batches)]
+    return rooms.tasks, [{key: torch.stack([x[key] for x in pair]) for key in ("image", *tasks)} for pair in pairs]
+
+
+def network_of(tasks: dict[str, int]) -> SequentialCrossAttentionNet:
+    torch.manual_seed(0)
+    return clear_of_kinks(SequentialCrossAttentionNet(tasks, drop_path=0.0))
+
+
 def step(net: SequentialCrossAttentionNet, tasks: dict[str, int], batch: Batch, backend: str) -> Results:
-    """Losses, gradients and statistics of a step of gradient descent in the dtype of the network, which it changes."""
-    dtype = next(net.parameters()).dtype
-    batch = {key: x.to(dtype) if x.is_floating_point() else x for key, x in batch.items()}
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+    """Losses, gradients, which stay in the parameters, and statistics, which are set back; in the images' dtype."""
+    dtype, before = batch["image"].dtype, {name: x.clone() for name, x in net.named_buffers()}
+    labels = {key: x.to(dtype) if x.is_floating_point() else x for key, x in batch.items()}
+    net.zero_grad()
     with seqca.use_backend(backend):
-        loss = MultiTaskLoss(tasks)(net(batch["image"]), batch)
+        loss = MultiTaskLoss(tasks)(net(batch["image"]), labels)
         loss.total.backward()
     results = {name: part.detach() for name, part in loss.parts.items()}
     results |= by_kinds_of_layers({name: p.grad for name, p in net.named_parameters()}, tasks)
-    optimizer.step()
-    optimizer.zero_grad()
-    return results | {name: x.clone() for name, x in net.named_buffers() if x.is_floating_point()}
+    results |= {name: x.clone() for name, x in net.named_buffers() if x.is_floating_point()}
+    net.load_state_dict(before, strict=False)
+    return results
 
 
-class Training(NamedTuple):
-    """What some steps on the reference in single precision come to."""
+def test_some_steps_on_the_reference_lessen_every_loss() -> None:
+    tasks, batches = rooms_of(("semseg", "depth", "normals", "edge"), STEPS)
+    net, curve = network_of(tasks), []
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+    for batch in batches:
+        curve.append(step(net, tasks, batch, "reference"))
+        optimizer.step()
+    assert {"semseg", "depth", "normals", "edge", "edge/deep3"} <= curve[0].keys()
+    for task in tasks:
+        assert curve[-1][task] < 0.98 * curve[0][task], task
 
-    tasks: dict[str, int]
-    curve: list[Results]
-    """Of every step."""
-    network: SequentialCrossAttentionNet
-    """Before the last step."""
-    batch: Batch
-    """Of the last step."""
-    exact: Results
-    """Of the last step, in double precision."""
+
+class Step:
+    """A step of a network as a function of the images, in their dtype; of two tasks, for the sake of time."""
+
+    def __init__(self) -> None:
+        self.tasks, (self.batch,) = rooms_of(("semseg", "depth"), 1)
+        net = network_of(self.tasks)
+        self.networks = {torch.float32: net, torch.float64: copy.deepcopy(net).double()}
+
+    def __call__(self, inputs: Sequence[Tensor], backend: str = "reference") -> Results:
+        (images,) = inputs
+        return step(self.networks[images.dtype], self.tasks, {**self.batch, "image": images}, backend)
 
 
 class Distance(NamedTuple):
@@ -63,65 +93,35 @@ def distance(actual: Tensor, exact: Tensor) -> Distance:
     return Distance((actual.double() - exact.double()).norm())
 
 
-@pytest.fixture(scope="module")
-def training() -> Training:
-    """On two rooms at a time, with every label."""
-    rooms = Rooms("train", 2 * STEPS, size=(32, 64))
-    pairs = [(rooms[2 * i], rooms[2 * i + 1]) for i in range(STEPS)]
-    batches = [{key: torch.stack([one[key], other[key]]) for key in ("image", *rooms.tasks)} for one, other in pairs]
-    torch.manual_seed(0)
-    net, curve = clear_of_kinks(SequentialCrossAttentionNet(rooms.tasks, drop_path=0.0)), []
-    for batch in batches:
-        before = copy.deepcopy(net)
-        curve.append(step(net, rooms.tasks, batch, "reference"))
-    exact = step(copy.deepcopy(before).double(), rooms.tasks, batches[-1], "reference")
-    return Training(rooms.tasks, curve, before, batches[-1], exact)
+class Judge(NamedTuple):
+    """A step, and what the reference says of it."""
 
+    step: Step
+    exact: Results
+    allowance: dict[str, Allowance]
 
-def verdicts(training: Training, allowance: dict[str, Allowance], dtype: torch.dtype) -> list[Verdict]:
-    """On the last step, computed by the backend."""
-    found = step(copy.deepcopy(training.network).to(dtype), training.tasks, training.batch, "aten")
-    assert found.keys() == training.exact.keys()
-    return [verdict(what, x, training.exact[what], allowance[what], distance) for what, x in found.items()]
+    def verdicts(self, dtype: torch.dtype) -> list[Verdict]:
+        """On the step, computed by the backend."""
+        found = self.step([self.step.batch["image"].to(dtype)], "aten")
+        assert found.keys() == self.exact.keys()
+        return [verdict(what, x, self.exact[what], self.allowance[what], distance) for what, x in found.items()]
 
 
 @pytest.fixture(scope="module")
-def allowance(training: Training) -> dict[str, Allowance]:
-    """What the errors of the reference allow in the last step."""
-    (image,) = as_drawn([training.batch["image"]])
-    generator = torch.Generator().manual_seed(0)
-
-    def draw() -> Draw:
-        batch = {**training.batch, "image": moved(image, generator)}
-        single = copy.deepcopy(training.network)
-        return Draw(
-            *(
-                step(net, training.tasks, batch, "reference")
-                for net in (single, copy.deepcopy(training.network).double())
-            )
-        )
-
-    return allowances(draw, distance, DRAWS)
-
-
-def test_some_steps_on_the_reference_lessen_every_loss(training: Training) -> None:
-    assert {"semseg", "depth", "normals", "edge", "edge/deep3"} <= training.curve[0].keys()
-    for task in training.tasks:
-        assert training.curve[-1][task] < 0.98 * training.curve[0][task], task
+def judge() -> Judge:
+    step = Step()
+    images = [step.batch["image"]]
+    return Judge(step, exact_results(step, images), allowances(drawn_from(step, as_drawn(images)), distance))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_step_errs_as_the_reference_does(
-    training: Training, allowance: dict[str, Allowance], dtype: torch.dtype
-) -> None:
+def test_a_step_errs_as_the_reference_does(judge: Judge, dtype: torch.dtype) -> None:
     """Curves that agree in a step from every state are one."""
-    for judged in verdicts(training, allowance, dtype):
+    for judged in judge.verdicts(dtype):
         assert judged.ok, str(judged)
 
 
-def test_a_step_without_the_gradient_of_queries_is_seen(
-    training: Training, allowance: dict[str, Allowance], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_without_the_gradient_of_queries_is_seen(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a thousandth of what passes through the network."""
     drop_gradient_of_queries(monkeypatch)
-    assert not all(judged.ok for judged in verdicts(training, allowance, torch.float32))
+    assert not all(judged.ok for judged in judge.verdicts(torch.float32))
