@@ -1,4 +1,4 @@
-"""Device functions that kernels share: which map of `batches` a program works on, tiles of any strides, scaling."""
+"""Device functions that kernels share: which map of `batches` a program works on, and tiles of any strides."""
 
 import triton
 import triton.language as tl
@@ -83,22 +83,3 @@ def store_tile(pointer, leading, start, tokens, channels, tile, CHANNELS: tl.con
     mask = (rows < tokens - start)[:, None] & (channels < CHANNELS)[None, :]
     row = leading.to(tl.int64) * tokens + start
     tl.store(pointer + row * CHANNELS + offsets, tile.to(pointer.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def at_least(x, bound):
-    """torch's clamp(min=bound): NaN stays NaN."""
-    return tl.maximum(x, bound, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def reciprocal(p):
-    """1/p of a power of two p < 2^127, exactly."""
-    return (0x7F000000 - p.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def power_of_two(x):
-    """The power of two p <= x < 2p, 1 for zero: dividing by it rounds nothing. What is infinite becomes NaN by it."""
-    exponent = x.to(tl.int32, bitcast=True) & 0x7F800000
-    return tl.where(exponent == 0, 0x3F800000, exponent).to(tl.float32, bitcast=True)

@@ -3,8 +3,9 @@
 import triton
 import triton.language as tl
 
-from ..linear_attention.states import add_products, multiply
-from ..tiles import at_least, pick
+from ..elementwise import at_least
+from ..products import add_products, multiply
+from ..tiles import pick
 from .forward import denominators, numerators
 from .tiles import (
     image_tile,

@@ -3,8 +3,9 @@
 import triton
 import triton.language as tl
 
-from ..linear_attention.states import multiply
-from ..tiles import at_least, pick
+from ..elementwise import at_least
+from ..products import multiply
+from ..tiles import pick
 from .tiles import (
     image_tile,
     load_rows,

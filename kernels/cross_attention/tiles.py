@@ -7,7 +7,7 @@ pads is 0 everywhere: in weights, in the vectors of a norm and in activations.
 import triton
 import triton.language as tl
 
-from ..softplus.kernels import exact_softplus
+from ..elementwise import exact_softplus
 
 
 @triton.jit

@@ -10,7 +10,7 @@ which add the pieces up first. Backward: query gradients and partial dŜ, then s
 Where a state does not fit in a tile the partial dŜ are a launch of their own. Pieces are added in a fixed order.
 
 Sums are fp32. A sum that becomes an operand is rounded to the inputs' dtype; into half precision neither S nor dS, q/d
-or g·o need fit, so that there operands are scaled by powers of two (`states.multiply`, `states.add_products`).
+or g·o need fit, so that there operands are scaled by powers of two (`products`).
 """
 
 from collections.abc import Sequence

@@ -7,8 +7,10 @@ A tile is (BLOCK_E, BLOCK_D). The second dimension of the grid counts tiles of t
 import triton
 import triton.language as tl
 
-from ..tiles import at_least, load_tile, locate, pick, store_tile, view
-from .states import merge, multiply, state_tile, store_state
+from ..elementwise import at_least
+from ..products import multiply
+from ..tiles import load_tile, locate, pick, store_tile, view
+from .states import merge, state_tile, store_state
 
 
 @triton.jit

@@ -7,8 +7,10 @@ Tiles are (BLOCK_N tokens, BLOCK_D or BLOCK_E channels), D <= BLOCK_D and E < BL
 import triton
 import triton.language as tl
 
-from ..tiles import at_least, load_tile, locate, pick, store_tile, view
-from .states import add_products, merge, multiply, state_tile, store_partial, store_state
+from ..elementwise import at_least
+from ..products import add_products, multiply
+from ..tiles import load_tile, locate, pick, store_tile, view
+from .states import merge, state_tile, store_partial, store_state
 
 
 @triton.jit

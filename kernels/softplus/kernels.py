@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from ..elementwise import exact_softplus
+
 
 @triton.jit
 def _tile(sizes, strides, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
@@ -18,29 +20,6 @@ def _tile(sizes, strides, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
         offsets += rest % sizes[OTHERS - 1 - i] * strides[OTHERS - 1 - i]
         rest = rest // sizes[OTHERS - 1 - i]
     return offsets, (row < sizes[OTHERS])[:, None] & (column < sizes[OTHERS + 1])[None, :]
-
-
-@triton.jit
-def exact_softplus(x):
-    """log(1 + e^x) = max(x, 0) + log(1 + e^(−|x|))."""
-    # e^(−a) = 2^(−n) e^(−r), r = a − n log 2: the exponential in hardware is exact to the last bits for small arguments
-    # only. Beyond 110 it is 0 in any case; NaN stays.
-    a = tl.abs(x)
-    a = tl.where(a > 110.0, 110.0, a)
-    n = tl.floor(a * 1.4426950408889634 + 0.5)
-    r = (a - n * 0.693145751953125) - n * 1.42860677e-6
-    e = tl.exp2(-n) * tl.exp(-r)
-    # log(1 + e) = 2 artanh s = 2 (s + s³/3 + s⁵/5 + …), s = e/(2 + e) ≤ 1/3, and 2 s = e − s e: no digit of a small e
-    # is lost.
-    s = e / (2.0 + e)
-    t = s * s
-    series = t * (2 / 15) + 2 / 13
-    series = series * t + 2 / 11
-    series = series * t + 2 / 9
-    series = series * t + 2 / 7
-    series = series * t + 2 / 5
-    series = series * t + 2 / 3
-    return tl.maximum(x, 0.0) + (e - s * (e - t * series))
 
 
 @triton.jit
