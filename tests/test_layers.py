@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "seqca"
+KERNELS = PACKAGE.parent / "kernels"
 LAYERS = (
     "files",
     "thinning",
@@ -62,9 +63,13 @@ def imports(node: ast.AST, package: list[str]) -> Iterator[str]:
             yield from imports(child, package)
 
 
+def imported_modules(file: Path, folder: Path, package: str) -> list[str]:
+    """What a file imports, which stands somewhere in the folder of a package."""
+    return [*imports(ast.parse(file.read_text()), [*package.split("."), *file.relative_to(folder).parts[:-1]])]
+
+
 def imported_parts(file: Path) -> set[str]:
-    package = ["seqca", *file.relative_to(PACKAGE).parts[:-1]]
-    found = (name.split(".") for name in imports(ast.parse(file.read_text()), package))
+    found = (name.split(".") for name in imported_modules(file, PACKAGE, "seqca"))
     return {path[1] for path in found if path[0] == "seqca" and len(path) > 1}
 
 
@@ -84,3 +89,13 @@ def test_imports_lead_downwards(file: Path) -> None:
 def test_only_the_operators_import_the_reference() -> None:
     importers = {part_of(file) for file in FILES if "reference" in imported_parts(file)}
     assert importers - {"reference"} == {"ops"}
+
+
+@pytest.mark.parametrize("file", sorted(KERNELS.rglob("*.py")), ids=lambda file: str(file.relative_to(KERNELS)))
+def test_kernels_import_what_operators_share_and_nothing_of_any(file: Path) -> None:
+    registered = ["seqca.ops"] if file.name == "resources.py" else []  # it lists the kernels of all operators
+    package = [name for name in imported_modules(file, KERNELS, "seqca.kernels") if name.split(".")[0] == "seqca"]
+    shared = ("seqca.kernels.", "seqca.ops.shared.", "seqca.configuration.", "seqca.pairs.")
+    assert [name for name in package if not name.startswith(shared) and name not in registered] == []
+    operators = {cases.parent.name for cases in KERNELS.glob("*/cases.py")} - {file.parent.name}
+    assert [name for name in package if name.startswith("seqca.kernels.") and name.split(".")[2] in operators] == []

@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from seqca.ops.shared.branches import BranchLayers, branches_of, layers_of, pairs_of
-from seqca.reference.cross_attention import Pair
+from seqca.pairs import Pair
 
 from ..batches import MAX_ENTRIES
 from ..launch import launch

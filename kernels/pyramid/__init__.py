@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from seqca.ops.aten.pyramid import merged, plan, unmerged
+from seqca.ops.shared.concatenation import Concatenation
 
 from ..launch import launch
 from .geometry import TOKENS, Level, geometry
@@ -54,22 +54,22 @@ class Pyramid:
     def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor) -> None:
         self.maps = maps
         self.weight = weight
-        self.plan = plan(maps, order)
+        self.concatenation = Concatenation.of(maps, order)
         self.images = len(maps[0])
-        channels = self.plan.level_channels()
+        channels = self.concatenation.level_channels()
         self.blocks = blocks(weight.dtype)
-        sizes = self.plan.sizes
+        sizes = self.concatenation.sizes
         self.geometry = g = geometry(sizes, self.images, channels[0], weight.dtype, self.blocks.depth)
         self.padded = -(-len(weight) // self.blocks.channels) * self.blocks.channels
         """Channels of y, padded."""
         self.tiles = self.images * g.down * g.across
-        exact = merged(weight, self.plan, torch.float64)
-        self._exact = self.plan.by_level(exact)
-        self.weights = self.plan.by_level(F.pad(exact.to(weight.dtype), (0, self.padded - len(weight))))
+        exact = self.concatenation.merged(weight, torch.float64)
+        self._exact = self.concatenation.by_level(exact)
+        self.weights = self.concatenation.by_level(F.pad(exact.to(weight.dtype), (0, self.padded - len(weight))))
         """By level, (c_i, padded)."""
         self.levels = [
             weight.new_empty(self.images * h * w, c)
-            for (h, w), c in zip(self.plan.sizes[1:], channels[1:], strict=True)
+            for (h, w), c in zip(self.concatenation.sizes[1:], channels[1:], strict=True)
         ]
         """After the finest, (cells of all images, c_i)."""
         self.left = weight.new_empty(self.tiles * TOKENS, g.depth)
@@ -96,15 +96,15 @@ class Pyramid:
         many cells have no mean. Cells are taken to stand for equally many pixels, which is nearly so.
         """
         total = self._exact[0].new_zeros(len(self.weight))
-        for level, (members, exact) in enumerate(zip(self.plan.members, self._exact, strict=True)):
+        for level, (members, exact) in enumerate(zip(self.concatenation.members, self._exact, strict=True)):
             if level and len(self.levels[level - 1]) <= _FEW_CELLS:
                 lost = torch.mm(self.levels[level - 1].double(), exact)
                 lost -= self.right[self._rows()[level - 1], : len(total)]
                 total += lost.mean(0)
                 continue
             lost = exact - self.weights[level][:, : len(total)]
-            for i, rows in zip(members, lost.split([self.plan.channels[j] for j in members]), strict=True):
-                if len(self.plan.columns[i]) > 1:
+            for i, rows in zip(members, lost.split([self.concatenation.channels[j] for j in members]), strict=True):
+                if len(self.concatenation.columns[i]) > 1:
                     total += torch.mv(rows.T, self.maps[i].mean((0, 2, 3), dtype=torch.float32).double())
         return total
 
@@ -134,9 +134,9 @@ class Pyramid:
     def _parts(self, level: int, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The maps of a level, by their index, and their columns of a matrix of its tokens."""
         start = 0
-        for i in self.plan.members[level]:
-            yield i, rows[:, start : start + self.plan.channels[i]]
-            start += self.plan.channels[i]
+        for i in self.concatenation.members[level]:
+            yield i, rows[:, start : start + self.concatenation.channels[i]]
+            start += self.concatenation.channels[i]
 
     def to_tiles(self, x: Tensor, tokens: Tensor) -> None:
         """Write a map (images, channels, H, W) to rows (tiles · TOKENS, channels), 0 beyond the border."""
@@ -222,7 +222,7 @@ class Pyramid:
             gradient = of_right[rows]
             of_weights.append(torch.mm(x.T, gradient).float())
             self._give(results, i, torch.mm(gradient[:, :channels], w[:, :channels].T))
-        return results, unmerged(torch.cat(of_weights)[:, :channels], self.plan, self.weight)
+        return results, self.concatenation.unmerged(torch.cat(of_weights)[:, :channels], self.weight)
 
     def _gather(self, level: Level, patches: Tensor, of_right: Tensor, images: slice) -> None:
         cells = level.height * level.width

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..shared.concatenation import Concatenation
 from ..shared.synchronisation import merged_moments, summed
-from .pyramid import Adjoint, Resampling, image_levels, image_maps, merged, plan, sums, unmerged
+from .pyramid import Adjoint, Resampling, image_levels, image_maps, sums
 
 
 def forward(
@@ -52,9 +53,9 @@ def forward(
     scale = norm_weight * inverse
     last = prediction_weight.flatten(1).to(head.wide).T
     offset = last.new_zeros(last.shape[1]) if prediction_bias is None else prediction_bias.to(head.wide)
-    output = weight.new_empty(len(maps[0]), last.shape[1], *head.plan.sizes[0])
+    output = weight.new_empty(len(maps[0]), last.shape[1], *head.concatenation.sizes[0])
     for place, levels in zip(output, head.images(centre), strict=True):
-        for tile, hidden in sums(levels, head.plan.by_level(head.weight * scale), excess * scale + norm_bias):
+        for tile, hidden in sums(levels, head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias):
             predicted = torch.addmm(offset, hidden.relu_().flatten(0, 1), last)
             place[:, tile.rows, tile.columns] = predicted.view(*hidden.shape[:2], -1).permute(2, 0, 1)
     return output, mean.to(head.wide, copy=True), variance.to(head.wide, copy=True), inverse, excess, average
@@ -82,7 +83,7 @@ def backward(
     scale = norm_weight * inverse
     last = prediction_weight.flatten(1).to(head.wide)
     d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
-    scaled, shift = head.plan.by_level(head.weight * scale), excess * scale + norm_bias
+    scaled, shift = head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias
     adjoint = Adjoint(scaled)
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
@@ -111,10 +112,10 @@ def backward(
     d_joined += torch.outer(centre, d_bias)
     results = [x.new_empty(x.shape) for x in maps]
     for image, levels in enumerate(gradients):
-        image_maps(levels, image, head.plan, results)
+        image_maps(levels, image, head.concatenation, results)
     return (
         results,
-        unmerged(d_joined, head.plan, weight),
+        head.concatenation.unmerged(d_joined, weight),
         d_bias.to(weight.dtype),
         d_scale.to(norm_weight.dtype),
         d_shift.to(norm_bias.dtype),
@@ -129,20 +130,20 @@ class _Head:
     def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor) -> None:
         self.wide = torch.promote_types(weight.dtype, torch.float32)
         self.maps = maps
-        self.plan = plan(maps, order)
-        self.weight = merged(weight, self.plan, self.wide)
-        self.tokens = len(maps[0]) * self.plan.sizes[0][0] * self.plan.sizes[0][1]
-        self._resampling = Resampling(self.plan, self.wide, weight.device)
+        self.concatenation = Concatenation.of(maps, order)
+        self.weight = self.concatenation.merged(weight, self.wide)
+        self.tokens = len(maps[0]) * self.concatenation.sizes[0][0] * self.concatenation.sizes[0][1]
+        self._resampling = Resampling(self.concatenation, self.wide, weight.device)
 
     def images(self, centre: Tensor) -> Iterator[list[Tensor]]:
         """The levels of each image less the centre, (h_l, w_l, c_l)."""
         for image in range(len(self.maps[0])):
-            yield image_levels(self.maps, image, self.plan, self.plan.by_level(centre))
+            yield image_levels(self.maps, image, self.concatenation, self.concatenation.by_level(centre))
 
     def mean(self) -> Tensor:
         """Of the tokens, m (Σ c_i,), in float64."""
         means = []
-        for level, members in enumerate(self.plan.members):
+        for level, members in enumerate(self.concatenation.members):
             rows, columns = self._resampling.coverage(level)
             pixels = rows[:, None] * columns
             means += [(self.maps[i] * pixels).sum((0, 2, 3), dtype=torch.float64) for i in members]
@@ -165,10 +166,10 @@ class _Head:
         """Take constant + slope · W (x − centre) from the gradient of y, in those of the levels; returns T · K."""
         scatter = _Scatter(self)
         between = [
-            self.plan.by_level(columns.T)
-            for columns in self.plan.by_level(torch.mm(self.weight * slope, self.weight.T))
+            self.concatenation.by_level(columns.T)
+            for columns in self.concatenation.by_level(torch.mm(self.weight * slope, self.weight.T))
         ]
-        constants = self.plan.by_level(torch.mv(self.weight, constant))
+        constants = self.concatenation.by_level(torch.mv(self.weight, constant))
         for results, levels in zip(gradients, self.images(centre), strict=True):
             scatter.add(0, 0, levels[0], levels[0])
             for tile, affine in sums(levels, between[0], constants[0]):
@@ -191,7 +192,9 @@ class _Scatter:
     def __init__(self, head: _Head) -> None:
         channels = len(head.weight)
         self.sums = head.weight.new_zeros(channels, channels)
-        self._blocks = [block.split(head.plan.level_channels(), 1) for block in head.plan.by_level(self.sums)]
+        self._blocks = [
+            block.split(head.concatenation.level_channels(), 1) for block in head.concatenation.by_level(self.sums)
+        ]
 
     def add(self, j: int, i: int, moved: Tensor, level: Tensor) -> None:
         """Add level j, moved to the size of level i, times level i: a block, and the one that mirrors it."""

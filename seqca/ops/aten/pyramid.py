@@ -8,91 +8,33 @@ V_i are the rows, A_i the columns of the interpolation between level i and the t
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..shared.concatenation import Concatenation
 from .interpolation import Band, bands, interpolation
 
 
-class Plan(NamedTuple):
-    """Which maps form a level, and where their columns of the weight are."""
-
-    sizes: tuple[tuple[int, int], ...]
-    """Height and width of each level, the finest first."""
-    members: tuple[tuple[int, ...], ...]
-    """Indices of the maps of each level."""
-    columns: tuple[tuple[slice, ...], ...]
-    """By map: its columns of the weight, several where the map stands several times in the concatenation."""
-    channels: tuple[int, ...]
-    """By map."""
-
-    def level_channels(self) -> list[int]:
-        """Channels of each level, its maps side by side."""
-        return [sum(self.channels[i] for i in level) for level in self.members]
-
-    def by_level(self, joined: Tensor) -> list[Tensor]:
-        """What all levels have one below the other, (Σ c_i, …), by level."""
-        return list(joined.split(self.level_channels()))
-
-
-def plan(maps: Sequence[Tensor], order: Sequence[int]) -> Plan:
-    """The plan of a concatenation maps[order[0]], maps[order[1]], …, where order[0] is a map of the finest size."""
-    sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
-    levels: dict[tuple[int, int], list[int]] = {sizes[order[0]]: []}
-    for i, size in enumerate(sizes):
-        levels.setdefault(size, []).append(i)
-    columns: list[list[slice]] = [[] for _ in maps]
-    start = 0
-    for i in order:
-        columns[i].append(slice(start, start + maps[i].shape[1]))
-        start += maps[i].shape[1]
-    return Plan(
-        tuple(levels),
-        tuple(map(tuple, levels.values())),
-        tuple(map(tuple, columns)),
-        tuple(x.shape[1] for x in maps),
-    )
-
-
-def merged(weight: Tensor, plan: Plan, dtype: torch.dtype) -> Tensor:
-    """The weight (C, Σ C_j, 1, 1) level below level, (Σ c_i, C): columns that read the same map are summed."""
-    rows = weight.flatten(1).to(dtype).T
-    blocks = []
-    for i in chain(*plan.members):
-        first, *others = (rows[columns] for columns in plan.columns[i])
-        blocks.append(sum(others, first))
-    return torch.cat(blocks)
-
-
-def unmerged(gradient: Tensor, plan: Plan, weight: Tensor) -> Tensor:
-    """Of what `merged` returned, the gradient as that of the weight: one copy for each of the columns."""
-    members = list(chain(*plan.members))
-    blocks = dict(zip(members, gradient.split([plan.channels[i] for i in members]), strict=True))
-    order = sorted((columns.start, i) for i in members for columns in plan.columns[i])
-    result = weight.new_empty(weight.shape)
-    result[..., 0, 0] = torch.cat([blocks[i] for _, i in order]).T
-    return result
-
-
-def image_levels(maps: Sequence[Tensor], image: int, plan: Plan, centre: Sequence[Tensor]) -> list[Tensor]:
+def image_levels(
+    maps: Sequence[Tensor], image: int, concatenation: Concatenation, centre: Sequence[Tensor]
+) -> list[Tensor]:
     """The maps of an image less their centre (c_i), by level, (h, w, c_i), in the dtype of the centre."""
     levels = []
-    for size, members, middle in zip(plan.sizes, plan.members, centre, strict=True):
+    for size, members, middle in zip(concatenation.sizes, concatenation.members, centre, strict=True):
         level = middle.new_empty(*size, len(middle))
-        channels = [plan.channels[i] for i in members]
+        channels = [concatenation.channels[i] for i in members]
         for i, place, c in zip(members, level.split(channels, -1), middle.split(channels), strict=True):
             torch.sub(maps[i][image].permute(1, 2, 0), c, out=place)
         levels.append(level)
     return levels
 
 
-def image_maps(levels: Sequence[Tensor], image: int, plan: Plan, results: Sequence[Tensor]) -> None:
+def image_maps(levels: Sequence[Tensor], image: int, concatenation: Concatenation, results: Sequence[Tensor]) -> None:
     """Put levels (h, w, c_i) of an image into tensors like the maps: the inverse of `image_levels`."""
-    for level, members in zip(levels, plan.members, strict=True):
-        for i, x in zip(members, level.split([plan.channels[i] for i in members], -1), strict=True):
+    for level, members in zip(levels, concatenation.members, strict=True):
+        for i, x in zip(members, level.split([concatenation.channels[i] for i in members], -1), strict=True):
             results[i][image] = x.permute(2, 0, 1)
 
 
@@ -212,9 +154,10 @@ class Adjoint:
 class Resampling:
     """up_kᵀ up_j of two levels: from cells of level j to cells of level k, by two small matrices."""
 
-    def __init__(self, plan: Plan, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, concatenation: Concatenation, dtype: torch.dtype, device: torch.device) -> None:
         self._down, self._across = (
-            [interpolation(size[axis], plan.sizes[0][axis], device) for size in plan.sizes] for axis in (0, 1)
+            [interpolation(size[axis], concatenation.sizes[0][axis], device) for size in concatenation.sizes]
+            for axis in (0, 1)
         )
         self._dtype = dtype
 

@@ -3,18 +3,19 @@
 import torch
 from torch import Tensor
 
-from .pyramid import Adjoint, image_levels, image_maps, merged, plan, sums, tiles, unmerged
+from ..shared.concatenation import Concatenation
+from .pyramid import Adjoint, image_levels, image_maps, sums, tiles
 
 
 def forward(maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
     """y (B, C, H_0, W_0) in the dtype of the maps."""
     wide = torch.promote_types(weight.dtype, torch.float32)
-    shape = plan(maps, order)
-    weights = shape.by_level(merged(weight, shape, wide))
+    concatenation = Concatenation.of(maps, order)
+    weights = concatenation.by_level(concatenation.merged(weight, wide))
     shift = weights[0].new_zeros(len(weight)) if bias is None else bias.to(wide)
-    output = weight.new_empty(len(maps[0]), len(weight), *shape.sizes[0])
+    output = weight.new_empty(len(maps[0]), len(weight), *concatenation.sizes[0])
     for image, place in enumerate(output):
-        levels = image_levels(maps, image, shape, [w.new_zeros(len(w)) for w in weights])
+        levels = image_levels(maps, image, concatenation, [w.new_zeros(len(w)) for w in weights])
         for tile, result in sums(levels, weights, shift):
             place[:, tile.rows, tile.columns] = result.permute(2, 0, 1)
     return output
@@ -25,14 +26,14 @@ def backward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Gradients of the maps, of the weight and of a bias, in their dtypes."""
     wide = torch.promote_types(weight.dtype, torch.float32)
-    shape = plan(maps, order)
-    weights = shape.by_level(merged(weight, shape, wide))
+    concatenation = Concatenation.of(maps, order)
+    weights = concatenation.by_level(concatenation.merged(weight, wide))
     adjoint = Adjoint(weights)
     results = [x.new_empty(x.shape) for x in maps]
     for image, gradient in enumerate(grad):
-        levels = image_levels(maps, image, shape, [w.new_zeros(len(w)) for w in weights])
+        levels = image_levels(maps, image, concatenation, [w.new_zeros(len(w)) for w in weights])
         adjoint.start(levels)
         for tile in tiles(levels, len(weight)):
             adjoint.add(tile, gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(wide))
-        image_maps(adjoint.finish(), image, shape, results)
-    return results, unmerged(adjoint.weight(), shape, weight), adjoint.shift().to(weight.dtype, copy=True)
+        image_maps(adjoint.finish(), image, concatenation, results)
+    return results, concatenation.unmerged(adjoint.weight(), weight), adjoint.shift().to(weight.dtype, copy=True)
