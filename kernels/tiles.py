@@ -1,4 +1,4 @@
-"""Device functions that kernels share: which map of `batches` a program works on, and tiles of any strides."""
+"""Device functions that kernels share: which map of `map_tables` a program works on, and tiles of any strides."""
 
 import triton
 import triton.language as tl
@@ -15,7 +15,7 @@ def pick(entry, table, COLUMN: tl.constexpr):
 
 @triton.jit
 def locate(sizes):
-    """Work of this program, from rows (first program, tokens, inner, parts, span) of `batches.Batch.sizes`.
+    """Work of this program, from rows (first program, tokens, inner, parts, span) of `map_tables.MapTable.sizes`.
 
     Returns (entry, leading index, part, first token, end token, tokens, inner): the programs of an entry are
     `parts` neighbours per leading index, each with `span` tokens.
@@ -35,9 +35,9 @@ def locate(sizes):
 
 @triton.jit
 def view(entry, leading, inner, table, LAYOUT: tl.constexpr):
-    """(pointer to token 0 and channel 0, token stride, channel stride) of one matrix of `batches.Batch.views`.
+    """(pointer to token 0 and channel 0, token stride, channel stride) of one matrix of `map_tables.MapTable.views`.
 
-    LAYOUT is a `batches.Layout`: what the compiler needs to know for wide, coalesced accesses.
+    LAYOUT is a `map_tables.Layout`: what the compiler needs to know for wide, coalesced accesses.
     """
     AXIS: tl.constexpr = LAYOUT[0]
     UNIT: tl.constexpr = LAYOUT[1]

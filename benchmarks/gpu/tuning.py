@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from seqca.kernels.compilation import CompiledCase, measure
 from seqca.kernels.linear_attention import backward, forward
-from seqca.kernels.linear_attention.parameters import PARAMETERS, Blocks, Parameters, class_of
+from seqca.kernels.linear_attention.parameters import PARAMETERS, LaunchParameters, TileSizes, class_of
 from torch import Tensor
 
 from benchmarks.cases.shapes import CHANNELS, Dataset, nyud, tokens_per_scale
@@ -66,15 +66,15 @@ def tuned(dtype: torch.dtype, channels: int, data: Dataset, device: str, dry: bo
     ]
     records = []
     for kernel in KERNELS:
-        shipped: Parameters = PARAMETERS[dtype][key]
+        shipped: LaunchParameters = PARAMETERS[dtype][key]
         candidates = list(itertools.islice(_candidates(getattr(shipped, kernel)), 1 if dry else None))
         if not dry:
             candidates = compiled(dtype, channels, tokens, data.batch, kernel, candidates)
         times = {}
-        for blocks in (getattr(shipped, kernel), *candidates):
-            PARAMETERS[dtype][key] = shipped._replace(**{kernel: blocks})
-            times[blocks] = timed(arguments, device)
-        before, best = times[getattr(shipped, kernel)], min(times, key=lambda blocks: times[blocks])
+        for sizes in (getattr(shipped, kernel), *candidates):
+            PARAMETERS[dtype][key] = shipped._replace(**{kernel: sizes})
+            times[sizes] = timed(arguments, device)
+        before, best = times[getattr(shipped, kernel)], min(times, key=lambda sizes: times[sizes])
         faster = times[best] < (1 - GAIN) * before
         PARAMETERS[dtype][key] = shipped._replace(**{kernel: best}) if faster else shipped
         print(f"{dtype}, C = {channels}, {kernel}: {before * 1e6:.0f} -> {times[best] * 1e6:.0f} us {best}", flush=True)
@@ -84,28 +84,28 @@ def tuned(dtype: torch.dtype, channels: int, data: Dataset, device: str, dry: bo
     return records
 
 
-def _candidates(shipped: Blocks) -> Iterator[Blocks]:
+def _candidates(shipped: TileSizes) -> Iterator[TileSizes]:
     """Other numbers of tokens, warps and stages; the tile's channels belong to the class."""
     for tokens, warps, stages in itertools.product((16, 32, 64, 128), (2, 4, 8), (2, 3, 4)):
-        blocks = shipped._replace(tokens=tokens, warps=warps, stages=stages)
-        if blocks != shipped:
-            yield blocks
+        sizes = shipped._replace(tokens=tokens, warps=warps, stages=stages)
+        if sizes != shipped:
+            yield sizes
 
 
 def compiled(
-    dtype: torch.dtype, channels: int, tokens: int, batch: int, kernel: str, candidates: list[Blocks]
-) -> list[Blocks]:
+    dtype: torch.dtype, channels: int, tokens: int, batch: int, kernel: str, candidates: list[TileSizes]
+) -> list[TileSizes]:
     """Those that neither spill nor exceed shared memory; all are compiled side by side, into Triton's cache."""
     major, minor = torch.cuda.get_device_capability()
-    jobs = [(dtype, channels, tokens, batch, kernel, blocks, 10 * major + minor) for blocks in candidates]
+    jobs = [(dtype, channels, tokens, batch, kernel, sizes, 10 * major + minor) for sizes in candidates]
     with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 2), mp_context=get_context("spawn")) as pool:
-        return [blocks for blocks, right in zip(candidates, pool.map(_fits, jobs), strict=True) if right]
+        return [sizes for sizes, right in zip(candidates, pool.map(_fits, jobs), strict=True) if right]
 
 
 def _fits(job: tuple[Any, ...]) -> bool:
-    dtype, channels, tokens, batch, kernel, blocks, arch = job
+    dtype, channels, tokens, batch, kernel, sizes, arch = job
     key = class_of(channels, channels, dtype)
-    PARAMETERS[dtype][key] = PARAMETERS[dtype][key]._replace(**{kernel: blocks})
+    PARAMETERS[dtype][key] = PARAMETERS[dtype][key]._replace(**{kernel: sizes})
 
     def run() -> None:
         maps = [[torch.empty(batch, channels, tokens, dtype=dtype, device="meta").mT] for _ in range(4)]
@@ -115,7 +115,7 @@ def _fits(job: tuple[Any, ...]) -> bool:
     try:
         return not any(row.faults() for row in measure(CompiledCase("", dtype, run), arch))
     except Exception as error:  # what a compiler cannot do is no candidate
-        print(f"{kernel} {blocks}: {type(error).__name__}: {str(error)[:100]}", flush=True)
+        print(f"{kernel} {sizes}: {type(error).__name__}: {str(error)[:100]}", flush=True)
         return False
 
 
@@ -145,13 +145,13 @@ def patch() -> str:
 
 def table() -> str:
     """The table in memory as it stands at the end of its file."""
-    lines = ["PARAMETERS: dict[torch.dtype, dict[int, Parameters]] = {"]
+    lines = ["PARAMETERS: dict[torch.dtype, dict[int, LaunchParameters]] = {"]
     for dtype, classes in PARAMETERS.items():
         lines.append(f"    {dtype}: {{")
         for key, parameters in classes.items():
-            lines.append(f"        {key}: Parameters(")
+            lines.append(f"        {key}: LaunchParameters(")
             for kernel in KERNELS:
-                lines.append(f"            {kernel}=Blocks{tuple(getattr(parameters, kernel))},")
+                lines.append(f"            {kernel}=TileSizes{tuple(getattr(parameters, kernel))},")
             lines += [f"            parts={parameters.parts},", "        ),"]
         lines.append("    },")
     return "\n".join([*lines, "}"]) + "\n"

@@ -116,7 +116,7 @@ class _Head:
         self.channels, self.outputs = len(weight), len(prediction_weight)
         self.tokens = p.images * p.geometry.height * p.geometry.width
         self._device = weight.device
-        self._block = min(max(16, triton.next_power_of_2(self.outputs)), p.blocks.outputs)
+        self._block = min(max(16, triton.next_power_of_2(self.outputs)), p.tile_sizes.outputs)
         outputs = -(-self.outputs // self._block) * self._block
         self._last = weight.new_zeros(outputs, p.padded)
         self._last[: self.outputs, : self.channels] = prediction_weight.flatten(1)
@@ -131,7 +131,7 @@ class _Head:
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
         p = self.pyramid
-        launch(kernel, grid, self._device, {**p.arguments(), **arguments}, num_warps=p.blocks.warps)
+        launch(kernel, grid, self._device, {**p.arguments(), **arguments}, num_warps=p.tile_sizes.warps)
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Means of y without bias, and sums of the squared deviations from them, (C,), in fp64."""
@@ -140,9 +140,9 @@ class _Head:
         sizes = {"tiles": self.pyramid.tiles, "span": self._span}
         arguments = {"means": means, "squares": squares, "counts": counts, **sizes}
         self._launch(aggregation_head_forward_statistics, (self._programs,), arguments)
-        means, squares, shares = (x.double() for x in (means[:, : self.channels], squares[:, : self.channels], counts))
-        mean = torch.mv(means.T, shares) / self.tokens
-        return mean, squares.sum(0) + torch.mv((means - mean).square().T, shares)
+        means, squares, counts = (x.double() for x in (means[:, : self.channels], squares[:, : self.channels], counts))
+        mean = torch.mv(means.T, counts) / self.tokens
+        return mean, squares.sum(0) + torch.mv((means - mean).square().T, counts)
 
     def prediction(self, vectors: Tensor, bias: Tensor | None) -> Tensor:
         """(B, outputs, H, W)."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from seqca.ops.shared.branches import BranchLayers, branches_of, layers_of, pairs_of
 from seqca.pairs import Pair
 
-from ..batches import MAX_ENTRIES
 from ..launch import launch
+from ..map_tables import MAX_ENTRIES
 from .forward import cross_attention_forward_moments, cross_attention_forward_rows
 
 _MAX_ROWS = 48

@@ -20,9 +20,9 @@ import torch
 import triton
 from torch import Tensor
 
-from ..batches import Batch, Work, batches, split
 from ..launch import launch
-from .parameters import PARAMETERS, Blocks, Parameters, class_of
+from ..map_tables import MapTable, Work, map_tables, split
+from .parameters import PARAMETERS, LaunchParameters, TileSizes, class_of
 from .states import linear_attention_backward_states, linear_attention_forward_states
 from .tiled_states import (
     linear_attention_backward_queries_tiled,
@@ -39,16 +39,16 @@ PROGRAMS = 768
 """Pieces that a list is cut into where there is enough of it: about six for each multiprocessor of an H200."""
 
 
-def _parameters(d: int, e: int, dtype: torch.dtype) -> Parameters:
+def _parameters(d: int, e: int, dtype: torch.dtype) -> LaunchParameters:
     return PARAMETERS[dtype][class_of(d, e, dtype)]
 
 
-def _whole(blocks: Blocks, d: int, e: int) -> bool:
-    return d <= blocks.d and e < blocks.e
+def _whole(sizes: TileSizes, d: int, e: int) -> bool:
+    return d <= sizes.d and e < sizes.e
 
 
-def _split(tensors: Sequence[Tensor], blocks: Blocks, parts: int) -> list[Work]:
-    return split([(t.shape[:-2].numel(), t.shape[-2]) for t in tensors], blocks.tokens, PROGRAMS, parts)
+def _split(tensors: Sequence[Tensor], sizes: TileSizes, parts: int) -> list[Work]:
+    return split([(t.shape[:-2].numel(), t.shape[-2]) for t in tensors], sizes.tokens, PROGRAMS, parts)
 
 
 def _partials(states: Sequence[Tensor], work: Sequence[Work]) -> list[Tensor]:
@@ -59,29 +59,31 @@ def _partials(states: Sequence[Tensor], work: Sequence[Work]) -> list[Tensor]:
     ]
 
 
-def _start(kernel: Any, batch: Batch, tiles: int, blocks: Blocks, like: tuple[Tensor, Tensor], **extra: Any) -> None:
-    """Launch `kernel` on `batch`; `like` are a map of D channels and one of E channels."""
+def _start(
+    kernel: Any, table: MapTable, tiles: int, sizes: TileSizes, like: tuple[Tensor, Tensor], **extra: Any
+) -> None:
+    """Launch `kernel` on `table`; `like` are a map of D channels and one of E channels."""
     keys, values = like
     tf32 = keys.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     arguments = {
-        "sizes": batch.sizes,
-        **batch.views,
-        **{name.upper(): layout for name, layout in batch.layouts.items()},
-        **batch.buffers,
+        "sizes": table.sizes,
+        **table.views,
+        **{name.upper(): layout for name, layout in table.layouts.items()},
+        **table.buffers,
         **extra,
         "D": keys.shape[-1],
         "E": values.shape[-1],
-        "BLOCK_N": blocks.tokens,
-        "BLOCK_D": blocks.d,
-        "BLOCK_E": blocks.e,
-        "STAGES": blocks.stages,
+        "BLOCK_N": sizes.tokens,
+        "BLOCK_D": sizes.d,
+        "BLOCK_E": sizes.e,
+        "STAGES": sizes.stages,
         "PRECISION": "tf32" if tf32 else "ieee",
     }
-    launch(kernel, (batch.programs, tiles), keys.device, arguments, num_warps=blocks.warps)
+    launch(kernel, (table.programs, tiles), keys.device, arguments, num_warps=sizes.warps)
 
 
-def _tiles_of_state(d: int, e: int, blocks: Blocks) -> int:
-    return triton.cdiv(d, blocks.d) * triton.cdiv(e + 1, blocks.e)
+def _tiles_of_state(d: int, e: int, sizes: TileSizes) -> int:
+    return triton.cdiv(d, sizes.d) * triton.cdiv(e + 1, sizes.e)
 
 
 def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tuple[list[Tensor], list[Tensor]]:
@@ -102,14 +104,14 @@ def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tu
     work = _split(k, parameters.states, parameters.parts)
     partials = _partials(states, work)
     tiles = _tiles_of_state(d, e, parameters.states)
-    for batch in batches({"keys": k, "values": v}, {"partials": partials}, work):
-        _start(linear_attention_forward_states, batch, tiles, parameters.states, (k[0], v[0]))
+    for table in map_tables({"keys": k, "values": v}, {"partials": partials}, work):
+        _start(linear_attention_forward_states, table, tiles, parameters.states, (k[0], v[0]))
     whole = _whole(parameters.output, d, e)
     kernel = linear_attention_forward_output if whole else linear_attention_forward_output_tiled
     tiles = triton.cdiv(e, parameters.output.e)
     buffers = {"partials": partials, "states": states, "outputs": outputs}
-    for batch in batches({"queries": q}, buffers, _split(q, parameters.output, parameters.parts)):
-        _start(kernel, batch, tiles, parameters.output, (k[0], v[0]), eps=eps)
+    for table in map_tables({"queries": q}, buffers, _split(q, parameters.output, parameters.parts)):
+        _start(kernel, table, tiles, parameters.output, (k[0], v[0]), eps=eps)
     return outputs, states
 
 
@@ -130,26 +132,26 @@ def backward(
     sums = [torch.empty_like(state) for state in states]
     views = {"gradients": grad, "queries": q}
     buffers = {"states": states, "query_gradients": dq}
-    blocks = parameters.queries
-    work = _split(q, blocks, parameters.parts)
-    if _whole(blocks, d, e):
+    sizes = parameters.queries
+    work = _split(q, sizes, parameters.parts)
+    if _whole(sizes, d, e):
         partials = _partials(sums, work)
-        for batch in batches(views, {**buffers, "partials": partials}, work):
-            _start(linear_attention_backward_queries, batch, 1, blocks, like, eps=eps)
+        for table in map_tables(views, {**buffers, "partials": partials}, work):
+            _start(linear_attention_backward_queries, table, 1, sizes, like, eps=eps)
     else:
         weights = [t.new_empty((*t.shape[:-1], 2), dtype=torch.float32) for t in q]
-        for batch in batches(views, {**buffers, "weights": weights}, work):
-            _start(linear_attention_backward_queries_tiled, batch, 1, blocks, like, eps=eps)
+        for table in map_tables(views, {**buffers, "weights": weights}, work):
+            _start(linear_attention_backward_queries_tiled, table, 1, sizes, like, eps=eps)
         work = _split(q, parameters.states, parameters.parts)
         partials = _partials(sums, work)
         tiles = _tiles_of_state(d, e, parameters.states)
-        for batch in batches({"queries": q, "gradients": grad}, {"partials": partials, "weights": weights}, work):
-            _start(linear_attention_backward_states, batch, tiles, parameters.states, like)
-    blocks = parameters.sources
-    whole = _whole(blocks, d, e)
+        for table in map_tables({"queries": q, "gradients": grad}, {"partials": partials, "weights": weights}, work):
+            _start(linear_attention_backward_states, table, tiles, parameters.states, like)
+    sizes = parameters.sources
+    whole = _whole(sizes, d, e)
     kernel = linear_attention_backward_sources if whole else linear_attention_backward_sources_tiled
-    tiles = 1 if whole else triton.cdiv(d, blocks.d) + triton.cdiv(e, blocks.e)
+    tiles = 1 if whole else triton.cdiv(d, sizes.d) + triton.cdiv(e, sizes.e)
     buffers = {"partials": partials, "key_gradients": dk, "value_gradients": dv}
-    for batch in batches({"keys": k, "values": v}, buffers, _split(k, blocks, parameters.parts)):
-        _start(kernel, batch, tiles, blocks, like)
+    for table in map_tables({"keys": k, "values": v}, buffers, _split(k, sizes, parameters.parts)):
+        _start(kernel, table, tiles, sizes, like)
     return dq, dk, dv

@@ -6,7 +6,7 @@ import torch
 import triton
 
 
-class Blocks(NamedTuple):
+class TileSizes(NamedTuple):
     """Tile and launch parameters of one kernel: tokens, D and E of a tile, warps, pipeline stages."""
 
     tokens: int
@@ -16,16 +16,16 @@ class Blocks(NamedTuple):
     stages: int
 
 
-class Parameters(NamedTuple):
+class LaunchParameters(NamedTuple):
     """Launch parameters of one class of shapes; `parts`: partial states of a leading index at most.
 
     Each program of the kernel that follows adds all partial states up, hence few of them where states are large.
     """
 
-    states: Blocks
-    output: Blocks
-    queries: Blocks
-    sources: Blocks
+    states: TileSizes
+    output: TileSizes
+    queries: TileSizes
+    sources: TileSizes
     parts: int = 32
 
 
@@ -38,108 +38,108 @@ def class_of(d: int, e: int, dtype: torch.dtype) -> int:
 # By class of shapes. Where a tile holds a state, D <= d and E < e, kernels of
 # `whole_states` run, else those of `tiled_states`. In float16 scaling operands takes registers.
 # Chosen by registers, shared memory and arithmetic (docs/resources.md), not by tuning.
-PARAMETERS: dict[torch.dtype, dict[int, Parameters]] = {
+PARAMETERS: dict[torch.dtype, dict[int, LaunchParameters]] = {
     torch.bfloat16: {
-        16: Parameters(
-            states=Blocks(64, 16, 16, 4, 3),
-            output=Blocks(64, 16, 16, 4, 3),
-            queries=Blocks(64, 16, 16, 4, 3),
-            sources=Blocks(64, 16, 16, 4, 3),
+        16: LaunchParameters(
+            states=TileSizes(64, 16, 16, 4, 3),
+            output=TileSizes(64, 16, 16, 4, 3),
+            queries=TileSizes(64, 16, 16, 4, 3),
+            sources=TileSizes(64, 16, 16, 4, 3),
             parts=32,
         ),
-        32: Parameters(
-            states=Blocks(128, 32, 32, 4, 3),
-            output=Blocks(64, 32, 32, 4, 3),
-            queries=Blocks(64, 32, 32, 4, 3),
-            sources=Blocks(64, 32, 32, 4, 3),
+        32: LaunchParameters(
+            states=TileSizes(128, 32, 32, 4, 3),
+            output=TileSizes(64, 32, 32, 4, 3),
+            queries=TileSizes(64, 32, 32, 4, 3),
+            sources=TileSizes(64, 32, 32, 4, 3),
             parts=32,
         ),
-        64: Parameters(
-            states=Blocks(64, 64, 64, 4, 3),
-            output=Blocks(64, 64, 64, 4, 3),
-            queries=Blocks(64, 64, 64, 8, 3),
-            sources=Blocks(64, 64, 64, 4, 3),
+        64: LaunchParameters(
+            states=TileSizes(64, 64, 64, 4, 3),
+            output=TileSizes(64, 64, 64, 4, 3),
+            queries=TileSizes(64, 64, 64, 8, 3),
+            sources=TileSizes(64, 64, 64, 4, 3),
             parts=32,
         ),
-        128: Parameters(
-            states=Blocks(64, 128, 128, 8, 3),
-            output=Blocks(64, 128, 128, 8, 3),
-            queries=Blocks(64, 32, 32, 4, 3),
-            sources=Blocks(32, 128, 128, 8, 3),
+        128: LaunchParameters(
+            states=TileSizes(64, 128, 128, 8, 3),
+            output=TileSizes(64, 128, 128, 8, 3),
+            queries=TileSizes(64, 32, 32, 4, 3),
+            sources=TileSizes(32, 128, 128, 8, 3),
             parts=8,
         ),
-        0: Parameters(
-            states=Blocks(64, 64, 64, 8, 3),
-            output=Blocks(64, 64, 64, 8, 3),
-            queries=Blocks(64, 64, 64, 8, 3),
-            sources=Blocks(64, 64, 64, 8, 3),
+        0: LaunchParameters(
+            states=TileSizes(64, 64, 64, 8, 3),
+            output=TileSizes(64, 64, 64, 8, 3),
+            queries=TileSizes(64, 64, 64, 8, 3),
+            sources=TileSizes(64, 64, 64, 8, 3),
             parts=4,
         ),
     },
     torch.float16: {
-        16: Parameters(
-            states=Blocks(64, 16, 16, 4, 3),
-            output=Blocks(64, 16, 16, 4, 3),
-            queries=Blocks(64, 16, 16, 4, 3),
-            sources=Blocks(64, 16, 16, 4, 3),
+        16: LaunchParameters(
+            states=TileSizes(64, 16, 16, 4, 3),
+            output=TileSizes(64, 16, 16, 4, 3),
+            queries=TileSizes(64, 16, 16, 4, 3),
+            sources=TileSizes(64, 16, 16, 4, 3),
             parts=32,
         ),
-        32: Parameters(
-            states=Blocks(128, 32, 32, 4, 3),
-            output=Blocks(64, 32, 32, 4, 3),
-            queries=Blocks(64, 32, 32, 4, 3),
-            sources=Blocks(64, 32, 32, 4, 3),
+        32: LaunchParameters(
+            states=TileSizes(128, 32, 32, 4, 3),
+            output=TileSizes(64, 32, 32, 4, 3),
+            queries=TileSizes(64, 32, 32, 4, 3),
+            sources=TileSizes(64, 32, 32, 4, 3),
             parts=32,
         ),
-        64: Parameters(
-            states=Blocks(64, 64, 64, 4, 3),
-            output=Blocks(64, 64, 64, 4, 3),
-            queries=Blocks(32, 64, 64, 4, 3),
-            sources=Blocks(64, 64, 64, 4, 3),
+        64: LaunchParameters(
+            states=TileSizes(64, 64, 64, 4, 3),
+            output=TileSizes(64, 64, 64, 4, 3),
+            queries=TileSizes(32, 64, 64, 4, 3),
+            sources=TileSizes(64, 64, 64, 4, 3),
             parts=32,
         ),
-        128: Parameters(
-            states=Blocks(32, 128, 128, 8, 3),
-            output=Blocks(64, 128, 128, 8, 3),
-            queries=Blocks(64, 32, 32, 4, 3),
-            sources=Blocks(32, 128, 128, 8, 3),
+        128: LaunchParameters(
+            states=TileSizes(32, 128, 128, 8, 3),
+            output=TileSizes(64, 128, 128, 8, 3),
+            queries=TileSizes(64, 32, 32, 4, 3),
+            sources=TileSizes(32, 128, 128, 8, 3),
             parts=8,
         ),
-        0: Parameters(
-            states=Blocks(64, 64, 64, 8, 3),
-            output=Blocks(64, 64, 64, 8, 3),
-            queries=Blocks(64, 64, 64, 8, 3),
-            sources=Blocks(64, 64, 64, 8, 3),
+        0: LaunchParameters(
+            states=TileSizes(64, 64, 64, 8, 3),
+            output=TileSizes(64, 64, 64, 8, 3),
+            queries=TileSizes(64, 64, 64, 8, 3),
+            sources=TileSizes(64, 64, 64, 8, 3),
             parts=4,
         ),
     },
     torch.float32: {
-        16: Parameters(
-            states=Blocks(32, 16, 16, 4, 2),
-            output=Blocks(32, 16, 16, 4, 2),
-            queries=Blocks(32, 16, 16, 4, 2),
-            sources=Blocks(32, 16, 16, 4, 2),
+        16: LaunchParameters(
+            states=TileSizes(32, 16, 16, 4, 2),
+            output=TileSizes(32, 16, 16, 4, 2),
+            queries=TileSizes(32, 16, 16, 4, 2),
+            sources=TileSizes(32, 16, 16, 4, 2),
             parts=32,
         ),
-        32: Parameters(
-            states=Blocks(32, 32, 32, 4, 2),
-            output=Blocks(32, 32, 32, 4, 2),
-            queries=Blocks(32, 32, 32, 4, 2),
-            sources=Blocks(32, 32, 32, 4, 2),
+        32: LaunchParameters(
+            states=TileSizes(32, 32, 32, 4, 2),
+            output=TileSizes(32, 32, 32, 4, 2),
+            queries=TileSizes(32, 32, 32, 4, 2),
+            sources=TileSizes(32, 32, 32, 4, 2),
             parts=32,
         ),
-        64: Parameters(
-            states=Blocks(16, 64, 64, 8, 2),
-            output=Blocks(16, 64, 64, 8, 2),
-            queries=Blocks(32, 64, 64, 8, 2),
-            sources=Blocks(32, 64, 64, 8, 2),
+        64: LaunchParameters(
+            states=TileSizes(16, 64, 64, 8, 2),
+            output=TileSizes(16, 64, 64, 8, 2),
+            queries=TileSizes(32, 64, 64, 8, 2),
+            sources=TileSizes(32, 64, 64, 8, 2),
             parts=32,
         ),
-        0: Parameters(
-            states=Blocks(16, 64, 64, 8, 2),
-            output=Blocks(64, 32, 32, 8, 2),
-            queries=Blocks(32, 32, 32, 8, 2),
-            sources=Blocks(32, 32, 32, 8, 2),
+        0: LaunchParameters(
+            states=TileSizes(16, 64, 64, 8, 2),
+            output=TileSizes(64, 32, 32, 8, 2),
+            queries=TileSizes(32, 32, 32, 8, 2),
+            sources=TileSizes(32, 32, 32, 8, 2),
             parts=4,
         ),
     },

@@ -31,7 +31,7 @@ _FEW_CELLS = 1024
 """Of all images, below which the mean of their rounding errors is not left to chance."""
 
 
-class Blocks(NamedTuple):
+class TileSizes(NamedTuple):
     """Launch parameters of the kernels that make a tile of y."""
 
     channels: int
@@ -43,9 +43,9 @@ class Blocks(NamedTuple):
     warps: int
 
 
-def blocks(dtype: torch.dtype) -> Blocks:
+def tile_sizes(dtype: torch.dtype) -> TileSizes:
     """By dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
-    return Blocks(32, 16, 16, 8) if dtype == torch.float32 else Blocks(64, 256, 64, 8)
+    return TileSizes(32, 16, 16, 8) if dtype == torch.float32 else TileSizes(64, 256, 64, 8)
 
 
 class Pyramid:
@@ -57,10 +57,10 @@ class Pyramid:
         self.concatenation = Concatenation.of(maps, order)
         self.images = len(maps[0])
         channels = self.concatenation.level_channels()
-        self.blocks = blocks(weight.dtype)
+        self.tile_sizes = tile_sizes(weight.dtype)
         sizes = self.concatenation.sizes
-        self.geometry = g = geometry(sizes, self.images, channels[0], weight.dtype, self.blocks.depth)
-        self.padded = -(-len(weight) // self.blocks.channels) * self.blocks.channels
+        self.geometry = g = geometry(sizes, self.images, channels[0], weight.dtype, self.tile_sizes.depth)
+        self.padded = -(-len(weight) // self.tile_sizes.channels) * self.tile_sizes.channels
         """Channels of y, padded."""
         self.tiles = self.images * g.down * g.across
         exact = self.concatenation.merged(weight, torch.float64)
@@ -119,7 +119,7 @@ class Pyramid:
             "K": self.geometry.depth,
             "BLOCK_K": self.geometry.block,
             "FAR": self.right.numel() >= 2**31,
-            "BLOCK": self.blocks.channels,
+            "BLOCK": self.tile_sizes.channels,
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         }
 
@@ -241,9 +241,9 @@ class Pyramid:
             **self._sizes(),
             "padded": self.padded,
             "CELLS": 32,
-            "BLOCK": self.blocks.channels,
+            "BLOCK": self.tile_sizes.channels,
         }
-        grid = (triton.cdiv(count, 32), self.padded // self.blocks.channels)
+        grid = (triton.cdiv(count, 32), self.padded // self.tile_sizes.channels)
         launch(pyramid_backward_cells, grid, self.weight.device, arguments, num_warps=4)
 
     def _give(self, results: list[Tensor], level: int, gradient: Tensor) -> None:

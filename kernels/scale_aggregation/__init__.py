@@ -19,7 +19,8 @@ def forward(maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor |
     shift[: len(weight)] = pyramid.lost if bias is None else pyramid.lost + bias
     output = weight.new_empty(pyramid.images, len(weight), g.height, g.width)
     arguments = {**pyramid.arguments(), "shift": shift, "output": output, "channels": len(weight)}
-    launch(scale_aggregation_forward_sum, (pyramid.tiles,), weight.device, arguments, num_warps=pyramid.blocks.warps)
+    warps = pyramid.tile_sizes.warps
+    launch(scale_aggregation_forward_sum, (pyramid.tiles,), weight.device, arguments, num_warps=warps)
     return output
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from seqca.kernels import launch as launching
 from seqca.kernels import linear_attention
-from seqca.kernels.batches import MAX_ENTRIES, Batch, Layout, Work, batches, split
 from seqca.kernels.launch import Launch, record
+from seqca.kernels.map_tables import MAX_ENTRIES, Layout, MapTable, Work, map_tables, split
 from torch import Tensor
 
 
@@ -23,8 +23,8 @@ def launches(sizes: list[tuple[tuple[int, ...], int]], channels: int = 36) -> tu
 
 
 def layout(x: Tensor) -> Layout:
-    (batch,) = batches({"x": [x]}, {}, [Work(1, x.shape[-2])])
-    return batch.layouts["x"]
+    (table,) = map_tables({"x": [x]}, {}, [Work(1, x.shape[-2])])
+    return table.layouts["x"]
 
 
 @pytest.mark.parametrize(("channels", "backward"), [(36, 2), (72, 3), (288, 3)])
@@ -91,8 +91,8 @@ def test_the_layout_tells_the_contiguous_axis_and_the_width_of_loads() -> None:
 
 
 def test_leading_dimensions_merge_where_memory_allows_and_are_taken_apart_where_not() -> None:
-    def given(x: Tensor) -> list[Batch]:
-        return list(batches({"x": [x]}, {}, [Work(1, x.shape[-2])]))
+    def given(x: Tensor) -> list[MapTable]:
+        return list(map_tables({"x": [x]}, {}, [Work(1, x.shape[-2])]))
 
     (merged,) = given(torch.zeros(2, 3, 4, 5, 6, 7))
     assert merged.programs == 120 and len(merged.sizes) == 1
@@ -104,5 +104,5 @@ def test_leading_dimensions_merge_where_memory_allows_and_are_taken_apart_where_
 
 def test_maps_of_different_layouts_are_launched_apart() -> None:
     x, y = torch.zeros(2, 8, 8), torch.zeros(2, 8, 8).mT
-    groups = list(batches({"x": [x, y, x]}, {}, [Work(1, 8)] * 3))
-    assert [len(group.sizes) for group in groups] == [2, 1]
+    tables = list(map_tables({"x": [x, y, x]}, {}, [Work(1, 8)] * 3))
+    assert [len(table.sizes) for table in tables] == [2, 1]

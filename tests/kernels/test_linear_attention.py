@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 import torch
 from seqca.kernels import linear_attention
-from seqca.kernels.batches import MAX_ENTRIES
 from seqca.kernels.launch import record
-from seqca.kernels.linear_attention import Blocks, Parameters, backward, forward
+from seqca.kernels.linear_attention import LaunchParameters, TileSizes, backward, forward
+from seqca.kernels.map_tables import MAX_ENTRIES
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -224,7 +224,7 @@ def test_gives_the_same_bits_every_time(d: int) -> None:
 
 def test_launches_take_the_parameters_of_their_class_of_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     for times, dtype in ((1, torch.float16), (2, torch.bfloat16)):
-        planted = Parameters(*(Blocks(10 * times * i, 64, 64, i, 1) for i in (1, 2, 3, 4)), parts=3)
+        planted = LaunchParameters(*(TileSizes(10 * times * i, 64, 64, i, 1) for i in (1, 2, 3, 4)), parts=3)
         monkeypatch.setitem(linear_attention.PARAMETERS[dtype], 64, planted)
 
     def launched(channels: int, dtype: torch.dtype) -> list[tuple[int, int]]:

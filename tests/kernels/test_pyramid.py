@@ -8,7 +8,7 @@ from seqca.kernels import aggregation_head
 from seqca.kernels import pyramid as pyramids
 from seqca.kernels.aggregation_head.cases import CASES
 from seqca.kernels.launch import record
-from seqca.kernels.pyramid import Blocks, Pyramid
+from seqca.kernels.pyramid import Pyramid, TileSizes
 from torch import Generator, Tensor
 
 from seqca.ops import use_backend
@@ -76,7 +76,7 @@ def test_tiles_rows_outputs_and_images_that_follow_each_other_add_up(
 ) -> None:
     # Three tiles for a program, several blocks of the operands' rows, two of the outputs, a gradient of one image.
     monkeypatch.setattr(aggregation_head, "_PROGRAMS", 2)
-    monkeypatch.setattr(pyramids, "blocks", lambda dtype: Blocks(64, 64, 16, 4))
+    monkeypatch.setattr(pyramids, "tile_sizes", lambda dtype: TileSizes(64, 64, 16, 4))
     monkeypatch.setattr(pyramids, "_GRADIENT_BYTES", 1)
     operator, generator = OPERATORS[name], Generator().manual_seed(0)
     sample = rounded(operator.samples["repeated maps"](90, 128, generator), torch.float32, DEVICE)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-Row = tuple[Any, ...]
+TableRow = tuple[Any, ...]
 
 
 class Layout(NamedTuple):
@@ -56,7 +56,7 @@ def split(sizes: Sequence[tuple[int, int]], block: int, programs: int, most: int
     return work
 
 
-class Batch(NamedTuple):
+class MapTable(NamedTuple):
     """The entries of one launch.
 
     `sizes` has rows (first program, tokens, inner leading size, parts, span); `views[name]` rows (tensor, outer
@@ -65,10 +65,10 @@ class Batch(NamedTuple):
     """
 
     programs: int
-    sizes: tuple[Row, ...]
-    views: dict[str, tuple[Row, ...]]
+    sizes: tuple[TableRow, ...]
+    views: dict[str, tuple[TableRow, ...]]
     layouts: dict[str, Layout]
-    buffers: dict[str, tuple[Row, ...]]
+    buffers: dict[str, tuple[TableRow, ...]]
 
 
 def _layout(tensor: Tensor) -> Layout:
@@ -125,9 +125,9 @@ def _pairs(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
         yield from _pairs(slices)
 
 
-def batches(
+def map_tables(
     views: dict[str, Sequence[Tensor]], buffers: dict[str, Sequence[Tensor]], work: Sequence[Work]
-) -> Iterator[Batch]:
+) -> Iterator[MapTable]:
     """Arrange entries into launches: equal layouts together, at most MAX_ENTRIES in each.
 
     Args:
@@ -145,16 +145,16 @@ def batches(
             groups.setdefault(key, []).append((pair, piece))
     for key, members in groups.items():
         for i in range(0, len(members), MAX_ENTRIES):
-            yield _batch(list(views), list(buffers), key, members[i : i + MAX_ENTRIES])
+            yield _map_table(list(views), list(buffers), key, members[i : i + MAX_ENTRIES])
 
 
-def _batch(
+def _map_table(
     views: list[str],
     buffers: list[str],
     key: tuple[Layout, ...],
     members: list[tuple[tuple[Tensor, ...], Work]],
-) -> Batch:
-    sizes: list[Row] = []
+) -> MapTable:
+    sizes: list[TableRow] = []
     programs = 0
     for tensors, work in members:
         outer, inner, tokens, _ = tensors[0].shape
@@ -162,7 +162,7 @@ def _batch(
         programs += outer * inner * work.parts
     columns = list(zip(*(tensors for tensors, _ in members), strict=True))
     read, contiguous = columns[: len(views)], columns[len(views) :]
-    return Batch(
+    return MapTable(
         programs,
         tuple(sizes),
         {name: tuple((t, *t.stride()) for t in column) for name, column in zip(views, read, strict=True)},
