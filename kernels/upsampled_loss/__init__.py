@@ -44,7 +44,7 @@ class _Sizes(NamedTuple):
     pixels: tuple[int, int]
 
 
-class _Blocks(NamedTuple):
+class _PixelBlocks(NamedTuple):
     """Blocks of pixels into which every square is cut: their sides and how many there are, down and across."""
 
     rows: int
@@ -53,14 +53,14 @@ class _Blocks(NamedTuple):
     across: int
 
 
-def _blocks(sizes: _Sizes) -> _Blocks:
+def _pixel_blocks(sizes: _Sizes) -> _PixelBlocks:
     """A square has as many rows and columns as the ratio of the sizes, rounded up, at most."""
     most = [-(-pixels // cells) for pixels, cells in zip(sizes.pixels, sizes.cells, strict=True)]
     sides = [min(_BLOCK, triton.next_power_of_2(side)) for side in most]
-    return _Blocks(*sides, *(-(-side // block) for side, block in zip(most, sides, strict=True)))
+    return _PixelBlocks(*sides, *(-(-side // block) for side, block in zip(most, sides, strict=True)))
 
 
-class _Shares(NamedTuple):
+class _Split(NamedTuple):
     """Of a program of the pass over cells: rows of cells, and blocks of every square one below the other."""
 
     height: int
@@ -68,24 +68,24 @@ class _Shares(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _shares(sizes: _Sizes, warps: int) -> _Shares:
-    """The shares with the least time for `warps` in a row of cells, counted in blocks that a warp goes through.
+def _split(sizes: _Sizes, warps: int) -> _Split:
+    """The split with the least time for `warps` in a row of cells, counted in blocks that a warp goes through.
 
     Programs of few rows go through one band more than they own; parts of squares instead are summed afterwards and take
     memory: in all a sixteenth of that of the logits of all pixels at most, as blocks are.
     """
-    blocks = _blocks(sizes)
+    blocks = _pixel_blocks(sizes)
     rows = sizes.cells[0]
 
-    def time(shares: _Shares) -> float:
-        parts = -(-blocks.down // shares.down) * blocks.across
-        at_once = -(-warps * parts * -(-rows // shares.height) // _WARPS)
+    def time(split: _Split) -> float:
+        parts = -(-blocks.down // split.down) * blocks.across
+        at_once = -(-warps * parts * -(-rows // split.height) // _WARPS)
         # A quarter of a block for what is done once for every band, and for adding it to the other parts.
-        return at_once * (shares.height + 1) * (shares.down + 0.25 + 0.25 * (parts > 1))
+        return at_once * (split.height + 1) * (split.down + 0.25 + 0.25 * (parts > 1))
 
     heights = {-(-rows // stretches) for stretches in range(1, rows + 1)}
     downs = {-(-blocks.down // parts) for parts in range(1, blocks.down + 1)}
-    return min((_Shares(height, down) for height in sorted(heights) for down in sorted(downs)), key=time)
+    return min((_Split(height, down) for height in sorted(heights) for down in sorted(downs)), key=time)
 
 
 def _axis(cells: int, pixels: int) -> tuple[int, int, int, int, float]:
@@ -111,7 +111,7 @@ def forward(
     labels = target[:, None] if kind == "cross_entropy" else target
     batch, channels, *cells = logits.shape
     sizes = _Sizes(batch, channels, (cells[0], cells[1]), (labels.shape[-2], labels.shape[-1]))
-    blocks = _blocks(sizes)
+    blocks = _pixel_blocks(sizes)
     width = blocks.across * blocks.columns
     squares = batch * (cells[1] + 1)
     lanes = 32 * _PIXEL_OPTIONS["num_warps"]
@@ -178,29 +178,29 @@ def forward(
 def _gradient(sizes: _Sizes, arguments: dict[str, Any], whole: bool) -> Tensor:
     """Gradient of the sum of the losses; `whole` where a lane needs all channels of a pixel."""
     batch, channels, cells, _ = sizes
-    blocks = _blocks(sizes)
+    blocks = _pixel_blocks(sizes)
     columns = triton.next_power_of_2(channels)
     columns = columns if whole else min(columns, _CHANNELS)
     groups = -(-channels // columns)
     # Many channels are shared out among warps.
     warps = min(max(columns // _CHANNELS, 1), 32)
     tiles = -(-(batch * (cells[1] + 1) - 1) // 31)
-    shares = _shares(sizes, tiles * groups * warps)
-    parts = -(-blocks.down // shares.down) * blocks.across
+    split = _split(sizes, tiles * groups * warps)
+    parts = -(-blocks.down // split.down) * blocks.across
     device = arguments["prediction"].device
     gradient = torch.empty(parts, batch, channels, *cells, device=device)
     over_cells = {
         "gradient": gradient,
         "tiles": tiles,
         "groups": groups,
-        "height": shares.height,
+        "height": split.height,
         "parts_x": blocks.across,
-        "part_rows": shares.down * blocks.rows,
+        "part_rows": split.down * blocks.rows,
         "width": blocks.across * blocks.columns,
         "CHANNELS": columns,
         "LANES": 32,
     }
-    programs = tiles * groups * parts * -(-cells[0] // shares.height)
+    programs = tiles * groups * parts * -(-cells[0] // split.height)
     launch(
         upsampled_loss_forward_cells,
         (programs,),

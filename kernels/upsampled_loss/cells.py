@@ -2,7 +2,7 @@
 
 A lane owns a column of squares (what lies between four neighbouring centres of cells) for a few channels and walks
 down its pixels. Of each square it sums the gradient of the logits with four weights, 1, λ, μ and λμ, where λ and μ are
-the shares of the right and of the lower cells: what each of the four cells gets is a difference of those sums. No lane
+the weights of the right and of the lower cells: what each of the four cells gets is a difference of those sums. No lane
 needs another but once for every row of cells, whose right halves the next lane has. So all sums have a fixed order.
 
 For four pixels and eight classes of cross-entropy a row takes 343 instructions on sm_90. Eight are for each logit: FFMA
@@ -13,7 +13,7 @@ over the row); six for each class: two FFMA for the line on which its logits lie
 import triton
 import triton.language as tl
 
-from .geometry import edge, first_pixel, neighbours, shares
+from .geometry import edge, first_pixel, interpolation_weights, neighbours
 from .lanes import load_lanes, load_lanes_where, store_lanes
 from .pixel_losses import balanced_bce, l1, unit_l1, weights_of_signs
 from .pixels import _BCE, _ENTROPY, _L1, _LOG2_E, _UNIT
@@ -62,7 +62,7 @@ def upsampled_loss_forward_cells(
     begin_x = part * COLUMNS
     first_x = first_pixel(band_x, axis_x) + begin_x
     end_x = first_pixel(band_x + 1, axis_x)
-    start_x, step_x = shares(first_x, band_x, axis_x)
+    start_x, step_x = interpolation_weights(first_x, band_x, axis_x)
     if KIND == _BCE:
         of_positive, of_negative = weights_of_signs(of_positive, of_negative, tallies, TALLIES)
         of_both = tl.maximum(of_positive + of_negative, 1.0)
@@ -95,7 +95,7 @@ def upsampled_loss_forward_cells(
         stop_y = tl.minimum(begin_y + part_rows, first_pixel(band_y + 1, axis_y))
         if KIND == _ENTROPY:
             slot = ((image * axis_y[1] + begin_y) * squares + band_x) * width + begin_x
-        at_y, step_y = shares(begin_y, band_y, axis_y)
+        at_y, step_y = interpolation_weights(begin_y, band_y, axis_y)
         for y in tl.range(begin_y, stop_y):
             down = at_y.to(tl.float32) * axis_y[4]
             at_y += step_y

@@ -1,6 +1,6 @@
 """Where pixels lie between cells. Between two neighbouring centres of cells is a band of rows or columns of pixels.
 
-An axis is a tuple (cells, pixels, cells : pixels in lowest terms, 1 / (2 · those pixels)). In lowest terms shares are
+An axis is a tuple (cells, pixels, cells : pixels in lowest terms, 1 / (2 · those pixels)). In lowest terms weights are
 exact in float32 for all ratios that are powers of two. Band i lies between cells i − 1 and i, so that there is one more
 band than cells: the first and the last are half as wide and see one cell only.
 """
@@ -19,10 +19,10 @@ def first_pixel(band, axis):
 
 
 @triton.jit
-def shares(first, band, axis):
-    """(start, step): the share of cell `band` in pixel `first` + i of that band is (start + i · step) · axis[4].
+def interpolation_weights(first, band, axis):
+    """(start, step): the weight of cell `band` in pixel `first` + i of that band is (start + i · step) · axis[4].
 
-    The rest is the share of the cell before. Outside the outermost centres it stays what it is there.
+    The rest is the weight of the cell before. Outside the outermost centres it stays what it is there.
     """
     cells, _, low_cells, low_pixels, _ = axis
     unit = 2 * low_pixels

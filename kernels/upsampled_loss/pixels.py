@@ -10,7 +10,7 @@ cross-entropy that is 132 instructions on sm_90: 16 each of FFMA (the logit), FF
 import triton
 import triton.language as tl
 
-from .geometry import edge, first_pixel, neighbours, shares
+from .geometry import edge, first_pixel, interpolation_weights, neighbours
 from .lanes import load_lanes, store_lanes
 from .pixel_losses import balanced_bce, l1, weights_of_signs
 
@@ -93,9 +93,9 @@ def upsampled_loss_forward_pixels(
     inside_x = there[None, :] & (x < first_pixel(band_x + 1, axis_x)[None, :])
     inside_y = y < first_pixel(band_y + 1, axis_y)
     inside = inside_y[:, None, None] & inside_x[None, :, :]
-    start, step = shares(first_x, band_x, axis_x)
+    start, step = interpolation_weights(first_x, band_x, axis_x)
     across = (start[None, :] + tl.arange(0, COLUMNS)[:, None] * step[None, :]).to(tl.float32) * axis_x[4]
-    start, step = shares(first_y, band_y, axis_y)
+    start, step = interpolation_weights(first_y, band_y, axis_y)
     down = (start + tl.arange(0, ROWS) * step).to(tl.float32) * axis_y[4]
 
     above, below = neighbours(band_y, axis_y)
