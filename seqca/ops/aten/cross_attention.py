@@ -15,9 +15,9 @@ from seqca.pairs import Branch, Pair
 
 from ..shared.branches import branches_of, pairs_of
 from ..shared.synchronisation import merged_covariance, merged_moments, summed
-from .folding import Moments
-from .layers import Gradients, Layers, Sums
-from .projections import Features, FirstLayer, Piece, Projections, centred, pieces, softplus, times, with_shift
+from .folding import MapMoments
+from .layers import Layers, ParameterGradients, Sums
+from .projections import BranchView, Features, FirstLayer, Piece, centred, pieces, softplus, times, with_shift
 
 
 def forward(
@@ -51,8 +51,8 @@ def forward(
         moments = [_centre(x) for x in tokens]
     views, corrections = [], []
     for i, branch in enumerate(structure):
-        x, own = tokens[branch.map], Moments.of(moments[branch.map])
-        view = Projections(layers, i, layers.folds(i, own, norm_eps if training else None), x, own, wide)
+        x, own = tokens[branch.map], MapMoments.of(moments[branch.map])
+        view = BranchView(layers, i, layers.folds(i, own, norm_eps if training else None), x, own, wide)
         views.append(view)
         if training:
             total, mean, squares = merged_moments(*view.feature_moments(), group)
@@ -94,13 +94,12 @@ def backward(
     tokens = [x.flatten(2) for x in maps]
     layers = Layers(structure, weights, scales, shifts, training, wide)
     layers.kept(means, inverse)
-    gradients = Gradients(layers)
+    gradients = ParameterGradients(layers)
     d_tokens = [x.new_zeros(x.shape, dtype=wide) for x in tokens]
-    own = [Moments.of(x) for x in moments]
+    own = [MapMoments.of(x) for x in moments]
     folds = [layers.folds(i, own[branch.map]) for i, branch in enumerate(structure)]
     views = [
-        Projections(layers, i, folds[i], tokens[branch.map], own[branch.map], wide)
-        for i, branch in enumerate(structure)
+        BranchView(layers, i, folds[i], tokens[branch.map], own[branch.map], wide) for i, branch in enumerate(structure)
     ]
     passes = [
         _Backward(view, d_tokens[branch.map], training, group) for view, branch in zip(views, structure, strict=True)
@@ -158,7 +157,7 @@ def _by_branch(branches: Sequence[Branch], sums: Sequence[Tensor]) -> list[Tenso
     return [next(remaining) if branch.keys else sums[0].new_empty(0) for branch in branches]
 
 
-def _states(view: Projections) -> Tensor:
+def _states(view: BranchView) -> Tensor:
     """(keys, B, C + 1, C): S and below it z."""
     hidden, features, values = view.hidden(view.keys), view.features(view.keys), view.values()
     channels, blocks = view.channels, view.keys.stop - view.keys.start
@@ -172,7 +171,7 @@ def _states(view: Projections) -> Tensor:
     return sums
 
 
-def _attend(view: Projections, pairs: Sequence[Pair], states: Sequence[Tensor], eps: float, result: Tensor) -> None:
+def _attend(view: BranchView, pairs: Sequence[Pair], states: Sequence[Tensor], eps: float, result: Tensor) -> None:
     """Writes what the pairs of a branch gather to (B, pairs·C, N)."""
     hidden, features = view.hidden(view.queries), view.features(view.queries)
     for piece, x in view.pieces():
@@ -186,7 +185,7 @@ def _attend(view: Projections, pairs: Sequence[Pair], states: Sequence[Tensor], 
 class _Backward:
     """The passes of a branch over its map, and the sums that they find."""
 
-    def __init__(self, view: Projections, d_tokens: Tensor, training: bool, group: str) -> None:
+    def __init__(self, view: BranchView, d_tokens: Tensor, training: bool, group: str) -> None:
         self._view, self._d_tokens, self._training, self._group = view, d_tokens, training, group
         blocks, channels, inputs = view.all.stop, view.channels, view.tokens.shape[1]
 
@@ -280,7 +279,7 @@ class _Backward:
 class _FeatureSums:
     """Gradients behind the batch norms of blocks of queries or keys, and their sums over the tokens."""
 
-    def __init__(self, view: Projections, blocks: slice) -> None:
+    def __init__(self, view: BranchView, blocks: slice) -> None:
         self.blocks = blocks
         self.of_pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         """h (b, blocks·C, n), s and d, (b, blocks, C, n)."""

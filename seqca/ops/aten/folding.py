@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 
-class Moments(NamedTuple):
+class MapMoments(NamedTuple):
     """Of the tokens of a map, in float64."""
 
     mean: Tensor
@@ -25,7 +25,7 @@ class Moments(NamedTuple):
     """(C_m, C_m), divided by T."""
 
     @classmethod
-    def of(cls, stacked: Tensor) -> "Moments":
+    def of(cls, stacked: Tensor) -> "MapMoments":
         """From one tensor (C_m + 1, C_m): the mean, then the covariance below it."""
         return cls(stacked[0], stacked[1:])
 

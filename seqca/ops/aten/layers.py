@@ -14,7 +14,7 @@ from torch import Tensor
 from seqca.pairs import Branch
 
 from ..shared.branches import layers_of
-from .folding import Fold, Input, Moments, differentiate, fold, matrix_of, variance_of
+from .folding import Fold, Input, MapMoments, differentiate, fold, matrix_of, variance_of
 
 
 class BranchFold(NamedTuple):
@@ -90,7 +90,7 @@ class Layers:
         self.means[layer], self.variances[layer] = mean, variance
         self.inverse[layer] = (variance + eps).rsqrt()
 
-    def folds(self, branch: int, moments: Moments, eps: float | None = None) -> BranchFold:
+    def folds(self, branch: int, moments: MapMoments, eps: float | None = None) -> BranchFold:
         """Of a branch, from the moments of its map; with eps the statistics of its folded layers are computed first."""
         place, given = self.places[branch], Input(moments.mean)
         projection = values = None
@@ -102,7 +102,7 @@ class Layers:
             values = self._fold(place.values, given, moments, eps)
         return BranchFold(projection, given, hidden, values)
 
-    def _fold(self, layer: int, given: Input, moments: Moments, eps: float | None) -> Fold:
+    def _fold(self, layer: int, given: Input, moments: MapMoments, eps: float | None) -> Fold:
         weight = self.weights[layer].flatten(1).double()
         matrix = matrix_of(weight, given, self._dtype)
         if eps is not None:
@@ -112,7 +112,7 @@ class Layers:
         return fold(weight, matrix, given, *statistics, self.scales[layer], self.shifts[layer], self._training)
 
 
-class Gradients:
+class ParameterGradients:
     """Of weights, scales and shifts, in their dtypes, as they become known."""
 
     def __init__(self, layers: Layers) -> None:
@@ -127,7 +127,9 @@ class Gradients:
         self.scales[layer].copy_(scale)
         self.shifts[layer].copy_(shift)
 
-    def put_folded(self, branch: int, folds: BranchFold, moments: Moments, hidden: Sums, values: Sums | None) -> Tensor:
+    def put_folded(
+        self, branch: int, folds: BranchFold, moments: MapMoments, hidden: Sums, values: Sums | None
+    ) -> Tensor:
         """Those of the folded layers of a branch, from their sums; returns that of the map's covariance."""
         place = self._layers.places[branch]
         d_covariance = torch.zeros_like(moments.covariance)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .folding import Fold, Moments
+from .folding import Fold, MapMoments
 from .layers import BranchFold, Layers
 
 _CPU_TOKENS = 2048
@@ -139,11 +139,11 @@ def product(weight: Tensor, x: Tensor, shift: Tensor) -> Tensor:
     return result.add_(shift)
 
 
-class Projections:
+class BranchView:
     """What a branch makes of the pieces of its map."""
 
     def __init__(
-        self, layers: Layers, index: int, folds: BranchFold, tokens: Tensor, moments: Moments, dtype: torch.dtype
+        self, layers: Layers, index: int, folds: BranchFold, tokens: Tensor, moments: MapMoments, dtype: torch.dtype
     ) -> None:
         branch = layers.branches[index]
         self.tokens = tokens

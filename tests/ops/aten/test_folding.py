@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from seqca.ops.aten.folding import Fold, Input, Moments, differentiate, fold, matrix_of, variance_of
+from seqca.ops.aten.folding import Fold, Input, MapMoments, differentiate, fold, matrix_of, variance_of
 from seqca.ops.shared.sample import normal
 
 EPS = 1e-3
@@ -32,7 +32,7 @@ class Layer:
         statistics = (self.mean, self.variance)
         return F.batch_norm(x @ self.weight.T, *statistics, self.scale, self.shift, self.mean is None, eps=EPS)
 
-    def folded(self, given: Input, moments: Moments) -> Fold:
+    def folded(self, given: Input, moments: MapMoments) -> Fold:
         weight = self.weight.detach()
         matrix = matrix_of(weight, given, torch.float64)
         mean = torch.mv(weight, given.mean) if self.mean is None else self.mean
@@ -41,12 +41,12 @@ class Layer:
         return fold(weight, matrix, given, mean, (variance + EPS).rsqrt(), *norm, self.mean is None)
 
 
-def moments_of(x: Tensor, training: bool) -> Moments:
+def moments_of(x: Tensor, training: bool) -> MapMoments:
     """In evaluation some centre."""
     if not training:
-        return Moments(x[0], torch.zeros(C_MAP, C_MAP, dtype=torch.float64))
+        return MapMoments(x[0], torch.zeros(C_MAP, C_MAP, dtype=torch.float64))
     centred = x - x.mean(0)
-    return Moments(x.mean(0), centred.T @ centred / len(x))
+    return MapMoments(x.mean(0), centred.T @ centred / len(x))
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
