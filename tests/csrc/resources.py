@@ -46,7 +46,7 @@ class Kernel(NamedTuple):
 ALL_KERNELS = [Kernel(k, n, c) for k in KERNELS for n in DTYPES for c in CLASSES]
 
 
-class Resources(NamedTuple):
+class CudaResources(NamedTuple):
     """Registers of a thread, bytes of its stack and bytes of registers that it spills."""
 
     registers: int
@@ -60,14 +60,14 @@ class Resources(NamedTuple):
         return 4 * (REGISTERS_OF_A_QUARTER // of_a_warp) // WARPS[kernel.channels]
 
 
-def resources(log: str) -> dict[tuple[str, Kernel], Resources]:
+def resources(log: str) -> dict[tuple[str, Kernel], CudaResources]:
     """By architecture and kernel, from the output of nvcc -Xptxas=-v."""
     pattern = (
         r"Compiling entry function '(\S+)' for 'sm_(\d+)'\n.*?\n\s+(\d+) bytes stack frame, (\d+) bytes spill stores, "
         r"(\d+) bytes spill loads\n.*?Used (\d+) registers"
     )
     return {
-        (architecture, Kernel.of(name)): Resources(int(registers), int(stack), int(stores) + int(loads))
+        (architecture, Kernel.of(name)): CudaResources(int(registers), int(stack), int(stores) + int(loads))
         for name, architecture, stack, stores, loads, registers in re.findall(pattern, log)
     }
 
