@@ -10,21 +10,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .groups import ByKind, Group
+from .groups import BranchGroup, ByKind
 
 
-class Moments(NamedTuple):
+class MapMoments(NamedTuple):
     """Of maps: means (maps, C) and covariances (maps, C, C), biased, in float64."""
 
     mean: Tensor
     covariance: Tensor
 
-    def of(self, group: Group) -> "Moments":
+    def of(self, group: BranchGroup) -> "MapMoments":
         """By branch of a group, of what is by map of its stack."""
-        return Moments(*map(group.of_maps, self))
+        return MapMoments(*map(group.of_maps, self))
 
 
-class First(NamedTuple):
+class FirstLayers(NamedTuple):
     """The layers of a group that read maps, hidden ones above values; (branches, rows, …) in float64."""
 
     weight: Tensor
@@ -39,14 +39,14 @@ class First(NamedTuple):
     """β."""
     own: Tensor
     """The weight that was given."""
-    projection: "Projection | None"
+    projections: "Projections | None"
 
-    def variance(self, moments: Moments) -> Tensor:
+    def variance(self, moments: MapMoments) -> Tensor:
         """Of what it makes of the map, biased."""
         return variances(self.weight, moments.covariance)
 
 
-class Projection(NamedTuple):
+class Projections(NamedTuple):
     """Those of a group."""
 
     weight: Tensor
@@ -55,7 +55,7 @@ class Projection(NamedTuple):
     scale: Tensor
     shift: Tensor
 
-    def variance(self, moments: Moments) -> Tensor:
+    def variance(self, moments: MapMoments) -> Tensor:
         """Of what it makes of the map, biased."""
         return variances(self.weight, moments.covariance)
 
@@ -75,7 +75,7 @@ def variances(weight: Tensor, covariance: Tensor) -> Tensor:
     return (torch.bmm(weight, covariance) * weight).sum(-1).clamp_(min=0)
 
 
-def fold(group: Group, known: list[ByKind] | None, moments: Moments | None, norm_eps: float) -> First:
+def fold(group: BranchGroup, known: list[ByKind] | None, moments: MapMoments | None, norm_eps: float) -> FirstLayers:
     """The layers of a group.
 
     Args:
@@ -85,21 +85,21 @@ def fold(group: Group, known: list[ByKind] | None, moments: Moments | None, norm
         norm_eps: added to variances that are not known.
     """
     scales, shifts = group.norms
-    projection = None
+    projections = None
     own = weight = group.weights("hidden", "values").double()
     if group.projected:
         matrix = group.weights("projection").double()
         mean, inverse = _statistics(matrix, 0, known, moments, norm_eps)
-        projection = Projection(matrix, mean, inverse, scales.projection * inverse, shifts.projection)
-        weight = torch.bmm(own, projection.folded).to(group.call.dtype).double()
+        projections = Projections(matrix, mean, inverse, scales.projection * inverse, shifts.projection)
+        weight = torch.bmm(own, projections.folded).to(group.problem.dtype).double()
     mean, inverse = _statistics(weight, 1, known, moments, norm_eps)
-    if projection is not None and moments is None:
-        mean = mean - torch.bmm(own, projection.offset[..., None])[..., 0]
-    return First(weight, mean, inverse, scales.first * inverse, shifts.first, own, projection)
+    if projections is not None and moments is None:
+        mean = mean - torch.bmm(own, projections.offset[..., None])[..., 0]
+    return FirstLayers(weight, mean, inverse, scales.first * inverse, shifts.first, own, projections)
 
 
 def _statistics(
-    weight: Tensor, kind: int, known: list[ByKind] | None, moments: Moments | None, norm_eps: float
+    weight: Tensor, kind: int, known: list[ByKind] | None, moments: MapMoments | None, norm_eps: float
 ) -> tuple[Tensor, Tensor]:
     """Mean and 1/σ of what the layers of a kind make of the maps."""
     if moments is None:
@@ -111,18 +111,18 @@ def _statistics(
     return mean, (variances(weight, moments.covariance) + norm_eps).rsqrt()
 
 
-class Gradients(NamedTuple):
+class FoldGradient(NamedTuple):
     """Of the parameters of the layers that read maps, and in training of the covariances of the maps, by branch."""
 
     weight: Tensor
     scale: Tensor
     shift: Tensor
-    projection: tuple[Tensor, Tensor, Tensor] | None
+    projections: tuple[Tensor, Tensor, Tensor] | None
     covariance: Tensor | None
 
 
-def unfold(first: First, products: Tensor, sums: Tensor, moments: Moments | None) -> Gradients:
-    """Gradients by those of the norms, s: R = Σ s (x − m)ᵀ and r = Σ s; m is 0 in evaluation.
+def unfold(first: FirstLayers, products: Tensor, sums: Tensor, moments: MapMoments | None) -> FoldGradient:
+    """FoldGradient by those of the norms, s: R = Σ s (x − m)ᵀ and r = Σ s; m is 0 in evaluation.
 
     With dc = rowsum(R ⊙ W) that of γ/σ, dv = −½ dc γ/σ³ that of the variance: dW = γ/σ R + 2 dv W K, dK = Wᵀ dv W.
     """
@@ -133,8 +133,8 @@ def unfold(first: First, products: Tensor, sums: Tensor, moments: Moments | None
         d_scale = d_scale - sums * first.mean
     else:
         d_weight, d_covariance = _of_variance(first.weight, first, d_scale, d_weight, moments.covariance)
-    d_projection = None
-    p = first.projection
+    d_projections = None
+    p = first.projections
     if p is not None:
         d_folded = torch.bmm(first.own.mT, d_weight)
         d_weight = torch.bmm(d_weight, p.folded.mT)
@@ -149,12 +149,12 @@ def unfold(first: First, products: Tensor, sums: Tensor, moments: Moments | None
             of_shift = torch.zeros_like(of_scale)
             of_weight, more = _of_variance(p.weight, p, of_scale, of_weight, moments.covariance)
             d_covariance = d_covariance + more
-        d_projection = of_weight, of_scale * p.inverse, of_shift
-    return Gradients(d_weight, d_scale * first.inverse, sums, d_projection, d_covariance)
+        d_projections = of_weight, of_scale * p.inverse, of_shift
+    return FoldGradient(d_weight, d_scale * first.inverse, sums, d_projections, d_covariance)
 
 
 def _of_variance(
-    weight: Tensor, layer: First | Projection, d_scale: Tensor, d_weight: Tensor, covariance: Tensor
+    weight: Tensor, layer: FirstLayers | Projections, d_scale: Tensor, d_weight: Tensor, covariance: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Adds to the gradient of a weight what comes through its variance, and that of the covariance."""
     spread = torch.bmm(weight, covariance)
