@@ -45,7 +45,7 @@ class Resources:
     """Values that loops carry in the source and no longer in the compiled kernel, see `_carried`."""
 
     def faults(self) -> list[str]:
-        """What must not be."""
+        """What is wrong with it, in words; empty where nothing is."""
         limit = SHARED_LIMIT[self.arch]
         return [
             *([f"{self.spills} bytes of registers spill"] if self.spills else []),

@@ -180,7 +180,7 @@ class _Head:
         return shifts, scales, of_last.sum(0)[:, : self.channels]
 
     def gradient(self, grad: Tensor, vectors: Tensor, gradient: Tensor, images: slice) -> None:
-        """That of y, of some images."""
+        """Writes the gradient of y of some images."""
         per_image = self.pyramid.tiles // self.pyramid.images
         place = {"gradient": gradient, "start_tile": images.start * per_image}
         arguments = {**self._of_gradient(grad, vectors), **place}

@@ -20,7 +20,7 @@ from .statistics import LayerStatistics
 
 
 class Activations:
-    """Those of a group, by block, padded: (blocks, tokens, C) of its first layers and of its queries and keys.
+    """First layers, queries and keys of a group, padded, (blocks, tokens, C).
 
     Args:
         group: the branches.
@@ -88,7 +88,7 @@ class Activations:
         )  # fmt: skip
 
     def states(self) -> dict[int, Tensor]:
-        """By branch of the call (keys, B, C + 1, C)."""
+        """States of the sources, (keys, B, C + 1, C), by branch of the call."""
         g = self.group
         count = g.size * g.keys
         tiles, parts, span = g.state_parts(count)
@@ -101,7 +101,7 @@ class Activations:
         return {member: x.sum(2) for member, x in zip(g.members, by_branch, strict=True)}
 
     def outputs(self, states: Mapping[int, Tensor], eps: float) -> dict[int, Tensor]:
-        """By branch of the call what its queries attend to, (B, pairs · C, H, W)."""
+        """What the queries attend to, (B, pairs · C, H, W), by branch of the call."""
         g = self.group
         counts = [len(g.problem.pairs_by_query(member)) for member in g.members]
         size = (g.stack.height, g.stack.width)

@@ -96,7 +96,7 @@ def _through_softplus(
     d, hidden, weights, vectors, gradients, sums, block, source, token, known, column, tile, tiles, tokens,
     CHANNELS: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """From the gradient d of queries or keys to s, that of BN(u) with u = W₂ h; Σ s and Σ s (u − mean) of the tile."""
+    """Goes from the gradient d of queries or keys to s, that of BN(u), u = W₂ h; Σ s and Σ s (u − mean) of the tile."""
     u = product(
         matrix(hidden, source, tokens, C), matrix(weights, block, C, C), token, tokens, column,
         C, C, 1, C, BLOCK_K, PRECISION,

@@ -32,13 +32,13 @@ _TESTED_ON = {
 
 
 def _map(channels: int, scale: int, dtype: torch.dtype) -> Tensor:
-    """Of a task."""
+    """A map of a task."""
     size = (x // NETWORK.strides[scale] for x in IMAGE)
     return torch.empty(8, channels, *size, dtype=dtype, device="meta")
 
 
 def _maps(channels: int, kind: str, dtype: torch.dtype) -> list[Tensor]:
-    """Of all tasks, at the scale that has so many channels, or at all from there on."""
+    """The maps of all tasks, at the scale that has so many channels, or at all from there on."""
     scale = NETWORK.channels.index(channels) if channels in NETWORK.channels else 0
     if kind == "tasks":
         return [_map(channels, scale, dtype) for _ in range(_TASKS)]

@@ -14,13 +14,13 @@ from .groups import BranchGroup, ByKind
 
 
 class MapMoments(NamedTuple):
-    """Of maps: means (maps, C) and covariances (maps, C, C), biased, in float64."""
+    """Means (maps, C) and covariances (maps, C, C) of maps, biased, in float64."""
 
     mean: Tensor
     covariance: Tensor
 
     def of(self, group: BranchGroup) -> "MapMoments":
-        """By branch of a group, of what is by map of its stack."""
+        """Moments of the maps of a group, by branch; here are those of all maps of its stack."""
         return MapMoments(*map(group.of_maps, self))
 
 
@@ -28,9 +28,9 @@ class FirstLayers(NamedTuple):
     """The layers of a group that read maps, hidden ones above values; (branches, rows, …) in float64."""
 
     weight: Tensor
-    """As it is multiplied with the map."""
+    """The matrix that is multiplied with the map."""
     mean: Tensor
-    """Of what it makes of the map, which is taken off."""
+    """Mean of what the weight makes of the map, which is taken off."""
     inverse: Tensor
     """1/σ."""
     scale: Tensor
@@ -42,12 +42,12 @@ class FirstLayers(NamedTuple):
     projections: "Projections | None"
 
     def variance(self, moments: MapMoments) -> Tensor:
-        """Of what it makes of the map, biased."""
+        """Variance of what the weight makes of the map, biased."""
         return variances(self.weight, moments.covariance)
 
 
 class Projections(NamedTuple):
-    """Those of a group."""
+    """The projections of a group; (branches, rows, …) in float64."""
 
     weight: Tensor
     mean: Tensor
@@ -56,7 +56,7 @@ class Projections(NamedTuple):
     shift: Tensor
 
     def variance(self, moments: MapMoments) -> Tensor:
-        """Of what it makes of the map, biased."""
+        """Variance of what the weight makes of the map, biased."""
         return variances(self.weight, moments.covariance)
 
     @property
@@ -112,7 +112,7 @@ def _statistics(
 
 
 class FoldGradient(NamedTuple):
-    """Of the parameters of the layers that read maps, and in training of the covariances of the maps, by branch."""
+    """Gradients of the layers that read maps, and in training of the covariances of the maps, by branch."""
 
     weight: Tensor
     scale: Tensor

@@ -33,7 +33,7 @@ StateGradient = tuple[Tensor, int]
 
 
 class ParameterGradients:
-    """Those of the parameters of all layers, as they become known."""
+    """Gradients of the parameters of all layers, as they become known."""
 
     def __init__(self, weights: Sequence[Tensor], scales: Sequence[Tensor], shifts: Sequence[Tensor]) -> None:
         self.weights, self.scales, self.shifts = list(weights), list(scales), list(shifts)
@@ -41,14 +41,14 @@ class ParameterGradients:
     def keep(
         self, group: BranchGroup, weight: Tensor | None, scale: Tensor | None, shift: Tensor | None, *names: str
     ) -> None:
-        """Puts those of the named layers of a group, (branches, rows, …), in their places."""
+        """Puts gradients of the named layers of a group, (branches, rows, …), in their places."""
         for tensors, x in ((self.weights, weight), (self.scales, scale), (self.shifts, shift)):
             if x is not None:
                 group.parted(x, tensors, *names)
 
 
 class ActivationGradients:
-    """Those of the activations of a group: of queries and keys in memory of their own, of first layers in their place.
+    """Gradients of the activations of a group: of queries and keys in memory of their own, of first layers in place.
 
     Args:
         activations: queries and keys are made.
@@ -101,7 +101,7 @@ class ActivationGradients:
         g.start(cross_attention_backward_values, grid, hidden=a.hidden, features=a.features, states=rows)
 
     def through_layers(self, d_maps: Sequence[Tensor], parameters: ParameterGradients, process_group: str) -> None:
-        """From the gradients of all norms to those of parameters and maps."""
+        """Goes from the gradients of all norms to those of parameters and maps."""
         g, a = self.group, self._activations
         sums = self._norm_sums[..., : g.channels].sum(1, dtype=torch.float64)
         shifts, scales = sums.unflatten(0, (g.size, g.features)).transpose(1, 2).flatten(2).unbind(1)

@@ -17,18 +17,18 @@ from .problem import Problem
 from .stacks import padded, precision, split, tile_sizes
 
 _MAX_ROWS = 48
-"""Of a table that a launch takes as arguments, of which CUDA promises 4 KB."""
+"""Rows at most of a table that a launch takes as arguments, of which CUDA promises 4 KB."""
 
 
 class ByKind(NamedTuple):
-    """A number for each row of the layers of a group, (branches, rows), by kind of layer."""
+    """A vector for every branch of a group, (branches, rows), by kind of layer."""
 
     projection: Tensor
-    """Without columns where there is none."""
+    """Rows of projections; none where there is no projection."""
     first: Tensor
-    """Of hidden layers, then values."""
+    """Rows of hidden layers, then of values."""
     second: Tensor
-    """Of features."""
+    """Rows of features."""
 
 
 class BranchGroup:
@@ -54,7 +54,7 @@ class BranchGroup:
         self.tile_sizes = tile_sizes(self.padded, problem.dtype)
 
     def of_maps(self, x: Tensor) -> Tensor:
-        """By branch, of what is by map of the stack."""
+        """Entries of the maps of the branches, (branches, …), of a tensor with one for each map of the stack."""
         return x if self.places == list(range(len(x))) else torch.stack([x[i] for i in self.places])
 
     def indices(self, *names: str) -> list[int]:
@@ -63,12 +63,12 @@ class BranchGroup:
         return [i for i in found if i is not None]
 
     def weights(self, *names: str) -> Tensor:
-        """Of each branch those of layers of these names below each other, (branches, rows, columns)."""
+        """Weights of the named layers, those of a branch below each other, (branches, rows, columns)."""
         joined = torch.cat([self.problem.weights[i].flatten(1) for i in self.indices(*names)])
         return joined.unflatten(0, (self.size, -1))
 
     def vectors(self, *lists: Sequence[Tensor]) -> list[ByKind]:
-        """From lists by layer, in float64."""
+        """The vectors of all layers, from lists that have one for each layer of the call, in float64."""
         which = self.indices("projection", "hidden", "values", "features")
         joined = torch.cat([x[i] for x in lists for i in which]).double().unflatten(0, (len(lists), self.size, -1))
         blocks = [int(self.projected), self.blocks, self.features]
@@ -76,11 +76,11 @@ class BranchGroup:
 
     @cached_property
     def norms(self) -> list[ByKind]:
-        """γ and β."""
+        """γ and β of all layers."""
         return self.vectors(self.problem.scales, self.problem.shifts)
 
     def parted(self, x: Tensor, tensors: list[Tensor], *names: str) -> None:
-        """From (branches, rows, …) of layers of these names into their places, in memory of their own."""
+        """Parts (branches, rows, …) of the named layers into their places in `tensors`, in memory of their own."""
         which = self.indices(*names)
         shapes = [tensors[i].shape for i in which]
         flat = x.to(tensors[which[0]].dtype).flatten()
@@ -89,11 +89,11 @@ class BranchGroup:
             tensors[i] = part.view(shape)
 
     def padded_rows(self, x: Tensor) -> Tensor:
-        """(…, blocks·C) with the blocks padded, in float32."""
+        """Vectors (…, blocks·C) with the blocks padded, in float32."""
         return F.pad(x.unflatten(-1, (-1, self.channels)), (0, self.padded - self.channels)).flatten(-2).float()
 
     def padded_weight(self, x: Tensor, columns: int) -> Tensor:
-        """(branches, blocks·C, C_in) with blocks and columns padded, in the dtype of the maps."""
+        """Weights (branches, blocks·C, C_in) with blocks and columns padded, in the dtype of the maps."""
         rows = x.unflatten(1, (-1, self.channels)).to(self.problem.dtype)
         return F.pad(rows, (0, columns - x.shape[2], 0, self.padded - self.channels)).flatten(1, 2)
 
@@ -109,25 +109,25 @@ class BranchGroup:
 
     @cached_property
     def pairs(self) -> list[tuple[int, int, int, Pair]]:
-        """Branch of the group, block of queries, place among the pairs of the branch, and pair, in that order."""
+        """All pairs in order: branch of the group, block of queries, place among the pairs of the branch, and pair."""
         return [(i, *pair) for i, member in enumerate(self.members) for pair in self.problem.pairs_by_query(member)]
 
     @property
     def pair_table(self) -> tuple[tuple[int, ...], ...]:
-        """Of the pairs, branch, block of queries, place, block of keys."""
+        """A row for each pair: branch, block of queries, place, block of keys."""
         return tuple((i, query, place, pair.key) for i, query, place, pair in self.pairs)
 
     @property
     def table(self) -> tuple[tuple[int], ...]:
-        """Of the branches, the places of their maps in the stack."""
+        """A row for each branch: the place of its map in the stack."""
         return tuple((i,) for i in self.places)
 
     def of_sources(self, states: Mapping[int, Tensor]) -> tuple[tuple[Tensor], ...]:
-        """Of the pairs, the states of their sources."""
+        """A row for each pair: the states of its source."""
         return tuple((states[pair.source],) for *_, pair in self.pairs)
 
     def arguments(self, *names: str) -> dict[str, Any]:
-        """Those of these names that all kernels have in common."""
+        """Arguments that kernels have in common, those of these names."""
         b = self.tile_sizes
         known = {
             "tokens": self.stack.tokens,

@@ -48,7 +48,7 @@ class Problem:
         return [i for i, branch in enumerate(self.branches) if branch.keys]
 
     def stacked(self, by_map: Sequence[Tensor]) -> list[Tensor]:
-        """What is by map, stack by stack."""
+        """Tensors by map as one for each stack."""
         parts: list[list[Tensor]] = [[] for _ in self.stacks]
         for i, x in enumerate(by_map):
             parts[self.place[i][0]].append(x)

@@ -12,7 +12,7 @@ from ..map_tables import MAX_ENTRIES
 from .forward import cross_attention_forward_moments, cross_attention_forward_rows
 
 PROGRAMS = 528
-"""Into which sums over tokens are split where there are enough of them: four for each multiprocessor of an H200."""
+"""Programs of a sum over tokens where there are enough of these: four for each multiprocessor of an H200."""
 
 
 class TileSizes(NamedTuple):
@@ -25,7 +25,7 @@ class TileSizes(NamedTuple):
 
 
 def tile_sizes(padded: int, dtype: torch.dtype) -> TileSizes:
-    """By channels and dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
+    """Sizes by channels and dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
     if padded <= 64:
         channels = max(16, triton.next_power_of_2(padded))
     else:
@@ -44,7 +44,7 @@ def padded(channels: int) -> int:
 
 
 def precision() -> str:
-    """Of products of float32."""
+    """How products of float32 are taken."""
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 

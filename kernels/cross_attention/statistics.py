@@ -1,4 +1,4 @@
-"""Means and variances of all layers of a problem, layer by layer, in float64."""
+"""Means and variances of all layers of a call, layer by layer, in float64."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .problem import Problem
 
 
 class LayerStatistics:
-    """Empty, or those that are given; `keep` fills in what a group finds."""
+    """What layers are normalised by: as given, or at first nothing, and `keep` fills in what a group finds."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -21,7 +21,7 @@ class LayerStatistics:
     def running(
         cls, problem: Problem, means: Sequence[Tensor], variances: Sequence[Tensor], norm_eps: float
     ) -> "LayerStatistics":
-        """Of evaluation."""
+        """Those of evaluation."""
         result = cls(problem)
         sizes = [len(x) for x in means]
         mean, variance = torch.cat([*means]).double(), torch.cat([*variances]).double()
@@ -31,7 +31,7 @@ class LayerStatistics:
 
     @classmethod
     def kept(cls, problem: Problem, means: Tensor, inverse: Tensor) -> "LayerStatistics":
-        """Of backward."""
+        """Those that forward has kept for backward."""
         result = cls(problem)
         sizes = [len(x) for x in problem.weights]
         result.means, result.inverses = list(means.split(sizes)), list(inverse.split(sizes))
@@ -46,7 +46,7 @@ class LayerStatistics:
         variance: Tensor,
         total: int | Tensor,
     ) -> None:
-        """Of layers of a group, each (branches, rows): means, 1/σ, and biased variances of `total` tokens."""
+        """Puts those of the named layers of a group, (branches, rows), in their places; variances are biased."""
         unbiased = variance * (total / (total - 1))
         which = group.indices(*names)
         sizes = [len(self._problem.weights[i]) for i in which]

@@ -25,26 +25,26 @@ from .kernels import (
 )
 
 _GRADIENT_BYTES = 2**28
-"""Of the gradient of y that exists at a time, about."""
+"""Bytes of the gradient of y that exist at a time, about."""
 
 _FEW_CELLS = 1024
-"""Of all images, below which the mean of their rounding errors is not left to chance."""
+"""Cells of a level in all images, below which the mean of their rounding errors is not left to chance."""
 
 
 class TileSizes(NamedTuple):
     """Launch parameters of the kernels that make a tile of y."""
 
     channels: int
-    """Of a block."""
+    """Channels of y that a program makes at a time."""
     depth: int
     """Rows of the operands that a product takes at a time; so many of the left one stay while channels go by."""
     outputs: int
-    """Of a prediction, at most."""
+    """Channels of a prediction that a program makes at a time, at most."""
     warps: int
 
 
 def tile_sizes(dtype: torch.dtype) -> TileSizes:
-    """By dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
+    """Sizes by dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
     return TileSizes(32, 16, 16, 8) if dtype == torch.float32 else TileSizes(64, 256, 64, 8)
 
 
@@ -66,12 +66,12 @@ class Pyramid:
         exact = self.concatenation.merged(weight, torch.float64)
         self._exact = self.concatenation.by_level(exact)
         self.weights = self.concatenation.by_level(F.pad(exact.to(weight.dtype), (0, self.padded - len(weight))))
-        """By level, (c_i, padded)."""
+        """The weights of the levels, (c_i, padded)."""
         self.levels = [
             weight.new_empty(self.images * h * w, c)
             for (h, w), c in zip(self.concatenation.sizes[1:], channels[1:], strict=True)
         ]
-        """After the finest, (cells of all images, c_i)."""
+        """The levels after the finest, (cells of all images, c_i)."""
         self.left = weight.new_empty(self.tiles * TOKENS, g.depth)
         self.rows = weight.new_empty(self.tiles, g.depth, dtype=torch.int32)
         for level, rows in enumerate([self.left, *self.levels]):

@@ -49,10 +49,10 @@ class Geometry(NamedTuple):
     slots: int
     """Columns of the left operand that mean something."""
     depth: int
-    """All of them, in blocks of `block`."""
+    """All columns of the left operand, in blocks of `block`."""
     block: int
     rows: int
-    """Of the right operand."""
+    """Rows of the right operand."""
 
 
 def _touched(cells: int, pixels: int, length: int) -> tuple[int, int]:

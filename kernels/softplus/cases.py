@@ -16,7 +16,7 @@ _TESTED_ON = {(torch.bfloat16, "contiguous"): (90,), (torch.float32, "transposed
 
 
 def _case(dtype: torch.dtype, layout: str) -> CompiledCase:
-    """With one of the two gradients."""
+    """A case whose gradient is laid out in one of the two ways."""
 
     def run() -> None:
         y = forward(torch.empty(8, _CHANNELS, *_SIZE, dtype=dtype, device="meta"))

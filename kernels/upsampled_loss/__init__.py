@@ -61,7 +61,7 @@ def _pixel_blocks(sizes: _Sizes) -> _PixelBlocks:
 
 
 class _Split(NamedTuple):
-    """Of a program of the pass over cells: rows of cells, and blocks of every square one below the other."""
+    """What a program of the pass over cells takes: rows of cells, and blocks of every square one below the other."""
 
     height: int
     down: int
@@ -89,7 +89,7 @@ def _split(sizes: _Sizes, warps: int) -> _Split:
 
 
 def _axis(cells: int, pixels: int) -> tuple[int, int, int, int, float]:
-    """As `geometry` has it."""
+    """An axis as `geometry` describes it."""
     common = gcd(cells, pixels)
     return cells, pixels, cells // common, pixels // common, common / (2 * pixels)
 

@@ -39,6 +39,6 @@ def neighbours(band, axis):
 
 @triton.jit
 def edge(left, right):
-    """Of a row of cells interpolated across: the value at the left one and its change to the right one."""
+    """The line between two neighbouring cells of a row: the value at the left one and its change to the right one."""
     left, right = left.to(tl.float32), right.to(tl.float32)
     return left, right - left

@@ -17,7 +17,7 @@ def load_lanes(pointers):
 
 @triton.jit
 def load_lanes_where(pointers, mask):
-    """The same, 0 where not `mask`."""
+    """Values of the shape of their addresses, 0 where not `mask`."""
     flat = tl.load(pointers.reshape([pointers.numel]), mask=mask.reshape([pointers.numel]), other=0.0)
     return flat.reshape(pointers.shape)
 

@@ -141,7 +141,7 @@ class _Head:
             yield image_levels(self.maps, image, self.concatenation, self.concatenation.by_level(centre))
 
     def mean(self) -> Tensor:
-        """Of the tokens, m (Σ c_i,), in float64."""
+        """The mean of the tokens, m (Σ c_i,), in float64."""
         means = []
         for level, members in enumerate(self.concatenation.members):
             rows, columns = self._resampling.coverage(level)

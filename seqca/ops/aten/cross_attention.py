@@ -200,7 +200,7 @@ class _Backward:
     def targets(
         self, grad: Tensor, pairs: Sequence[Pair], states: Sequence[Tensor], d_states: Sequence[Tensor], eps: float
     ) -> None:
-        """From gradients of the attended map (B, pairs·C, N) to those of the states and of the queries' layers."""
+        """Goes from gradients of the attended map (B, pairs·C, N) to those of the states and of the queries' layers."""
         view = self._view
         hidden, features = view.hidden(view.queries), view.features(view.queries)
         sums = _FeatureSums(view, view.queries)
@@ -225,7 +225,7 @@ class _Backward:
         self._features_backward(sums, hidden, features)
 
     def sources(self, d_states: Tensor) -> None:
-        """From gradients of the states (keys, B, C + 1, C) to those of the keys' and the values' layers."""
+        """Goes from gradients of the states (keys, B, C + 1, C) to those of the keys' and the values' layers."""
         view = self._view
         hidden, features, values = view.hidden(view.keys), view.features(view.keys), view.values()
         sums = _FeatureSums(view, view.keys)
@@ -251,7 +251,7 @@ class _Backward:
         return _as_sums(self._outer_hidden.flatten(0, 1)), values
 
     def _features_backward(self, sums: "_FeatureSums", hidden: FirstLayer, features: Features) -> None:
-        """From the gradients behind the batch norm of a second layer to those of the map."""
+        """Goes from the gradients behind the batch norm of a second layer to those of the map."""
         view, blocks = self._view, sums.blocks
         self._d_shift[blocks] = sums.total
         self._d_scale[blocks] = sums.products * features.inverse
@@ -271,7 +271,7 @@ class _Backward:
         d_weight *= features.scale
 
     def _first_backward(self, piece: Piece, x: Tensor, layer: FirstLayer, gradient: Tensor, outer: Tensor) -> None:
-        """From the gradient s of a folded layer to that of the map, and its sums Σ s (x − m)ᵀ and Σ s."""
+        """Goes from the gradient s of a folded layer to that of the map, and its sums Σ s (x − m)ᵀ and Σ s."""
         outer += torch.bmm(gradient, x.mT).sum(0)
         piece.of(self._d_tokens).baddbmm_(layer.matrix.T.expand(len(x), -1, -1), gradient)
 
@@ -288,7 +288,7 @@ class _FeatureSums:
         """Σ s and Σ s d, (blocks, C, 1)."""
 
     def add(self, hidden: Tensor, gradient: Tensor, deviation: Tensor) -> None:
-        """Those of the next piece."""
+        """Adds the gradients of the next piece."""
         self.of_pieces.append((hidden, gradient, deviation))
         self.total += gradient.sum(3, keepdim=True).sum(0)
         self.products += gradient.mul(deviation).sum(3, keepdim=True).sum(0)

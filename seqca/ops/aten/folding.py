@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class MapMoments(NamedTuple):
-    """Of the tokens of a map, in float64."""
+    """Mean and covariance of the tokens of a map, in float64."""
 
     mean: Tensor
     """(C_m,). Where nothing is normalised by the batch, any centre."""
@@ -26,7 +26,7 @@ class MapMoments(NamedTuple):
 
     @classmethod
     def of(cls, stacked: Tensor) -> "MapMoments":
-        """From one tensor (C_m + 1, C_m): the mean, then the covariance below it."""
+        """The moments in one tensor (C_m + 1, C_m), the covariance below the mean."""
         return cls(stacked[0], stacked[1:])
 
 
@@ -68,7 +68,7 @@ def matrix_of(weight: Tensor, given: Input, dtype: torch.dtype) -> Tensor:
 
 
 def variance_of(matrix: Tensor, covariance: Tensor) -> Tensor:
-    """Of matrix · x, (rows,), divided by T. Not negative."""
+    """Variance of matrix · x, (rows,), divided by T. Not negative."""
     return (torch.mm(matrix, covariance) * matrix).sum(1).clamp_(min=0)
 
 
@@ -100,20 +100,20 @@ def fold(
 
 
 class FoldGradient(NamedTuple):
-    """What follows from R and r, in float64; None where there is no dependence."""
+    """Gradients that follow from R and r, in float64; None where there is no dependence."""
 
     weight: Tensor
-    """Of W (rows, C_in)."""
+    """Gradient of W (rows, C_in)."""
     norm_scale: Tensor
-    """Of γ (rows,)."""
+    """Gradient of γ (rows,)."""
     norm_shift: Tensor
-    """Of β (rows,)."""
+    """Gradient of β (rows,)."""
     covariance: Tensor | None
-    """Of the map's covariance K (C_m, C_m)."""
+    """Gradient of the map's covariance K (C_m, C_m)."""
     given_matrix: Tensor | None
-    """Of A' (C_in, C_m), which stands for R where the projection is differentiated."""
+    """Gradient of A' (C_in, C_m), which stands for R where the projection is differentiated."""
     given_mean: Tensor
-    """Of μ (C_in,), which stands for r there."""
+    """Gradient of μ (C_in,), which stands for r there."""
 
 
 def differentiate(layer: Fold, given: Input, covariance: Tensor, outer: Tensor, total: Tensor) -> FoldGradient:

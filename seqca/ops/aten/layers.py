@@ -22,13 +22,13 @@ class BranchFold(NamedTuple):
 
     projection: Fold | None
     given: Input
-    """What the others read."""
+    """What the other layers read."""
     hidden: Fold
     values: Fold | None
 
 
 class Sums(NamedTuple):
-    """Of the gradient s of a folded layer over the tokens x of a map with mean m, in float64."""
+    """Sums of the gradient s of a folded layer over the tokens x of a map with mean m, in float64."""
 
     outer: Tensor
     """R = Σ s (x − m)ᵀ, (rows, C_m)."""
@@ -37,7 +37,7 @@ class Sums(NamedTuple):
 
 
 class Layers:
-    """Of all branches.
+    """The layers of all branches.
 
     Args:
         branches: of the call.
@@ -71,7 +71,7 @@ class Layers:
         return sum(layer is not None for layer in self.places[branch])
 
     def unknown(self) -> None:
-        """Statistics are to be those of the batch."""
+        """Statistics are to be those of the batch, which `set_statistics` fills in."""
         self.means, self.variances, self.inverse = (
             [weight.new_empty(0, dtype=torch.float64) for weight in self.weights] for _ in range(3)
         )
@@ -86,12 +86,12 @@ class Layers:
         self.means, self.inverse = list(means.split(self._rows)), list(inverse.split(self._rows))
 
     def set_statistics(self, layer: int, mean: Tensor, variance: Tensor, eps: float) -> None:
-        """Of the batch, the variance divided by T."""
+        """Puts the statistics of a layer in their places: those of the batch, the variance divided by T."""
         self.means[layer], self.variances[layer] = mean, variance
         self.inverse[layer] = (variance + eps).rsqrt()
 
     def folds(self, branch: int, moments: MapMoments, eps: float | None = None) -> BranchFold:
-        """Of a branch, from the moments of its map; with eps the statistics of its folded layers are computed first."""
+        """The folds of a branch by the moments of its map; with eps their statistics are computed first."""
         place, given = self.places[branch], Input(moments.mean)
         projection = values = None
         if place.projection is not None:
@@ -113,7 +113,7 @@ class Layers:
 
 
 class ParameterGradients:
-    """Of weights, scales and shifts, in their dtypes, as they become known."""
+    """Gradients of weights, scales and shifts, in their dtypes, as they become known."""
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
@@ -122,7 +122,7 @@ class ParameterGradients:
         )
 
     def put(self, layer: int, weight: Tensor, scale: Tensor, shift: Tensor) -> None:
-        """Those of a layer."""
+        """Puts the gradients of a layer in their places."""
         self.weights[layer].copy_(weight.view(self.weights[layer].shape))
         self.scales[layer].copy_(scale)
         self.shifts[layer].copy_(shift)
@@ -130,7 +130,7 @@ class ParameterGradients:
     def put_folded(
         self, branch: int, folds: BranchFold, moments: MapMoments, hidden: Sums, values: Sums | None
     ) -> Tensor:
-        """Those of the folded layers of a branch, from their sums; returns that of the map's covariance."""
+        """Puts the gradients of the folded layers of a branch in their places; returns that of the map's covariance."""
         place = self._layers.places[branch]
         d_covariance = torch.zeros_like(moments.covariance)
         given_matrix, given_mean = None, torch.zeros_like(folds.given.mean)

@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     tokens: slice
 
     def of(self, x: Tensor) -> Tensor:
-        """Of a tensor (B, …, N)."""
+        """The piece of a tensor (B, …, N)."""
         return x[self.images, ..., self.tokens]
 
 
@@ -152,7 +152,7 @@ class BranchView:
         """Blocks of queries and keys."""
         self.queries, self.keys = slice(0, branch.queries), slice(branch.queries, branch.queries + branch.keys)
         self.dtype = dtype
-        """Of the pieces."""
+        """The dtype of the pieces."""
         self._centre = moments.mean.to(dtype)
         self._layers, self._place, self._folds = layers, layers.places[index], folds
 
@@ -184,7 +184,7 @@ class BranchView:
         return FirstLayer(self._folds.values, slice(None), self.dtype)
 
     def feature_moments(self) -> tuple[int, Tensor, Tensor]:
-        """Of what the second layer normalises: number of tokens; means and sums of squared deviations (n·C,)."""
+        """Moments of what the second layer normalises: tokens; means and sums of squared deviations (n·C,)."""
         hidden = self.hidden(self.all)
         weight = blocked(self._layers.weights[self._place.features])
         exact, weight = weight.double(), weight.to(self.dtype)
