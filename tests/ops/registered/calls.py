@@ -54,9 +54,14 @@ def first_sample(operator: Operator, **options: Any) -> tuple[Sample, list[Tenso
     return drawn(operator, next(iter(operator.samples)), torch.float32, **options)
 
 
+def interpreted(backend: str) -> bool:
+    """Whether a backend runs in Triton's interpreter, which is slow."""
+    return backend == "triton" and DEVICE == "cpu"
+
+
 def few(backend: str) -> int:
-    """Tokens for calls of which only the way is asked that they take: few in Triton's interpreter, which is slow."""
-    return 9 if backend == "triton" and DEVICE == "cpu" else 63
+    """Tokens for calls of which only the way is asked that they take."""
+    return 9 if interpreted(backend) else 63
 
 
 def forward_of(operator: Operator) -> Any:
