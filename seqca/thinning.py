@@ -17,7 +17,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
     """
     if mask.ndim != 2:
         raise ValueError(f"mask: got {mask.shape}, expected (H, W)")
-    padded = np.pad(mask.astype(bool), 1)
+    padded = np.pad(mask.astype(bool, order="C"), 1)  # so that what is flattened below is no copy
     width = padded.shape[1]
     pixels = padded.view(np.uint8).ravel()
     steps = np.array([row * width + column for row, column in _NEIGHBOURS])
