@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from seqca.metrics import OdsF
 from seqca.metrics.edge_matching import most_pairs, suppress_non_maxima
 from tests.golden import load
+from tests.processes import in_two_processes
 
 GOLDEN = load("odsf")
 MAPS = range(4)
@@ -28,37 +29,43 @@ def best_f(counts: torch.Tensor) -> float:
     return float((2 * matched / (predicted + true)).max())
 
 
-@pytest.mark.parametrize("distance", [0.0075, 0.011])
-@pytest.mark.parametrize("number", MAPS)
-def test_counts_agree_with_the_golden_ones_and_no_more_than_half_a_percent_more_is_matched(number, distance):
-    metric = OdsF(distance)
-    metric.update(*maps(number))
-    counts, golden = metric.counts(), GOLDEN[f"counts{number}_{distance}"]
-    assert counts.shape == (99, 4)
-    assert (counts[:, 1] - golden[:, 1]).abs().max() <= 2 and torch.equal(counts[:, 3], golden[:, 3])
-    assert torch.equal(counts[:, 0], counts[:, 2])
-    # Two pixels fewer after thinning may be two pairs fewer.
-    more = counts[:, 0] - golden[:, 0]
-    assert (more >= counts[:, 1] - golden[:, 1]).all() and (more <= 0.005 * golden[:, 0] + 2).all()
-    assert metric.compute()["odsF"].item() == pytest.approx(best_f(golden), abs=0.003)
+READINGS = {  # (distance, protocol) -> name of the golden counts
+    (0.0075, "mtinet"): "counts{}_0.0075",
+    (0.011, "mtinet"): "counts{}_0.011",
+    (0.011, "invpt"): "nms_counts{}_0.011",
+}
+
+
+@pytest.mark.parametrize(("distance", "protocol"), READINGS)
+def test_counts_agree_with_the_golden_ones_and_a_little_more_is_matched(distance, protocol):
+    total = golden_total = 0
+    for number in MAPS:
+        metric = OdsF(distance, protocol)
+        metric.update(*maps(number))
+        counts, golden = metric.counts(), GOLDEN[READINGS[distance, protocol].format(number)]
+        assert counts.shape == golden.shape
+        more = counts - golden
+        assert more[:, 1].abs().max() <= 2 and more[:, 3].abs().max() == 0
+        # A pixel fewer after thinning may be a pair fewer; the golden matching is drawn at random, and not the largest.
+        for matched in (0, 2):
+            assert (more[:, matched] >= more[:, 1].clamp(max=0)).all() and more[:, matched].max() <= 4
+        assert metric.compute()["odsF"].item() == pytest.approx(best_f(golden), abs=0.003)
+        total, golden_total = total + counts, golden_total + golden
+    assert (total[:, 0] <= 1.005 * golden_total[:, 0]).all()
 
 
 @pytest.mark.parametrize("number", MAPS)
-def test_under_invpt_non_maxima_are_suppressed_and_a_pixel_must_exceed_the_threshold(number):
-    metric = OdsF(0.011, protocol="invpt")
-    metric.update(*maps(number))
-    counts, golden = metric.counts(), GOLDEN[f"nms_counts{number}_0.011"]
-    assert counts.shape == (101, 4) and torch.equal(counts[:, 3], golden[:, 3])
-    assert (counts[:, 1] - golden[:, 1]).abs().max() <= 6
-    assert metric.compute()["odsF"].item() == pytest.approx(best_f(golden), abs=0.003)
-
-
-@pytest.mark.parametrize("number", MAPS)
-def test_suppression_agrees_but_for_one_pixel_in_a_thousand(number):
-    prediction = maps(number)[0][0, 0].numpy()
-    golden = GOLDEN[f"nms{number}"].numpy()
-    assert (np.abs(suppress_non_maxima(prediction) - golden) > 1e-5).mean() < 1e-3
+def test_suppression_is_the_golden_one_but_where_a_derivative_vanishes(number):
+    prediction, golden = maps(number)[0][0, 0].numpy(), GOLDEN[f"nms{number}"].numpy()
+    assert (suppress_non_maxima(prediction) != golden).sum() <= 1
     assert 0.1 < (golden > 0).mean() < 0.6, "much is suppressed and much is not"
+
+
+def test_what_was_not_stored_in_eight_bits_is_suppressed_as_it_is():
+    prediction = torch.rand(30, 40, generator=torch.Generator().manual_seed(0)).numpy()
+    suppressed = suppress_non_maxima(prediction)[5:-5, 5:-5]
+    kept = suppressed > 0
+    assert np.array_equal(suppressed[kept], prediction[5:-5, 5:-5][kept]) and 0.05 < kept.mean() < 0.9
 
 
 def test_no_larger_matching_exists():
@@ -117,6 +124,26 @@ def test_worker_processes_count_what_one_process_counts():
     assert torch.equal(several.counts(), one.counts())
     several.reset()
     assert several.counts().sum() == 0
+
+
+def score_of_two_processes(rank: int) -> float:
+    """What a process that adds the map of its rank finds, matching in a process of its own."""
+    metric = OdsF(0.011, thresholds=3, workers=1)
+    metric.update(*maps(rank))
+    return metric.compute()["odsF"].item()
+
+
+def test_two_processes_find_the_score_of_all_images_together(tmp_path):
+    metric = OdsF(0.011, thresholds=3)
+    alone = []
+    for number in (0, 1):
+        single = OdsF(0.011, thresholds=3)
+        for each in (metric, single):
+            each.update(*maps(number))
+        alone.append(single.compute()["odsF"].item())
+    expected = metric.compute()["odsF"].item()
+    assert expected not in alone
+    assert in_two_processes(tmp_path, score_of_two_processes) == [expected, expected]
 
 
 def test_the_rough_setting_looks_at_some_thresholds_and_some_images():
