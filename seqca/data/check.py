@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +61,8 @@ class LabelStatistics:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit status, see `build_parser`."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
     root: Path = options.root
     archive = identify(root) if root.is_dir() else None
     if archive is None or not archive.protocols:
@@ -76,22 +78,28 @@ def main(arguments: Sequence[str]) -> int:
         wanted = f"data {options.data or archive.dataset} under protocol {protocol}"
         print(f"seqca data check: expected {wanted}, got this archive", file=sys.stderr)
         return BAD
+    if options.sheet.resolve().is_relative_to(root.resolve()):
+        parser.error(
+            f"--sheet: got {options.sheet}, expected a file outside {root}: nothing is written into that folder"
+        )
     return report(root, archive.dataset, protocol, options.quick, options.sheet)
 
 
 def report(root: Path, name: str, protocol: str, quick: bool, sheet: Path) -> int:
     """Read the samples, print what is in them and what is wrong; returns the exit status."""
     problems: list[str] = []
+    splits: dict[str, FileDataset] = {}
     for split in SPLITS:
         try:
-            data = DATASETS[name](root, split, tuple(DATASETS[name].available), protocol)
+            splits[split] = DATASETS[name](root, split, tuple(DATASETS[name].available), protocol)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-            continue
+    print("\n".join(count_files(root, splits.values())))
+    for split, data in splits.items():
         published = PUBLISHED[name][split]
         unlike = "" if len(data) == published else f", where the published split has {published}"
         print(f"\n{split}: {len(data)} samples{unlike}")
-        twice = sorted({sample for sample in data.ids if data.ids.count(sample) > 1}) if len(data) < 20000 else []
+        twice = sorted(sample for sample, count in Counter(data.ids).items() if count > 1)
         problems += [f"{data.split_file(split)}: {sample} occurs more than once" for sample in twice]
         found, statistics, shown = read(data, quick)
         problems += found
@@ -108,6 +116,17 @@ def report(root: Path, name: str, protocol: str, quick: bool, sheet: Path) -> in
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
     return BAD
+
+
+def count_files(root: Path, splits: Collection[FileDataset]) -> Iterator[str]:
+    """A line for each folder that samples are read from: its files, and those that no split names."""
+    names = {name for data in splits for name in data.ids}
+    folders = {path.parent for data in splits for name in data.ids for path in data.files(name).values()}
+    for folder in sorted(folders):
+        files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+        unnamed = sum(path.stem not in names for path in files)
+        rest = f", {unnamed} of which no split names" if unnamed else ""
+        yield f"  {folder.relative_to(root)}: {len(files)} files{rest}"
 
 
 def read(data: FileDataset, quick: bool) -> tuple[list[str], dict[str, LabelStatistics], list[dict[str, np.ndarray]]]:
@@ -130,7 +149,7 @@ def read(data: FileDataset, quick: bool) -> tuple[list[str], dict[str, LabelStat
             try:
                 arrays[key] = data.image(name) if key == "image" else data.label(name, key)
                 sizes[key] = arrays[key].shape[:2] if key == "image" else arrays[key].shape[-2:]
-            except (OSError, ValueError) as error:
+            except (OSError, TypeError, ValueError) as error:
                 problems.append(str(error))
                 continue
             if key in statistics:

@@ -232,13 +232,12 @@ def read_array(path: Path, dimensions: int) -> np.ndarray:
 def read_mat(path: Path, variable: str) -> np.ndarray:
     """A variable of a MATLAB file."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     _require(path)
     try:
         content = loadmat(path, variable_names=[variable])
-    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # broken bytes make SciPy and zlib raise errors of many types
+        raise ValueError(f"{path}: got no MATLAB file that can be read ({error}), expected one") from error
     if variable not in content:
         raise ValueError(f"{path}: got no variable {variable!r}, expected one")
     return content[variable]

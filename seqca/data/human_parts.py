@@ -34,7 +34,7 @@ def paint_parts(path: Path, annotation: np.ndarray) -> np.ndarray:
         shape = np.asarray(objects[0][2]).shape if len(objects) else (1, 1)  # nothing marked: any size will do
         people = [item for item in objects if int(np.asarray(item[1]).ravel()[0]) == PERSON]
         parts = [(_text(part[0]), np.asarray(part[1]) != 0) for item in people for part in np.ravel(item[3])]
-    except (IndexError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: got a structure that is not the expected list of objects and parts ({error})"
         ) from error

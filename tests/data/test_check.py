@@ -28,6 +28,47 @@ def test_a_good_archive_passes_with_statistics_of_every_task_and_a_sheet(dataset
     assert sorted(root(dataset, protocol).rglob("*")) == before
 
 
+def test_files_are_counted_by_folder_and_those_that_no_split_names(tmp_path, capsys):
+    folder = copy("pascal", "mtinet", tmp_path)
+    (folder / "JPEGImages" / "2099_000001.jpg").write_bytes(b"")
+    assert main(["data", "check", str(folder)]) == 0
+    out = capsys.readouterr().out
+    images, parts = (len(list((folder / name).iterdir())) for name in ("JPEGImages", "human_parts"))
+    assert f"  JPEGImages: {images} files, 1 of which no split names\n" in out
+    assert f"  human_parts: {parts} files\n" in out
+
+
+def test_nothing_is_written_into_the_folder_even_where_it_is_asked_for(tmp_path, capsys, monkeypatch):
+    folder = copy("nyud", "mtinet", tmp_path)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as end:
+        main(["data", "check", f"--sheet={folder / 'sheets' / 'x.png'}", str(folder)])
+    assert end.value.code == 2
+    assert f"--sheet: got {folder / 'sheets' / 'x.png'}, expected a file outside {folder}" in capsys.readouterr().err
+    monkeypatch.chdir(folder / "depth")  # where the sheet goes without --sheet
+    with pytest.raises(SystemExit):
+        main(["data", "check", ".."])
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file"),
+    [
+        ("nyud", "images/0004.png"), ("nyud", "normals/0004.png"), ("nyud", "edge/0004.png"),
+        ("nyud", "depth/0004.npy"), ("pascal", "human_parts/2008_000008.mat"),
+        ("pascal", "pascal-context/trainval/2008_000008.mat"), ("pascal", "sal_distill/2008_000008.png"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+def test_a_file_that_cannot_be_read_is_told_by_name(dataset, file, damage, tmp_path, capsys):
+    folder = copy(dataset, "invpt", tmp_path)
+    content = (folder / file).read_bytes()
+    half = len(content) // 2
+    (folder / file).write_bytes(content[:half] if damage == "cut off" else bytes(half) + content[half:])
+    assert main(["data", "check", "--protocol=invpt", str(folder)]) == 1
+    assert f"{folder / file}: " in capsys.readouterr().err
+
+
 def test_missing_files_labels_out_of_range_and_other_sizes_are_told_by_file(tmp_path, capsys):
     folder = copy("nyud", "mtinet", tmp_path)
     (folder / "images" / "0001.jpg").unlink()
