@@ -28,7 +28,12 @@ def _has(root: Path, folder: str, suffix: str) -> bool:
     return any(path.suffix == suffix for path in (root / folder).glob(f"*{suffix}"))
 
 
+# The first that matches counts: the older one may have files that the others are told by.
 ARCHIVES = (
+    Archive(
+        "the older NYUD_MT", "ASTMT's NYUD-v2 with .mat labels, which no protocol here reads", (), "nyud",
+        lambda root: (root / "gt_sets").is_dir() and (_has(root, "depth", ".mat") or _has(root, "normals", ".jpg")),
+    ),
     Archive(
         "NYUD_MT", "MTI-Net's NYUD-v2, JPEG images and NumPy labels", ("mtinet",), "nyud",
         lambda root: (root / "gt_sets").is_dir() and _has(root, "edge", ".npy"),
@@ -36,10 +41,6 @@ ARCHIVES = (
     Archive(
         "NYUDv2", "ATRC's and InvPT's NYUD-v2, PNG images, normals and edges", ("invpt",), "nyud",
         lambda root: (root / "gt_sets").is_dir() and _has(root, "edge", ".png"),
-    ),
-    Archive(
-        "the older NYUD_MT", "ASTMT's NYUD-v2 with .mat labels, which no protocol here reads", (), "nyud",
-        lambda root: (root / "gt_sets").is_dir() and (_has(root, "depth", ".mat") or _has(root, "normals", ".jpg")),
     ),
     Archive(
         "PASCAL_MT", "PASCAL-Context of ASTMT and all that followed", ("mtinet", "invpt"), "pascal",

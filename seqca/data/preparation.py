@@ -17,16 +17,25 @@ def prepare(sample: Mapping[str, Any], protocol: str, preparation: Preparation) 
     """A sample of the size that the protocol wants, its image normalised.
 
     Under `mtinet` everything is resized: the image by cubic interpolation and clipped to its 256 levels (the published
-    code lets overshoot wrap around), vectors likewise and brought back to unit length, other labels to the nearest
-    pixel. Under `invpt` what is smaller than the size is padded around its centre with the mean colour and ignored
-    labels; what is larger stays.
+    code lets overshoot wrap around), vectors likewise and brought back to unit length, even where the size is theirs,
+    other labels to the nearest pixel. Under `invpt` what is smaller than the size is padded around its centre with the
+    mean colour and ignored labels.
 
     Args:
         sample: "image" uint8 (3, H, W), labels by task, pixels without a label marked 255; "name".
         protocol: name of the protocol.
         preparation: of the data set.
+
+    Raises:
+        ValueError: `invpt`, and the image is larger than the size.
     """
     rules = get_protocol(protocol)
+    size = tuple(sample["image"].shape[-2:])
+    if not rules.resizes and (size[0] > preparation.size[0] or size[1] > preparation.size[1]):
+        raise ValueError(
+            f"size: got {preparation.size}, expected at least {size} as of {sample.get('name', 'a sample')}, "
+            f"which protocol {protocol} does not resize"
+        )
     prepared = dict(sample)
     for key, value in sample.items():
         if not isinstance(value, Tensor):
@@ -34,6 +43,8 @@ def prepare(sample: Mapping[str, Any], protocol: str, preparation: Preparation) 
         kind = None if key == "image" else rules.task(key).kind
         if rules.resizes:
             value = resize(value, preparation.size, kind)
+            if kind is LabelKind.VECTOR:
+                value = unit_length(value)
         if key == "image":
             value = normalise(value)
         if not rules.resizes:
@@ -71,7 +82,12 @@ def resize_vectors(vectors: Tensor, size: tuple[int, int]) -> Tensor:
     nearest = F.interpolate(vectors, size, mode="nearest")
     weight = F.interpolate(valid.float(), size, mode="bicubic", align_corners=False)
     inside = (weight - 1).abs() < 1e-6  # every pixel that contributes has a vector
-    return torch.where(kept, F.normalize(torch.where(inside, interpolated, nearest), dim=1), IGNORE)
+    return unit_length(torch.where(kept, torch.where(inside, interpolated, nearest), IGNORE))
+
+
+def unit_length(vectors: Tensor) -> Tensor:
+    """Vectors (…, C, H, W) of length 1; those that are ignored stay so."""
+    return torch.where((vectors == IGNORE).all(-3, keepdim=True), IGNORE, F.normalize(vectors, dim=-3))
 
 
 def pad(value: Tensor, size: tuple[int, int], fill: float) -> Tensor:

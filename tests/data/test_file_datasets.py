@@ -146,6 +146,47 @@ def test_a_label_of_another_size_than_its_image_is_resized_as_both_loaders_do(tm
     )
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_broken_in_a_matlab_file_the_file_is_named(seed, tmp_path):
+    folder = copy("pascal", "mtinet", tmp_path)
+    path = folder / "human_parts" / "2008_000008.mat"
+    content = bytearray(path.read_bytes())
+    generator = np.random.default_rng(seed)
+    for position in generator.integers(len(content), size=8):
+        content[position] = generator.integers(256)
+    path.write_bytes(content)
+    data = open_dataset("pascal", "mtinet", folder=folder)
+    try:
+        data.load(data.ids.index("2008_000008"))
+    except ValueError as error:
+        assert str(path) in str(error)
+
+
+def test_vectors_are_of_unit_length_under_mtinet_even_where_nothing_is_resized(tmp_path):
+    folder = copy("nyud", "mtinet", tmp_path)
+    path = folder / "normals" / "0004.npy"
+    np.save(path, np.load(path) * np.float32(0.9))
+    data = NYUDv2(folder, "train", ["normals"], size=(36, 48))
+    normals = data[data.ids.index("0004")]["normals"]
+    valid = (normals != 255).all(0)
+    assert 0 < valid.sum() < valid.numel()
+    assert torch.allclose(normals.norm(dim=0)[valid], torch.ones(int(valid.sum())))
+
+
+def test_under_invpt_a_size_below_the_picture_is_refused_with_the_sample():
+    data = NYUDv2(root("nyud", "invpt"), "train", ["depth"], "invpt", size=(32, 64))
+    with pytest.raises(ValueError, match=rf"size: got \(32, 64\), expected at least \(34, 45\) as of {data.ids[0]}"):
+        data[0]
+
+
+def test_the_oldest_archive_is_recognised_whatever_its_edges_are(tmp_path):
+    folder = copy("nyud", "invpt", tmp_path)
+    for path in (folder / "depth").iterdir():
+        path.rename(path.with_suffix(".mat"))
+    with pytest.raises(ValueError, match=r"holds the older NYUD_MT .*expected NYUDv2 "):
+        NYUDv2(folder, "train", ["semseg"], protocol="invpt")
+
+
 def test_reading_writes_nothing_into_the_folder(tmp_path):
     folder = copy("pascal", "invpt", tmp_path)
     before = sorted(folder.rglob("*"))
