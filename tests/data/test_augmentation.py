@@ -1,9 +1,13 @@
 """Random augmentation under both protocols."""
 
 import math
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
@@ -113,3 +117,12 @@ def test_colours_change_and_labels_do_not():
     assert all(torch.equal(one["depth"], sample["depth"]) and one["image"].dtype == torch.uint8 for one in changed)
     assert sum(not torch.equal(one["image"], sample["image"]) for one in changed) > 6
     assert isinstance(RandomColours()(tv_tensors.Image(sample["image"])), tv_tensors.Image)
+
+
+def test_the_script_draws_the_picture_of_the_page(tmp_path, monkeypatch):
+    picture = tmp_path / "augmentation.png"
+    monkeypatch.setattr(sys, "argv", ["augmentation.py", f"--out={picture}"])
+    docs = Path(__file__).parents[2] / "docs"
+    runpy.run_path(str(docs / "scripts" / "augmentation.py"), run_name="__main__")
+    with Image.open(picture) as drawn, Image.open(docs / "images" / "augmentation.png") as shown:
+        assert drawn.size == shown.size
