@@ -1,14 +1,18 @@
 """A network as a folder, without a connection."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import HfApi, hub_mixin
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from seqca.inference.predict import main as predict
 from seqca.inference.restore import load_network
-from seqca.models import SequentialCrossAttentionNet
+from seqca.models import SequentialCrossAttentionNet, hub
 from seqca.models.checkpoint import CheckpointError
 
 NAMES = {"semseg": ["wall", "floor", "lamp"]}
@@ -74,3 +78,42 @@ def test_a_folder_that_lacks_a_file_or_has_another_network_s_is_refused(name, fo
         (tmp_path / name).write_bytes(b"no weights")
     with pytest.raises(CheckpointError):
         load_network(tmp_path)
+
+
+@pytest.fixture
+def repositories(tmp_path, monkeypatch):
+    """A folder in place of the Hub, which has a folder for each repository."""
+    folder = tmp_path / "repositories"
+
+    def download(repo_id, filename, **options):
+        if not (folder / repo_id / filename).is_file():
+            raise LocalEntryNotFoundError(filename)
+        return str(folder / repo_id / filename)
+
+    def upload(api, *, repo_id, folder_path, **options):
+        shutil.copytree(folder_path, folder / repo_id)
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda api, repo_id, **options: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    for module in (hub_mixin, hub):
+        monkeypatch.setattr(module, "hf_hub_download", download)
+    return folder
+
+
+@pytest.mark.parametrize("names", [NAMES, {}], ids=["with names of classes", "without"])
+def test_a_repository_gives_back_the_network_that_was_pushed(names, network, repositories, monkeypatch):
+    monkeypatch.setattr(network, "class_names", names)
+    network.push_to_hub("somebody/net")
+    again = SequentialCrossAttentionNet.from_pretrained("somebody/net")
+    assert again.settings == network.settings and again.class_names == names and not again.training
+    state = again.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_repository_without_weights_is_refused(network, repositories):
+    network.push_to_hub("somebody/net")
+    (repositories / "somebody" / "net" / "model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"somebody/net: got no model\.safetensors, expected what save_pretrained"
+    ):
+        SequentialCrossAttentionNet.from_pretrained("somebody/net")
