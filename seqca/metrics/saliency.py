@@ -66,10 +66,12 @@ class SaliencyScores(TaskMetric):
 class PooledSaliency(TaskMetric):
     """F of thresholded saliency from counts over the whole data set, at the best threshold.
 
-    Protocol `invpt`: a pixel is foreground where the probability is at least t, for t = 0.05, 0.10, …, 0.95. "maxF" is
-    the largest 1.3 PR/(0.3 P + R), P and R from hits, predicted and true pixels of all images together. (InvPT's and
-    TaskPrompter's own code applies the sigmoid twice, so that only four of these thresholds differ; ATRC's, from which
-    it comes, does not, nor does this.)
+    Protocol `invpt`: a pixel is foreground where σ(p) is at least t, for t = 0.05, 0.10, …, 0.95. "maxF" is the largest
+    1.3 PR/(0.3 P + R), P and R from hits, predicted and true pixels of all images together.
+
+    σ is the protocol's quirk: the code of InvPT and TaskPrompter puts the probability p through a second sigmoid, whose
+    values are 0.5 to 0.731, so that only five cut-offs of p differ: 0, 0.201, 0.405, 0.619 and 0.847. Their published
+    maxF is the largest over these five.
     """
 
     counts: Tensor
@@ -82,9 +84,9 @@ class PooledSaliency(TaskMetric):
         """Count: prediction (B, 1, H, W) probabilities, target the same, foreground from 0.5 up, 255 left out."""
         check_probability(prediction, target)
         labelled = target != IGNORE
-        probability, salient = prediction[labelled].float(), target[labelled] >= 0.5
+        twice, salient = prediction[labelled].float().sigmoid(), target[labelled] >= 0.5
         for index, threshold in enumerate(POOLED_THRESHOLDS):
-            found = probability >= threshold
+            found = twice >= threshold
             self.counts[index] += torch.stack([(found & salient).sum(), found.sum(), salient.sum()])
 
     def compute(self) -> dict[str, Tensor]:
@@ -95,5 +97,5 @@ class PooledSaliency(TaskMetric):
         return {"maxF": f.max()}
 
     def best_constant(self, labels: Iterable[Tensor]) -> Tensor:
-        """0.5: everything is foreground up to that threshold and nothing above it, all a constant can do."""
+        """0.5: everything is foreground at the lowest cut-off, which is 0, all a constant can do."""
         return torch.tensor([0.5], dtype=torch.float64)

@@ -69,8 +69,20 @@ def test_under_invpt_counts_of_all_images_are_pooled_and_precision_weighs_more()
     metric.update(prediction[1:], target[1:])
     p, y = prediction[:, :, 3:].numpy(), target[:, :, 3:].numpy() == 1
     best = 0.0
-    for t in np.arange(1, 20) / 20:
-        found = p >= np.float32(t)
+    for cut_off in (0, 0.2007, 0.4055, 0.6190, 0.8473):  # ln(t / (1 − t)) for t = 0.5, 0.55, …, 0.7
+        found = p >= cut_off
         precision, recall = (found & y).sum() / max(found.sum(), 1), (found & y).sum() / y.sum()
         best = max(best, 1.3 * precision * recall / (0.3 * precision + recall) if precision + recall else 0)
     assert metric.compute()["maxF"].item() == pytest.approx(best, rel=1e-9)
+
+
+def test_under_invpt_a_second_sigmoid_leaves_five_cut_offs() -> None:
+    target = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
+
+    def score(background: float, salient: float) -> float:
+        metric = PooledSaliency()
+        metric.update(torch.tensor([background, salient]).reshape(1, 1, 1, 2), target)
+        return metric.compute()["maxF"].item()
+
+    assert score(0.60, 0.65) == pytest.approx(1), "0.619 stands between them"
+    assert score(0.45, 0.60) == pytest.approx(1.3 * 0.5 / (0.3 * 0.5 + 1)), "0.5 does not"
