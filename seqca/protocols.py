@@ -9,6 +9,7 @@ both.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from seqca.labels import IGNORE, LabelRange
 from seqca.loss_type import Loss
@@ -50,12 +51,19 @@ class EdgeMatching:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimiser and length of a run; the learning rate decays as (1 − t/T)^0.9, t counted in `decay_interval`."""
+    """Adam's settings and the length of a run, whose learning rate decays as (1 − t/T)^0.9.
+
+    Args:
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+        decay_interval: what t, T and `length` count, "step" or "epoch".
+        length: of a run.
+    """
 
     learning_rate: float
     weight_decay: float
-    decay_interval: str
-    length: str
+    decay_interval: Literal["step", "epoch"]
+    length: int
 
 
 @dataclass(frozen=True)
@@ -66,19 +74,20 @@ class Protocol:
         name: its name.
         tasks: the tasks whose definition differs from the registry's.
         loss_factors: what a task's loss is multiplied by, where the protocol sums what `Loss` averages.
-        resizes: whether samples are resized to their size; otherwise they are cropped and padded.
+        resizes: whether samples are resized to their size, and predictions back to the image's for evaluation;
+            otherwise samples are cropped and padded, and padding is left out.
         photometric: whether brightness, contrast, saturation and hue are drawn at random.
-        eight_bits: whether predictions are compared at the image's original size, after they were rounded down to the
-            256 levels of a stored picture; otherwise at the sample's own size, padding left out.
+        stored: the tasks whose predictions are written to pictures before they are evaluated, which rounds them down
+            to 256 levels.
         edges: how odsF reads predictions.
-        schedule: of the published multi-task runs.
+        schedule: of the published multi-task runs, which holds where a run has no other.
         preparation: by data set, "nyud" and "pascal".
     """
 
     name: str
     resizes: bool
     photometric: bool
-    eight_bits: bool
+    stored: tuple[str, ...]
     edges: EdgeMatching
     schedule: Schedule
     preparation: Mapping[str, Preparation]
@@ -104,9 +113,9 @@ MTINET = Protocol(
     name="mtinet",
     resizes=True,
     photometric=False,
-    eight_bits=True,
+    stored=("semseg", "human_parts", "sal", "normals", "edge", "depth"),
     edges=EdgeMatching(_HUNDREDTHS, strictly_above=False, suppress=False),
-    schedule=Schedule(1e-4, 1e-4, decay_interval="epoch", length="100 epochs"),
+    schedule=Schedule(1e-4, 1e-4, decay_interval="epoch", length=100),
     preparation={
         "nyud": Preparation("NYUD_MT", (480, 640), scales=(1.0, 1.2, 1.5)),
         # Corners that the rotation uncovers are background, not ignored: the protocol's numbers depend on it.
@@ -118,9 +127,9 @@ INVPT = Protocol(
     name="invpt",
     resizes=False,
     photometric=True,
-    eight_bits=False,
+    stored=("edge",),
     edges=EdgeMatching((0.001, *_HUNDREDTHS, 0.999), strictly_above=True, suppress=True),
-    schedule=Schedule(2e-5, 1e-6, decay_interval="step", length="40000 steps"),
+    schedule=Schedule(2e-5, 1e-6, decay_interval="step", length=40_000),
     preparation={
         "nyud": Preparation("NYUDv2", (448, 576), scales=(0.5, 2.0), uniform=True),
         "pascal": Preparation("PASCAL_MT", (512, 512), scales=(0.5, 2.0), uniform=True),

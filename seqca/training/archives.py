@@ -66,10 +66,10 @@ class ArchiveDataModule(DenseDataModule):
 
     def _samples(self, split: str, transform: Transform | None = None) -> Samples:
         data = self.dataset(split)
-        stored = get_protocol(self.protocol).eight_bits and split != "train"
+        at_original_size = get_protocol(self.protocol).resizes and split != "train"
         source = data if transform is None else Stored(data)
         # Nothing is left to check: a data set of files checks every label as it reads it.
-        return Samples(Original(data) if stored else source, {}, transform, self.seed, self.cache)
+        return Samples(Original(data) if at_original_size else source, {}, transform, self.seed, self.cache)
 
     def _loader_settings(self) -> dict[str, Any]:
         return {**super()._loader_settings(), "collate_fn": collate}

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -37,8 +38,8 @@ VERSION = "pytorch-lightning_version"
 
 class SeqcaCLI(LightningCLI):
     """The tasks are given once, to the data (`--data.tasks`); the model learns them, their channels and the names of
-    their classes from there. With `--ckpt_path` a run goes on, and scores are written, in the checkpoint's own run
-    folder."""
+    their classes from there. A run whose length is not given has that of the data's protocol. With `--ckpt_path` a run
+    goes on, and scores are written, in the checkpoint's own run folder."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.data_class = named_data(arguments) or RoomsDataModule
@@ -59,7 +60,6 @@ class SeqcaCLI(LightningCLI):
                 },
                 "callbacks": [ResumableRandomness(), ScoresFile()],
                 "plugins": [{"class_path": class_path(AtomicCheckpointIO)}],
-                "max_epochs": 40,
                 "log_every_n_steps": 10,
             },
             parser_kwargs={**errors, **{name: dict(errors) for name in self.subcommands()}},
@@ -125,6 +125,14 @@ class SeqcaCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        given = self.config_init[self.subcommand].trainer
+        if given.max_epochs is None and given.max_steps == -1:
+            schedule = self.model.protocol.schedule
+            option = "max_steps" if schedule.decay_interval == "step" else "max_epochs"
+            kwargs[option] = self.config[self.subcommand].trainer[option] = schedule.length
+        return super().instantiate_trainer(**kwargs)
 
     def before_instantiate_classes(self) -> None:
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"

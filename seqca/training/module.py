@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from seqca.losses import MultiTaskLoss
 from seqca.metrics import MultiTaskMetric, delta_m
-from seqca.metrics.eight_bits import as_stored
+from seqca.metrics.stored import rounded_down, to_size
 from seqca.models import SequentialCrossAttentionNet
 from seqca.protocols import DEFAULT, get_protocol
 from seqca.tasks import Score, get_task, primary_scores
@@ -26,10 +27,6 @@ from .restoring import LoadsWeightsOnly, broken_numbers, check_training_state, f
 
 ADVICE = "a lower learning rate or gradient clipping may help"
 SMALLEST_SCORE = 1e-3  # where the logarithm of a score stops falling
-
-
-def adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.Adam(parameters, lr=1e-4, weight_decay=1e-4)
 
 
 class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc]  # on purpose, see there
@@ -46,9 +43,9 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         drop_path: rate of the shifted window-attention blocks.
         cross_task: whether tasks exchange features.
         cross_scale: whether the scales of a task exchange features.
-        optimizer: makes the optimiser from the parameters; Adam with learning rate and weight decay 1e-4 by default.
-        decay_interval: what t and T count, "step" or "epoch".
-        decay_power: the learning rate of step t of T is lr · (1 − t/T)^decay_power; not negative.
+        optimizer: makes the optimiser from the parameters; Adam with the protocol's settings by default.
+        decay_power: the learning rate is lr · (1 − t/T)^decay_power at t of a run of length T; not negative.
+        decay_interval: what t and T count, "step" or "epoch"; the protocol's by default.
         channels_last: keep images and weights in memory pixel by pixel instead of channel by channel.
         single_task_scores: JSON files with the scores of single-task runs, {"task/score": value} in each, as `seqca
             validate` writes them. With them the run is judged by Δm.
@@ -57,7 +54,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         protocol: whose losses and evaluation hold, "mtinet" or "invpt".
     """
 
-    given: ClassVar = {"optimizer": adam, "pretrained": False, "single_task_scores": None, "scores": None}
+    given: ClassVar = {"optimizer": None, "pretrained": False, "single_task_scores": None, "scores": None}
 
     def __init__(
         self,
@@ -69,9 +66,9 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         drop_path: float = 0.2,
         cross_task: bool = True,
         cross_scale: bool = True,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = adam,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         decay_power: float = 0.9,
-        decay_interval: Literal["step", "epoch"] = "step",
+        decay_interval: Literal["step", "epoch"] | None = None,
         channels_last: bool = False,
         single_task_scores: list[Path] | None = None,
         class_names: dict[str, list[str]] | None = None,
@@ -97,9 +94,15 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         self.protocol = get_protocol(protocol)
         self.val_metric = MultiTaskMetric(tasks, self.primary, protocol, quick=True)
         self.test_metric = MultiTaskMetric(tasks, self.primary, protocol)
-        self.make_optimizer, self.decay_power, self.decay_interval = optimizer, decay_power, decay_interval
+        schedule = self.protocol.schedule
+        self.make_optimizer = optimizer or partial(
+            torch.optim.Adam, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+        )
+        self.decay_power, self.decay_interval = decay_power, decay_interval or schedule.decay_interval
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.single_task_scores = None if single_task_scores is None else read_scores(single_task_scores, self.primary)
+        self.single_task_scores = (
+            None if single_task_scores is None else read_scores(single_task_scores, self.primary, protocol)
+        )
 
     def setup(self, stage: str) -> None:
         # Where the trainer was not made by the command line, it has Lightning's own, which runs code from addresses.
@@ -107,7 +110,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        fit_state(checkpoint, self.network.tasks | self.network.auxiliary, self.state_dict())
+        fit_state(checkpoint, self.network.tasks | self.network.auxiliary, self.state_dict(), self.protocol.name)
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_training_state(checkpoint)
 
@@ -122,15 +125,19 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
         steps: float = self.trainer.estimated_stepping_batches
-        if self.decay_interval == "epoch":
-            epochs = self.trainer.max_epochs
-            steps = math.inf if epochs is None or epochs < 0 else epochs
         if math.isinf(steps):
             raise ValueError(
                 "max_steps: got a run without an end, expected max_epochs or max_steps: the learning rate decays"
             )
-        decay = LambdaLR(optimizer, lambda step: max(1 - step / max(steps, 1), 0.0) ** self.decay_power)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": self.decay_interval}}
+        # Epochs are counted in steps: a run that goes on from the end of an epoch would miss Lightning's step of it.
+        unit = self._steps_of_an_epoch() if self.decay_interval == "epoch" else 1
+        length = max(math.ceil(steps / unit), 1)
+        decay = LambdaLR(optimizer, lambda step: max(1 - step // unit / length, 0.0) ** self.decay_power)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+    def _steps_of_an_epoch(self) -> int:
+        self.trainer.fit_loop.setup_data()  # which counts the batches
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         image = batch["image"].contiguous(memory_format=self.memory_format)
@@ -170,29 +177,36 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         predictions = self.network.predict(batch["image"].contiguous(memory_format=self.memory_format))
         # Mixed precision: scores are sums over many pixels.
         predictions = {task: p.float() if p.is_floating_point() else p for task, p in predictions.items()}
-        if self.protocol.eight_bits and "original" in batch:
-            self._evaluate_stored(metric, predictions, batch)
+        if "original" in batch:
+            self._evaluate_at_original_size(metric, predictions, batch)
             return predictions
         # Several processes take the same number of batches, filled up with samples that do not count.
         counted = batch.get("counted", slice(None))
-        metric.update(
-            {task: prediction[counted] for task, prediction in predictions.items()},
-            {task: batch[task][counted] for task in predictions},
-        )
+        evaluated = {task: prediction[counted] for task, prediction in predictions.items()}
+        # Where samples are resized and their originals are not there, nothing is written to files.
+        evaluated = evaluated if self.protocol.resizes else self._stored(evaluated)
+        metric.update(evaluated, {task: batch[task][counted] for task in predictions})
         return predictions
 
-    def _evaluate_stored(
+    def _evaluate_at_original_size(
         self, metric: MultiTaskMetric, predictions: Mapping[str, Tensor], batch: Mapping[str, Any]
     ) -> None:
-        """One image at a time, at its original size and in eight bits."""
+        """One image at a time, as sizes differ."""
         for index, labels in enumerate(batch["original"]):
             if not batch["counted"][index]:
                 continue
-            stored = {
-                task: as_stored(prediction[index : index + 1], get_task(task).kind, labels[task].shape[-2:])
+            resized = {
+                task: to_size(prediction[index : index + 1], get_task(task).kind, labels[task].shape[-2:])
                 for task, prediction in predictions.items()
             }
-            metric.update(stored, {task: labels[task][None] for task in predictions})
+            metric.update(self._stored(resized), {task: labels[task][None] for task in predictions})
+
+    def _stored(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predictions as they come back from the files that the protocol writes before it evaluates."""
+        return {
+            task: rounded_down(prediction, get_task(task).kind) if task in self.protocol.stored else prediction
+            for task, prediction in predictions.items()
+        }
 
     def on_validation_epoch_end(self) -> None:
         self._report("val", self._validation_metric())
@@ -228,16 +242,21 @@ def summed_log_scores(scores: Mapping[str, float], primary: Mapping[str, Score])
     return total
 
 
-def read_scores(files: Iterable[Path], primary: Mapping[str, Score]) -> dict[str, float]:
+def read_scores(files: Iterable[Path], primary: Mapping[str, Score], protocol: str = DEFAULT) -> dict[str, float]:
     """{"task/score": value} for the tasks of `primary`, from JSON files of that form, of one run or of several.
 
     Raises:
-        ValueError: a file is none of that form, two files have the same score, or the primary score of a task is in
-            none.
+        ValueError: a file is none of that form or says that its scores are of another protocol, two files have the same
+            score, or the primary score of a task is in none.
     """
     found: dict[str, float] = {}
     for file in files:
-        scores = {key: value for key, value in read_json(file).items() if "/" in key}
+        content = read_json(file)
+        about = content.get("about")
+        other = about.get("protocol", protocol) if isinstance(about, dict) else protocol
+        if other != protocol:
+            raise ValueError(f"single_task_scores: got {file} of protocol {other}, expected one of {protocol}")
+        scores = {key: value for key, value in content.items() if "/" in key}
         if wrong := [key for key, value in scores.items() if not isinstance(value, (int, float))]:
             raise ValueError(f"single_task_scores: got {scores[wrong[0]]!r} as {wrong[0]} in {file}, expected a number")
         if twice := found.keys() & scores.keys():

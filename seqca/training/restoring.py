@@ -58,19 +58,27 @@ RESTORED_BY = {
 """Which part of a checkpoint a method of Lightning's connector restores."""
 
 
-def fit_state(checkpoint: dict[str, Any], tasks: Mapping[str, int], expected: Mapping[str, Tensor]) -> None:
+def fit_state(
+    checkpoint: dict[str, Any], tasks: Mapping[str, int], expected: Mapping[str, Tensor], protocol: str
+) -> None:
     """Make the weights of a checkpoint ready for a module with the state `expected`, in place, or refuse them.
 
     Args:
         checkpoint: as Lightning writes it.
         tasks: of the module, auxiliary ones too.
         expected: the module's own state dict.
+        protocol: of the module.
 
     Raises:
-        CheckpointError: the checkpoint is of other tasks, or its weights do not fit or are not finite.
+        CheckpointError: the checkpoint is of other tasks or of another protocol, or its weights do not fit or are not
+            finite.
     """
     if "hyper_parameters" in checkpoint:
         settings = settings_of(checkpoint)
+        if (other := settings.get("protocol", protocol)) != protocol:
+            raise CheckpointError(
+                f"checkpoint: got a run of protocol {other!s:.80}, expected one of {protocol}, which is --data.protocol"
+            )
         trained = {**settings.get("tasks", {}), **(settings.get("auxiliary") or {})}
         if "tasks" in settings and list(trained.items()) != list(tasks.items()):
             raise CheckpointError(

@@ -10,6 +10,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import seqca
 from seqca.data.rooms import ROOMS_CLASSES
 from seqca.inference.restore import load_network
 from seqca.tasks import primary_scores
@@ -79,6 +80,23 @@ def test_one_process_finds_the_score_that_two_found(run, recipe):
     assert summed_log_scores(scores, primary_scores(["semseg", "depth"])) == pytest.approx(
         float(best["best_model_score"]), rel=1e-4
     )
+
+
+def test_the_file_of_scores_says_where_they_come_from_and_how_they_compare(run, recipe, tmp_path):
+    single = {"semseg/mIoU": 0.02, "depth/rmse": 3.0}
+    (tmp_path / "single.json").write_text(json.dumps(single))
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    main([
+        "test", "--config", recipe, "--data.test_length=2", f"--ckpt_path={checkpoint}",
+        f"--model.single_task_scores=[{tmp_path / 'single.json'}]",
+    ])  # fmt: skip
+    scores = json.loads((run / "test_scores.json").read_text())
+    about = scores.pop("about")
+    gains = scores["semseg/mIoU"] / 0.02 - 1, 1 - scores["depth/rmse"] / 3.0
+    assert about.pop("delta_m") == pytest.approx(100 * sum(gains) / 2)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert (about.pop("commit") or "").removesuffix("+") == head
+    assert about == {"protocol": "mtinet", "version": seqca.__version__, "checkpoint": str(checkpoint)}
 
 
 def test_mixed_precision_clipping_and_accumulation_are_flags(recipe, tmp_path, monkeypatch):

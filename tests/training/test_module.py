@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from seqca.models.checkpoint import CheckpointError
 from seqca.tasks import primary_scores
 from seqca.training.datamodule import RoomsDataModule
 from seqca.training.module import MultiTaskModule, read_scores, summed_log_scores
@@ -69,6 +70,7 @@ def test_a_loss_that_is_no_finite_number_stops_with_the_task_and_the_step(module
 
 def test_the_learning_rate_falls_polynomially_to_zero_over_the_whole_run(module, monkeypatch):
     monkeypatch.setattr(module, "_trainer", SimpleNamespace(estimated_stepping_batches=10))
+    monkeypatch.setattr(module, "decay_interval", "step")
     module.zero_grad()
     settings = module.configure_optimizers()
     optimizer, schedule = settings["optimizer"], settings["lr_scheduler"]["scheduler"]
@@ -79,6 +81,38 @@ def test_the_learning_rate_falls_polynomially_to_zero_over_the_whole_run(module,
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([1e-4 * (1 - t / 10) ** 0.9 for t in range(11)])
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_by_epoch_the_learning_rate_is_the_same_until_an_epoch_ends(module, monkeypatch, accumulated):
+    fit_loop = SimpleNamespace(setup_data=lambda: None)
+    trainer = SimpleNamespace(fit_loop=fit_loop, num_training_batches=3, accumulate_grad_batches=accumulated)
+    per_epoch = {1: 3, 2: 2}[accumulated]
+    trainer.estimated_stepping_batches = 4 * per_epoch
+    monkeypatch.setattr(module, "_trainer", trainer)
+    (factor,) = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas
+    expected = [(1 - epoch / 4) ** 0.9 for epoch in range(4) for _ in range(per_epoch)]
+    assert [factor(step) for step in range(4 * per_epoch)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "interval", "rate", "decay"), [("mtinet", "epoch", 1e-4, 1e-4), ("invpt", "step", 2e-5, 1e-6)]
+)
+def test_the_optimiser_and_its_decay_are_the_protocol_s_unless_others_are_given(protocol, interval, rate, decay):
+    module = MultiTaskModule({"depth": 1}, protocol=protocol)
+    (group,) = module.make_optimizer(module.parameters()).param_groups
+    assert (group["lr"], group["weight_decay"], module.decay_interval) == (rate, decay, interval)
+    other = "step" if interval == "epoch" else "epoch"
+    module = MultiTaskModule({"depth": 1}, protocol=protocol, optimizer=torch.optim.SGD, decay_interval=other)
+    assert module.decay_interval == other and type(module.make_optimizer(module.parameters())) is torch.optim.SGD
+
+
+def test_a_checkpoint_of_the_other_protocol_is_refused():
+    invpt = MultiTaskModule({"depth": 1}, protocol="invpt")
+    checkpoint = {"hyper_parameters": dict(invpt.hparams), "state_dict": invpt.state_dict()}
+    invpt.on_load_checkpoint(checkpoint)
+    with pytest.raises(CheckpointError, match="got a run of protocol invpt, expected one of mtinet"):
+        MultiTaskModule({"depth": 1}).on_load_checkpoint(checkpoint)
 
 
 def test_a_run_without_an_end_is_refused(module, monkeypatch):
@@ -126,6 +160,17 @@ def test_single_task_scores_that_are_missing_or_there_twice_are_named(tmp_path):
         read_scores([path], primary_scores(["depth", "edge"]))
     with pytest.raises(ValueError, match=r"single_task_scores: got depth/rmse in .* and in another file"):
         read_scores([path, path], primary_scores(["depth"]))
+
+
+def test_single_task_scores_of_the_other_protocol_are_refused(tmp_path):
+    path = tmp_path / "a.json"
+    primary = primary_scores(["depth"])
+    path.write_text(json.dumps({"depth/rmse": 0.5, "about": {"protocol": "invpt"}}))
+    with pytest.raises(
+        ValueError, match=r"single_task_scores: got .*a\.json of protocol invpt, expected one of mtinet"
+    ):
+        read_scores([path], primary, "mtinet")
+    assert read_scores([path], primary, "invpt") == {"depth/rmse": 0.5}
 
 
 @pytest.mark.parametrize(
