@@ -75,7 +75,7 @@ def test_takes_any_number_of_maps_and_as_many_channels_as_a_network_has(
 
 
 def test_an_image_of_many_tiles_is_the_sum_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyramid, "_TOKENS", 5)
+    monkeypatch.setattr(pyramid, "_TILES", {DEVICE: (2, 3)})
     check(rounded(head_sample(), torch.float32))
 
 
@@ -106,6 +106,23 @@ def test_an_offset_of_many_deviations_costs_no_digits_of_the_gradients() -> None
     shifted = [x + 100 for x in sample.arguments["maps"]]
     shifted[3] = shifted[0]
     check(rounded(sample._replace(arguments=sample.arguments | {"maps": shifted}), torch.float32))
+
+
+def test_a_variance_that_cancels_keeps_its_digits() -> None:
+    """What two maps have in common is hundreds of times as large as what they differ in, which alone is seen."""
+    g = Generator().manual_seed(0)
+    common, seen = (normal(2, 8, 64, 96, generator=g) for _ in range(2))
+    sample = head_on([300 * common, 300 * common + seen], 24, g)
+    weight = sample.arguments["weight"].clone()
+    weight[:, 8:] = -weight[:, :8]
+    check(rounded(sample._replace(arguments=sample.arguments | {"weight": weight}), torch.float32))
+
+
+def test_an_axis_of_many_pixels_takes_memory_in_proportion() -> None:
+    sample = head_on([normal(1, 8, 1, 40_000, generator=Generator().manual_seed(0))], 8, Generator().manual_seed(1))
+    arguments = rounded(sample, torch.float32).arguments
+    with use_backend("aten"):
+        assert aggregation_head(**arguments).prediction.isfinite().all()
 
 
 @pytest.mark.parametrize(

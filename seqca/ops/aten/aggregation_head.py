@@ -56,8 +56,8 @@ def forward(
     output = weight.new_empty(len(maps[0]), last.shape[1], *head.concatenation.sizes[0])
     for place, levels in zip(output, head.images(centre), strict=True):
         for tile, hidden in sums(levels, head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias):
-            predicted = torch.addmm(offset, hidden.relu_().flatten(0, 1), last)
-            place[:, tile.rows, tile.columns] = predicted.view(*hidden.shape[:2], -1).permute(2, 0, 1)
+            predicted = torch.addmm(offset, hidden.relu_(), last)
+            place[:, tile.rows, tile.columns] = tile.image(predicted).permute(2, 0, 1)
     return output, mean.to(head.wide, copy=True), variance.to(head.wide, copy=True), inverse, excess, average
 
 
@@ -90,9 +90,9 @@ def backward(
         adjoint.start(levels)
         for tile, hidden in sums(levels, scaled, shift):
             g = gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(head.wide).flatten(0, 1)
-            active = hidden.relu_().flatten(0, 1)
+            active = hidden.relu_()
             d_last += torch.mm(g.T, active)
-            adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()).view(hidden.shape))
+            adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()))
         gradients.append(adjoint.finish())
     d_joined, d_shift = adjoint.weight(), adjoint.shift().to(head.wide, copy=True)
     d_scale = ((d_joined * head.weight).sum(0, dtype=torch.float64) + d_shift * excess).to(head.wide) * inverse
@@ -104,7 +104,8 @@ def backward(
         constant = scale * shifts / total + slope * excess
         scatter = head.subtract_affine(gradients, centre, constant, slope)
         rest = average - centre
-        d_joined -= torch.mm(scatter, head.weight * slope) + torch.outer(rest.to(head.wide), head.tokens * constant)
+        d_joined -= torch.mm(scatter, (head.weight * slope).double()).to(head.wide)
+        d_joined -= torch.outer(rest.to(head.wide), head.tokens * constant)
         # The mean of y less that of all processes is 0 where there is one process.
         d_bias = (d_shift - head.tokens / total * shifts) * scale
         if group:
@@ -133,7 +134,7 @@ class _Head:
         self.concatenation = Concatenation.of(maps, order)
         self.weight = self.concatenation.merged(weight, self.wide)
         self.tokens = len(maps[0]) * self.concatenation.sizes[0][0] * self.concatenation.sizes[0][1]
-        self._resampling = Resampling(self.concatenation, self.wide, weight.device)
+        self._resampling = Resampling(self.concatenation.sizes, weight.device)
 
     def images(self, centre: Tensor) -> Iterator[list[Tensor]]:
         """The levels of each image less the centre, (h_l, w_l, c_l)."""
@@ -146,7 +147,7 @@ class _Head:
         for level, members in enumerate(self.concatenation.members):
             rows, columns = self._resampling.coverage(level)
             pixels = rows[:, None] * columns
-            means += [(self.maps[i] * pixels).sum((0, 2, 3), dtype=torch.float64) for i in members]
+            means += [(self.maps[i] * pixels.to(self.wide)).sum((0, 2, 3), dtype=torch.float64) for i in members]
         return torch.cat(means) / self.tokens
 
     def of(self, token: Tensor) -> Tensor:
@@ -154,33 +155,36 @@ class _Head:
         return torch.mv(self.weight.T.double(), token.double())
 
     def squares(self, centre: Tensor) -> Tensor:
-        """Sums of the squared deviations of y from its mean, (C,), in float64."""
-        scatter = _Scatter(self)
-        for levels in self.images(centre):
+        """Sums of the squared deviations of y from its mean, (C,).
+
+        In float64: W K Wᵀ cancels where y varies little, by the square of what W x does.
+        """
+        scatter, weight = _Scatter(self, torch.float64), self.weight.double()
+        for levels in self.images(centre.double()):
             for i, level in enumerate(levels):
                 for j in range(i + 1):
                     scatter.add(j, i, self._resampling(levels[j], j, i), level)
-        return (torch.mm(scatter.sums, self.weight) * self.weight).sum(0, dtype=torch.float64)
+        return (torch.mm(scatter.sums, weight) * weight).sum(0).clamp_(min=0)
 
     def subtract_affine(self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor) -> Tensor:
         """Take constant + slope · W (x − centre) from the gradient of y, in those of the levels; returns T · K."""
-        scatter = _Scatter(self)
+        scatter = _Scatter(self, torch.float64)
         between = [
             self.concatenation.by_level(columns.T)
             for columns in self.concatenation.by_level(torch.mm(self.weight * slope, self.weight.T))
         ]
         constants = self.concatenation.by_level(torch.mv(self.weight, constant))
-        for results, levels in zip(gradients, self.images(centre), strict=True):
+        for results, levels in zip(gradients, self.images(centre.double()), strict=True):
             scatter.add(0, 0, levels[0], levels[0])
-            for tile, affine in sums(levels, between[0], constants[0]):
-                results[0][tile.rows, tile.columns] -= affine
+            for tile, affine in sums([x.to(self.wide) for x in levels], between[0], constants[0]):
+                results[0][tile.rows, tile.columns] -= tile.image(affine)
             for i in range(1, len(levels)):
                 rows, columns = self._resampling.coverage(i)
-                results[i] -= (rows[:, None] * columns)[..., None] * constants[i]
+                results[i] -= (rows[:, None] * columns).to(self.wide)[..., None] * constants[i]
                 tokens = results[i].view(-1, len(constants[i]))
                 for j, level in enumerate(levels):
                     moved = self._resampling(level, j, i)
-                    tokens.addmm_(moved.flatten(0, 1), between[i][j], alpha=-1)
+                    tokens.addmm_(moved.flatten(0, 1).to(self.wide), between[i][j], alpha=-1)
                     if j <= i:
                         scatter.add(j, i, moved, levels[i])
         return scatter.sums
@@ -189,9 +193,9 @@ class _Head:
 class _Scatter:
     """Σ (x − centre)(x − centre)ᵀ over the tokens, (Σ c_i, Σ c_i), block by block."""
 
-    def __init__(self, head: _Head) -> None:
+    def __init__(self, head: _Head, dtype: torch.dtype) -> None:
         channels = len(head.weight)
-        self.sums = head.weight.new_zeros(channels, channels)
+        self.sums = head.weight.new_zeros(channels, channels, dtype=dtype)
         self._blocks = [
             block.split(head.concatenation.level_channels(), 1) for block in head.concatenation.by_level(self.sums)
         ]

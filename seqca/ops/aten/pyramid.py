@@ -2,9 +2,9 @@
 
 A 1×1 convolution commutes with bilinear upsampling: Σ up(X_i) W_i = Σ up(X_i W_i), with products at each level's own
 resolution. Tokens come first, (h, w, channels). In a tile of rows × columns at the finest level the sum is one product
-of `left` (tokens of the tile, [X_0, 1, A_1, A_2, …]) and [W_0; shift; V_1 Y_1; V_2 Y_2; …], where Y_i = X_i W_i, and
-V_i are the rows, A_i the columns of the interpolation between level i and the tile. The adjoint is the product with
-`left` transposed: sums over tokens for the finest level, and for the others what their cells gather.
+of `left` (tokens of the tile, [X_0, 1, A_1, A_2, …]) and [W_0; shift; Y_1; Y_2; …], where Y_i are the cells of X_i W_i
+that the tile touches and A_i their weights in the interpolation. The adjoint is the product with `left` transposed:
+sums over tokens for the finest level, and for the others what their cells gather.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..shared.concatenation import Concatenation
-from .interpolation import Band, bands, interpolation
+from .interpolation import bands, interpolation
 
 
 def image_levels(
@@ -44,61 +44,64 @@ class Tile(NamedTuple):
     rows: slice
     columns: slice
     left: Tensor
-    """(rows, columns, c_0 + 1 + cells), overwritten by the next tile."""
-    down: list[Band]
-    """Along the rows, of the levels after the finest."""
-    across: list[Band]
+    """(rows · columns, c_0 + 1 + cells): the finest level, 1, and the weights of the cells, level by level."""
+    cells: list[tuple[slice, slice]]
+    """Of the levels after the finest, rows and columns of the cells that the tile touches."""
 
     def parts(self) -> list[int]:
         """How the last axis of `left` is divided: the channels of the finest level and 1, then cells by level."""
-        cells = [band.cells.stop - band.cells.start for band in self.across]
-        return [self.left.shape[-1] - sum(cells), *cells]
+        cells = [(v.stop - v.start) * (h.stop - h.start) for v, h in self.cells]
+        return [self.left.shape[1] - sum(cells), *cells]
+
+    def image(self, tokens: Tensor) -> Tensor:
+        """(rows · columns, C) → (rows, columns, C)."""
+        return tokens.view(self.rows.stop - self.rows.start, -1, tokens.shape[1])
 
 
-def tiles(levels: Sequence[Tensor], channels: int) -> Iterator[Tile]:
-    """The tiles of an image, X_i (h_i, w_i, c_i), where each is to be multiplied with so many channels."""
+def tiles(levels: Sequence[Tensor]) -> Iterator[Tile]:
+    """The tiles of an image, X_i (h_i, w_i, c_i)."""
     fine, *coarse = levels
-    height, width, own = fine.shape
-    rows, columns = _tile_size(height, width, channels, fine.device.type)
+    height, width, _ = fine.shape
+    rows, columns = _tile_size(height, width, fine.device.type)
     down = [bands(x.shape[0], height, rows, fine.dtype, fine.device) for x in coarse]
     across = [bands(x.shape[1], width, columns, fine.dtype, fine.device) for x in coarse]
-    for i, first in enumerate(range(0, width, columns)):
-        at = slice(first, min(first + columns, width))
-        here = [each[i] for each in across]
-        weights = [band.weights.expand(rows, -1, -1) for band in here]
-        left = torch.cat([fine.new_ones(rows, at.stop - first, own + 1), *weights], -1)
-        for j, top in enumerate(range(0, height, rows)):
-            end = min(top + rows, height)
-            tile = Tile(slice(top, end), at, left[: end - top], [each[j] for each in down], here)
-            tile.left[..., :own] = fine[tile.rows, tile.columns]
-            yield tile
+    for i, top in enumerate(range(0, height, rows)):
+        for j, first in enumerate(range(0, width, columns)):
+            own = fine[top : top + rows, first : first + columns]
+            size = own.shape[:2]
+            cells, weights = [], [own, own.new_ones(*size, 1)]
+            for vertical, horizontal in zip((each[i] for each in down), (each[j] for each in across), strict=True):
+                cells.append((vertical.cells, horizontal.cells))
+                both = vertical.weights[:, None, :, None] * horizontal.weights[:, None]
+                weights.append(both.view(*size, -1))
+            at = slice(top, top + size[0]), slice(first, first + size[1])
+            yield Tile(*at, torch.cat(weights, -1).flatten(0, 1), cells)
 
 
 def sums(levels: Sequence[Tensor], weights: Sequence[Tensor], shift: Tensor) -> Iterator[tuple[Tile, Tensor]]:
-    """Σ up(X_i) W_i + shift at the finest level, tile by tile (rows, columns, C); the next tile overwrites it.
+    """Σ up(X_i) W_i + shift at the finest level, tile by tile (rows · columns, C); the next tile overwrites it.
 
     Args:
         levels: X_i (h_i, w_i, c_i).
         weights: W_i (c_i, C).
         shift: (C,).
     """
-    channels = len(shift)
     products = [
-        torch.mm(x.flatten(0, 1), w).view(*x.shape[:2], channels) for x, w in zip(levels[1:], weights[1:], strict=True)
+        torch.mm(x.flatten(0, 1), w).view(*x.shape[:2], -1) for x, w in zip(levels[1:], weights[1:], strict=True)
     ]
     own = torch.cat([weights[0], shift[None]])
-    for tile in tiles(levels, channels):
-        rows, columns, width = tile.left.shape
-        if tile.rows.start == 0:
-            rights = shift.new_empty(rows, width, channels)
-            rights[:, : len(own)] = own
-            results = shift.new_empty(rows, columns, channels)
-        right, result = rights[:rows], results[:rows]
-        _, *stretched = right.split(tile.parts(), 1)
-        for place, product, vertical, horizontal in zip(stretched, products, tile.down, tile.across, strict=True):
-            cells = product[vertical.cells, horizontal.cells]
-            torch.mm(vertical.weights, cells.view(len(cells), -1), out=place.view(rows, -1))
-        yield tile, torch.bmm(tile.left, right, out=result)
+    right, result = own, shift.new_empty(0)
+    for tile in tiles(levels):
+        tokens, length = tile.left.shape
+        if len(right) < length:
+            right = torch.cat([own, own.new_empty(length - len(own), own.shape[1])])
+        if len(result) < tokens:
+            result = own.new_empty(tokens, own.shape[1])
+        _, *places = right[:length].split(tile.parts())
+        for place, product, (vertical, horizontal) in zip(places, products, tile.cells, strict=True):
+            cells = product[vertical, horizontal]
+            place.view(cells.shape).copy_(cells)
+        yield tile, torch.mm(tile.left, right[:length], out=result[:tokens])
 
 
 class Adjoint:
@@ -116,20 +119,15 @@ class Adjoint:
         self._gathered = [x.new_zeros(*x.shape[:2], len(self._total)) for x in levels[1:]]
 
     def add(self, tile: Tile, gradient: Tensor) -> None:
-        """Add the share of a tile, of which the gradient is (rows, columns, C)."""
-        rows, columns, channels = gradient.shape
-        tokens = gradient.reshape(rows * columns, channels)
-        own, *interpolated = tile.left.split(tile.parts(), -1)
+        """Add the share of a tile, of which the gradient is (rows · columns, C)."""
+        self._fine[tile.rows, tile.columns] = tile.image(torch.mm(gradient, self._weights[0].T))
         # Products are added as a whole: accumulated term by term they would be rounded as often as they have terms.
-        self._sums[0] += torch.mm(own[..., :-1].reshape(len(tokens), -1).T, tokens)
-        self._total += tokens.sum(0)
-        self._fine[tile.rows, tile.columns] = torch.mm(tokens, self._weights[0].T).view(rows, columns, -1)
-        for place, weights, vertical, horizontal in zip(
-            self._gathered, interpolated, tile.down, tile.across, strict=True
-        ):
-            shrunk = torch.bmm(weights.mT, gradient)
-            cells = place[vertical.cells, horizontal.cells]
-            cells.view(len(cells), -1).addmm_(vertical.weights.T, shrunk.view(rows, -1))
+        own, *cells = torch.mm(tile.left.T, gradient).split(tile.parts())
+        self._sums[0] += own[:-1]
+        self._total += own[-1]
+        for gathered, (vertical, horizontal), share in zip(self._gathered, tile.cells, cells, strict=True):
+            place = gathered[vertical, horizontal]
+            place += share.view(place.shape)
 
     def finish(self) -> list[Tensor]:
         """The gradients of the levels of the image whose tiles have been added."""
@@ -154,34 +152,47 @@ class Adjoint:
 class Resampling:
     """up_kᵀ up_j of two levels: from cells of level j to cells of level k, by two small matrices."""
 
-    def __init__(self, concatenation: Concatenation, dtype: torch.dtype, device: torch.device) -> None:
-        self._down, self._across = (
-            [interpolation(size[axis], concatenation.sizes[0][axis], device) for size in concatenation.sizes]
-            for axis in (0, 1)
-        )
-        self._dtype = dtype
+    def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> None:
+        self._sizes, self._device = sizes, device
+        self._matrices: dict[tuple[int, int, int], Tensor] = {}
 
     def __call__(self, x: Tensor, j: int, k: int) -> Tensor:
-        """X_j (h_j, w_j, c) → (h_k, w_k, c)."""
+        """X_j (h_j, w_j, c) → (h_k, w_k, c), in the dtype of X_j."""
         if j == k == 0:
             return x
-        rows, columns = ((each[k].T @ each[j]).to(self._dtype) for each in (self._down, self._across))
+        rows, columns = (self._matrix(axis, j, k).to(x.dtype) for axis in (0, 1))
         shrunk = torch.mm(rows, x.flatten(1)).view(len(rows), *x.shape[1:])
         return torch.matmul(columns, shrunk)
 
     def coverage(self, k: int) -> tuple[Tensor, Tensor]:
-        """The factors (h_k,) and (w_k,) of up_kᵀ 1, the pixels that each cell of level k stands for."""
-        rows, columns = (each[k].sum(0).to(self._dtype) for each in (self._down, self._across))
+        """The factors (h_k,) and (w_k,) of up_kᵀ 1, the pixels that each cell of level k stands for, in float64."""
+        rows, columns = (self._up(axis, k).sum(0) if k else self._ones(axis) for axis in (0, 1))
         return rows, columns
+
+    def _matrix(self, axis: int, j: int, k: int) -> Tensor:
+        if (axis, j, k) not in self._matrices:
+            own = self._up(axis, j) if j else None
+            other = self._up(axis, k).T if k else None
+            both = [x for x in (other, own) if x is not None]
+            self._matrices[axis, j, k] = both[0] if len(both) == 1 else both[0] @ both[1]
+        return self._matrices[axis, j, k]
+
+    def _up(self, axis: int, k: int) -> Tensor:
+        return interpolation(self._sizes[k][axis], self._sizes[0][axis], self._device)
+
+    def _ones(self, axis: int) -> Tensor:
+        return torch.ones(self._sizes[0][axis], dtype=torch.float64, device=self._device)
 
 
 # On a CPU a tile and its products stay in the second-level cache; a GPU wants many tokens at once.
-_TOKENS, _TILE_ELEMENTS = 80, 2**24
+_TILES = {"cpu": (8, 16)}
+_TILE = (16, 32)
 
 
-def _tile_size(height: int, width: int, channels: int, device: str) -> tuple[int, int]:
-    """Rows and columns: columns nearly equal, as their interpolation costs the more the longer a run is."""
-    parts = -(-width // (_TOKENS + _TOKENS // 5))
-    columns = -(-width // parts)
-    tokens = _TOKENS if device == "cpu" else max(_TILE_ELEMENTS // channels, _TOKENS)
-    return min(max(tokens // columns, 1), height), columns
+def _tile_size(height: int, width: int, device: str) -> tuple[int, int]:
+    """Rows and columns: nearly square, as the cells that a tile touches are the fewer, and columns nearly equal."""
+    high, wide = _TILES.get(device, _TILE)
+    rows = min(high, height)
+    columns = high * wide // rows
+    parts = -(-width // (columns + columns // 4))
+    return rows, -(-width // parts)

@@ -17,7 +17,7 @@ def forward(maps: list[Tensor], order: list[int], weight: Tensor, bias: Tensor |
     for image, place in enumerate(output):
         levels = image_levels(maps, image, concatenation, [w.new_zeros(len(w)) for w in weights])
         for tile, result in sums(levels, weights, shift):
-            place[:, tile.rows, tile.columns] = result.permute(2, 0, 1)
+            place[:, tile.rows, tile.columns] = tile.image(result).permute(2, 0, 1)
     return output
 
 
@@ -33,7 +33,7 @@ def backward(
     for image, gradient in enumerate(grad):
         levels = image_levels(maps, image, concatenation, [w.new_zeros(len(w)) for w in weights])
         adjoint.start(levels)
-        for tile in tiles(levels, len(weight)):
-            adjoint.add(tile, gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(wide))
+        for tile in tiles(levels):
+            adjoint.add(tile, gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(wide).flatten(0, 1))
         image_maps(adjoint.finish(), image, concatenation, results)
     return results, concatenation.unmerged(adjoint.weight(), weight), adjoint.shift().to(weight.dtype, copy=True)
