@@ -99,3 +99,11 @@ def test_kernels_import_what_operators_share_and_nothing_of_any(file: Path) -> N
     assert [name for name in package if not name.startswith(shared) and name not in registered] == []
     operators = {cases.parent.name for cases in KERNELS.glob("*/cases.py")} - {file.parent.name}
     assert [name for name in package if name.startswith("seqca.kernels.") and name.split(".")[2] in operators] == []
+
+
+def test_benchmarks_measure_operators_and_not_what_these_are_compared_with() -> None:
+    root = PACKAGE.parent
+    of_file = {
+        file: imports(ast.parse(file.read_text()), ["benchmarks"]) for file in (root / "benchmarks").rglob("*.py")
+    }
+    assert [file for file, names in of_file.items() if any(name.startswith("seqca.reference") for name in names)] == []
