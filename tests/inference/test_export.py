@@ -58,22 +58,25 @@ class Small(nn.Module):
         return SimpleNamespace(final={"depth": linear_attention(tokens, tokens, tokens).mT.unflatten(2, x.shape[2:])})
 
 
+SCALES = (0, 3)
+
+
 class Blocks(nn.Module):
-    """Every block of a network, with few channels, so that it is traced in seconds."""
+    """Every block of a network, with few channels, at its finest and coarsest scale: each takes seconds to trace."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tasks = {"semseg": 4, "depth": 1}
         self.stem = nn.Conv2d(3, 18, 4, stride=4)
         self.attention = WindowSelfAttention(18, 2, 6)
-        self.blocks = nn.ModuleList(nn.Conv2d(18, 16, 1) for _ in range(4))
+        self.blocks = nn.ModuleList(nn.Conv2d(18, 16, 1) for _ in SCALES)
         self.exchange = CrossTaskAttention(tuple(self.tasks), 16)
         self.propagation = FeaturePropagation(tuple(self.tasks), 16)
-        self.heads = nn.ModuleDict({task: TaskHead([16] * 4, n) for task, n in self.tasks.items()})
+        self.heads = nn.ModuleDict({task: TaskHead([16] * len(SCALES), n) for task, n in self.tasks.items()})
 
     def forward(self, images: Tensor) -> SimpleNamespace:
         x = self.attention(self.stem(images))
-        maps = [conv(functional.avg_pool2d(x, 2**k)) for k, conv in enumerate(self.blocks)]
+        maps = [conv(functional.avg_pool2d(x, 2**k)) for k, conv in zip(SCALES, self.blocks, strict=True)]
         scales = [
             self.propagation(self.exchange({task: x_k * (i + 1) for i, task in enumerate(self.tasks)})) for x_k in maps
         ]
