@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seqca.ops.shared.folded_variance import folded_variances, through_variances
+
 from .groups import BranchGroup, ByKind
 
 
@@ -43,7 +45,7 @@ class FirstLayers(NamedTuple):
 
     def variance(self, moments: MapMoments) -> Tensor:
         """Variance of what the weight makes of the map, biased."""
-        return variances(self.weight, moments.covariance)
+        return folded_variances(self.weight, moments.covariance)
 
 
 class Projections(NamedTuple):
@@ -57,7 +59,7 @@ class Projections(NamedTuple):
 
     def variance(self, moments: MapMoments) -> Tensor:
         """Variance of what the weight makes of the map, biased."""
-        return variances(self.weight, moments.covariance)
+        return folded_variances(self.weight, moments.covariance)
 
     @property
     def folded(self) -> Tensor:
@@ -68,11 +70,6 @@ class Projections(NamedTuple):
     def offset(self) -> Tensor:
         """What is added to γ/σ A x in evaluation."""
         return self.shift - self.scale * self.mean
-
-
-def variances(weight: Tensor, covariance: Tensor) -> Tensor:
-    """diag(W K Wᵀ), not below 0."""
-    return (torch.bmm(weight, covariance) * weight).sum(-1).clamp_(min=0)
 
 
 def fold(group: BranchGroup, known: list[ByKind] | None, moments: MapMoments | None, norm_eps: float) -> FirstLayers:
@@ -108,7 +105,7 @@ def _statistics(
     mean = torch.bmm(weight, moments.mean[..., None])[..., 0]
     if known is not None:
         return mean, known[1][kind]
-    return mean, (variances(weight, moments.covariance) + norm_eps).rsqrt()
+    return mean, (folded_variances(weight, moments.covariance) + norm_eps).rsqrt()
 
 
 class FoldGradient(NamedTuple):
@@ -122,7 +119,7 @@ class FoldGradient(NamedTuple):
 
 
 def unfold(first: FirstLayers, products: Tensor, sums: Tensor, moments: MapMoments | None) -> FoldGradient:
-    """FoldGradient by those of the norms, s: R = Σ s (x − m)ᵀ and r = Σ s; m is 0 in evaluation.
+    """Gradients by those of the norms, s: R = Σ s (x − m)ᵀ and r = Σ s; m is 0 in evaluation.
 
     With dc = rowsum(R ⊙ W) that of γ/σ, dv = −½ dc γ/σ³ that of the variance: dW = γ/σ R + 2 dv W K, dK = Wᵀ dv W.
     """
@@ -132,7 +129,8 @@ def unfold(first: FirstLayers, products: Tensor, sums: Tensor, moments: MapMomen
     if moments is None:
         d_scale = d_scale - sums * first.mean
     else:
-        d_weight, d_covariance = _of_variance(first.weight, first, d_scale, d_weight, moments.covariance)
+        more, d_covariance = through_variances(first.weight, moments.covariance, first.scale, first.inverse, d_scale)
+        d_weight = d_weight + more
     d_projections = None
     p = first.projections
     if p is not None:
@@ -147,17 +145,7 @@ def unfold(first: FirstLayers, products: Tensor, sums: Tensor, moments: MapMomen
             of_scale = of_scale - of_shift * p.mean
         else:
             of_shift = torch.zeros_like(of_scale)
-            of_weight, more = _of_variance(p.weight, p, of_scale, of_weight, moments.covariance)
-            d_covariance = d_covariance + more
+            more, of_covariance = through_variances(p.weight, moments.covariance, p.scale, p.inverse, of_scale)
+            of_weight, d_covariance = of_weight + more, d_covariance + of_covariance
         d_projections = of_weight, of_scale * p.inverse, of_shift
     return FoldGradient(d_weight, d_scale * first.inverse, sums, d_projections, d_covariance)
-
-
-def _of_variance(
-    weight: Tensor, layer: FirstLayers | Projections, d_scale: Tensor, d_weight: Tensor, covariance: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Adds to the gradient of a weight what comes through its variance, and that of the covariance."""
-    spread = torch.bmm(weight, covariance)
-    d_variance = -0.5 * d_scale * layer.scale * layer.inverse.square()
-    d_variance = d_variance.masked_fill((spread * weight).sum(-1) <= 0, 0)[..., None]
-    return torch.addcmul(d_weight, d_variance, spread, value=2), torch.bmm(weight.mT, d_variance * weight)

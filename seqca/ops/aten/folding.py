@@ -2,8 +2,7 @@
 
 With m and K the mean and covariance of the tokens x of a map, W x has mean W m and variance diag(W K Wᵀ), so that
 BN(W x) = c W (x − m) + β with c = γ/√(variance + ε): no pass over W x is needed. A projection s = A' (x − m) + μ that
-stands in front makes it c W A' (x − m) + β. All of it is work on matrices of channels, in float64: W K Wᵀ cancels where
-a channel varies little.
+stands in front makes it c W A' (x − m) + β. All of it is work on matrices of channels, in float64.
 
 Backward needs of the gradient s of c W (x − m) + β two sums alone, R = Σ s (x − m)ᵀ and r = Σ s. The gradient of the
 map is Σ c Wᵀ s over the layers that read it plus, in training, 2/T (x − m)ᵀ dK with the gradient dK of K, less the mean
@@ -14,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..shared.folded_variance import through_variances
 
 
 class MapMoments(NamedTuple):
@@ -65,11 +66,6 @@ def matrix_of(weight: Tensor, given: Input, dtype: torch.dtype) -> Tensor:
     if given.matrix is None:
         return weight
     return torch.mm(weight, given.matrix).to(dtype).double()
-
-
-def variance_of(matrix: Tensor, covariance: Tensor) -> Tensor:
-    """Variance of matrix · x, (rows,), divided by T. Not negative."""
-    return (torch.mm(matrix, covariance) * matrix).sum(1).clamp_(min=0)
 
 
 def fold(
@@ -132,9 +128,8 @@ def differentiate(layer: Fold, given: Input, covariance: Tensor, outer: Tensor, 
     d_covariance = None
     given_mean = torch.zeros_like(given.mean)
     if layer.excess is None:
-        d_variance = (-0.5 * d_scale * layer.scale * layer.inverse.square())[:, None]
-        d_matrix = d_matrix + 2 * d_variance * torch.mm(layer.matrix, covariance)
-        d_covariance = torch.mm(layer.matrix.T, d_variance * layer.matrix)
+        more, d_covariance = through_variances(layer.matrix, covariance, layer.scale, layer.inverse, d_scale)
+        d_matrix = d_matrix + more
     else:
         d_scale = d_scale + total * layer.excess
         given_mean = torch.mv(layer.weight.T, layer.scale * total)

@@ -14,7 +14,8 @@ from torch import Tensor
 from seqca.pairs import Branch
 
 from ..shared.branches import layers_of
-from .folding import Fold, Input, MapMoments, differentiate, fold, matrix_of, variance_of
+from ..shared.folded_variance import folded_variances
+from .folding import Fold, Input, MapMoments, differentiate, fold, matrix_of
 
 
 class BranchFold(NamedTuple):
@@ -107,7 +108,7 @@ class Layers:
         matrix = matrix_of(weight, given, self._dtype)
         if eps is not None:
             mean = torch.mv(weight, given.mean)
-            self.set_statistics(layer, mean, variance_of(matrix, moments.covariance), eps)
+            self.set_statistics(layer, mean, folded_variances(matrix, moments.covariance), eps)
         statistics = (self.means[layer], self.inverse[layer])
         return fold(weight, matrix, given, *statistics, self.scales[layer], self.shifts[layer], self._training)
 
