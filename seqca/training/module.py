@@ -129,11 +129,10 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
             raise ValueError(
                 "max_steps: got a run without an end, expected max_epochs or max_steps: the learning rate decays"
             )
-        # Epochs are counted in steps: a run that goes on from the end of an epoch would miss Lightning's step of it.
         unit = self._steps_of_an_epoch() if self.decay_interval == "epoch" else 1
         length = max(math.ceil(steps / unit), 1)
-        decay = LambdaLR(optimizer, lambda step: max(1 - step // unit / length, 0.0) ** self.decay_power)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+        decay = LambdaLR(optimizer, lambda t: max(1 - t / length, 0.0) ** self.decay_power)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": self.decay_interval}}
 
     def _steps_of_an_epoch(self) -> int:
         self.trainer.fit_loop.setup_data()  # which counts the batches
