@@ -21,7 +21,7 @@ class LayerStatistics:
     def running(
         cls, problem: Problem, means: Sequence[Tensor], variances: Sequence[Tensor], norm_eps: float
     ) -> "LayerStatistics":
-        """Those of evaluation."""
+        """Statistics of evaluation."""
         result = cls(problem)
         sizes = [len(x) for x in means]
         mean, variance = torch.cat([*means]).double(), torch.cat([*variances]).double()
@@ -31,7 +31,7 @@ class LayerStatistics:
 
     @classmethod
     def kept(cls, problem: Problem, means: Tensor, inverse: Tensor) -> "LayerStatistics":
-        """Those that forward has kept for backward."""
+        """Statistics that forward has kept for backward."""
         result = cls(problem)
         sizes = [len(x) for x in problem.weights]
         result.means, result.inverses = list(means.split(sizes)), list(inverse.split(sizes))

@@ -8,7 +8,7 @@ from ..compilation import CompiledCase
 from . import backward, forward
 
 _CHANNELS = 2 * 3 * NETWORK.channels[0]
-"""Of the queries and keys of a task's map in its three pairs."""
+"""Channels of the queries and keys of a task's map in its three pairs, side by side."""
 
 _SIZE = tuple(side // NETWORK.strides[0] for side in IMAGE)
 

@@ -61,11 +61,11 @@ class Layers:
         self.weights, self.scales, self.shifts = weights, scales, shifts
         self._rows = [weight.shape[0] for weight in weights]
         self.means: list[Tensor] = []
-        """By layer, what it is normalised by, in float64; empty ones where that is not known yet."""
+        """Means that layers are normalised by, in float64; empty where they are not known yet."""
         self.variances: list[Tensor] = []
-        """By layer, those of the batch divided by T."""
+        """Variances of what layers normalise; those of the batch divided by T."""
         self.inverse: list[Tensor] = []
-        """By layer, 1/√(variance + ε)."""
+        """1/√(variance + ε) of all layers."""
 
     def count(self, branch: int) -> int:
         """Number of layers of a branch."""
