@@ -11,7 +11,8 @@ WORKERS ?= 2
 # Each begins with a share of the tests in the order of their files, and takes over from another when it is done: so what
 # a module makes once is rarely made twice.
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal
-# Of the tests, those that find most in the shortest time: every part of the package, the operators on torch algebra.
+# Of the tests, those that find most in the shortest time: every part of the package, the operators on torch algebra,
+# no test that starts two processes, which import everything anew.
 CHECK := tests/test_labels.py tests/test_tasks.py tests/test_losses.py tests/test_layers.py tests/test_error_grammar.py \
     tests/metrics tests/nn tests/models tests/data tests/reference tests/ops/shared tests/ops/test_linear_attention.py tests/ops/test_softplus.py \
     tests/ops/verification/test_tolerance.py tests/ops/verification/test_draws.py tests/ops/verification/test_false_alarms.py
@@ -36,7 +37,7 @@ demo: $(TRAIN)
 	$(BIN)/python -m seqca.training.demo --config configs/demo.yaml
 
 check: lint
-	$(BIN)/python $(PYTEST) $(CHECK) -k "not triton"
+	$(BIN)/python $(PYTEST) $(CHECK) -k "not triton and not two_processes"
 
 test: lint
 	$(BIN)/python $(PYTEST) --durations 20 --ignore tests/csrc/test_compiled.py
