@@ -1,18 +1,21 @@
-"""What every kernel takes from the GPU: registers, shared memory, tensor cores.
+"""What every kernel takes from the GPU: registers, shared memory, tensor cores; and how long it takes at least.
 
     python -m seqca.kernels.resources > docs/resources.md
 
 compiles the cases of every operator ahead of time, for which no GPU is needed, and prints for each kernel the case that
-takes most; `--all` prints every case. It fails where registers spill, shared memory is exceeded or 16-bit inputs are
-multiplied without tensor cores. Needs a process in which TRITON_INTERPRET is not set.
+takes most, and the time predicted for the network's shapes; `--all` prints every case. It fails where registers spill,
+shared memory is exceeded or 16-bit inputs are multiplied without tensor cores. Needs a process in which
+TRITON_INTERPRET is not set.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import triton
@@ -21,6 +24,9 @@ import seqca.ops  # noqa: F401, registers the operators
 from seqca.ops.shared.operator import OPERATORS
 
 from .compilation import SHARED_LIMIT, Resources, measure
+from .predictions import BANDWIDTH
+
+_ARCHITECTURES = [f"sm_{arch}" for arch in SHARED_LIMIT]
 
 
 def modules() -> dict[str, ModuleType]:
@@ -38,15 +44,39 @@ def compiled(quick: bool) -> Iterator[Resources]:
                 yield from measure(case, arch)
 
 
+def sources_hash() -> str:
+    """Of all that the kernels are compiled from."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 def page(rows: Sequence[Resources]) -> str:
     """The page docs/resources.md."""
     return f"""# Resources of the Triton kernels
 
-Made by `python -m seqca.kernels.resources` with Triton {triton.__version__}: compiled ahead of time, not measured. For
-each kernel and dtype the table has the case that takes most: registers of a thread, bytes of registers that spill
-where any do, shared memory of a program, instructions on tensor cores. `--all` prints every case.
+Made by `python -m seqca.kernels.resources` with Triton {triton.__version__} of sources {sources_hash()}: compiled
+ahead of time, not measured. For each kernel the table has the case that takes most: registers of a thread, bytes of
+registers that spill where any do, shared memory of a program, instructions on tensor cores. `--all` prints every case.
 
 {worst_table(rows)}
+
+## Predicted
+
+No time here is measured: it is the least that a launch can take on an H100 or H200 (SXM: 132 multiprocessors at
+1.755 GHz, 3.35 and 4.8 TB/s), in bfloat16, for eight images of 480×640 and four tasks. A launch must read and write its
+tensors, each counted once and as a whole; issue its instructions, one a cycle on each of the four parts of a
+multiprocessor; and multiply on tensor cores. The longest of these is the limit, which is named. What a launch waits for
+comes on top. Instructions are those of all warps, counted by following the binary's control flow for a few programs;
+branches on data are taken to skip.
+
+Of the launches of a kernel in a call the largest is shown, and of the calls the one that takes longest. Tokens are the
+positions of the finest maps of the call, over images and over pairs, or tasks where `cross_attention` takes all; of
+`upsampled_loss` they are pixels. First stands what would win most if nothing but bytes counted.
+
+{predicted_table(rows)}
 
 {cases_text()}"""
 
@@ -67,18 +97,37 @@ def cases_text() -> str:
 
 
 def worst_table(rows: Sequence[Resources]) -> str:
-    """Markdown: of each kernel and dtype the case that takes most, a column for each compute capability."""
-    worst: dict[tuple[str, str], dict[int, Resources]] = {}
+    """Markdown: of each kernel the case that takes most, a column for each compute capability."""
+    worst: dict[str, dict[int, Resources]] = {}
     for r in rows:
-        of_kernel = worst.setdefault((r.kernel, r.dtype), {})
+        of_kernel = worst.setdefault(r.kernel, {})
         of_kernel[r.arch] = max(of_kernel.get(r.arch, r), r, key=lambda x: (x.spills, x.registers, x.shared))
-    dtypes: dict[tuple[str, ...], list[str]] = {}
-    for (kernel, dtype), found in sorted(worst.items()):
-        cells = [f"{_cell(found[arch])}: {found[arch].shape}" if arch in found else "" for arch in SHARED_LIMIT]
-        dtypes.setdefault((kernel, *cells), []).append(dtype)
-    return _table(
-        ["kernel", "dtype"], [[kernel, ", ".join(names), *cells] for (kernel, *cells), names in dtypes.items()]
-    )
+    cells = [
+        [kernel, *(f"{_cell(x := of[arch])}: {x.dtype}, {x.shape}" if arch in of else "" for arch in SHARED_LIMIT)]
+        for kernel, of in sorted(worst.items())
+    ]
+    return _table(["kernel", *_ARCHITECTURES], cells)
+
+
+def predicted_table(rows: Sequence[Resources]) -> str:
+    """Markdown: of each kernel the launch that takes longest, by what others than bytes cost it."""
+    longest = longest_launches(rows)
+    gpu = next(iter(BANDWIDTH))
+    cells = []
+    for kernel, r in sorted(longest.items(), key=lambda item: -item[1].prediction.beyond_bytes(gpu)):
+        x = r.prediction
+        times = [f"{time:,.0f} µs: {limit}" for time, limit in map(x.predicted, BANDWIDTH)]
+        instructions, number_of_bytes = x.instructions / x.tokens, x.bytes / x.tokens
+        numbers = [f"{instructions:.4g}", f"{number_of_bytes:.4g}", str(x.launches), str(x.resident)]
+        cells.append([kernel, r.shape, *numbers, *times])
+    names = ["instructions per token", "bytes per token", "launches", "programs per multiprocessor"]
+    return _table(["kernel", "case", *names, *BANDWIDTH], cells)
+
+
+def longest_launches(rows: Sequence[Resources]) -> dict[str, Resources]:
+    """Of each kernel the prediction that is longest."""
+    predicted = [r for r in rows if r.prediction]
+    return {r.kernel: r for r in sorted(predicted, key=lambda r: r.prediction.predicted(next(iter(BANDWIDTH))))}
 
 
 def full_table(rows: Sequence[Resources]) -> str:
@@ -87,7 +136,7 @@ def full_table(rows: Sequence[Resources]) -> str:
     for r in sorted(rows, key=lambda r: (r.kernel, r.dtype, r.registers)):
         found.setdefault((r.kernel, r.shape, r.dtype), {})[r.arch] = r
     cells = [[*key, *(_cell(of[arch]) if arch in of else "" for arch in SHARED_LIMIT)] for key, of in found.items()]
-    return _table(["kernel", "shape", "dtype"], cells)
+    return _table(["kernel", "shape", "dtype", *_ARCHITECTURES], cells)
 
 
 def _cell(r: Resources) -> str:
@@ -96,8 +145,7 @@ def _cell(r: Resources) -> str:
 
 
 def _table(names: list[str], rows: list[list[str]]) -> str:
-    head = [*names, *(f"sm_{arch}" for arch in SHARED_LIMIT)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), *rows))
 
 
 def main() -> None:

@@ -52,7 +52,8 @@ def _case(head: str, outputs: int, dtype: torch.dtype) -> CompiledCase:
         prediction, _, _, *kept = forward(maps, order, *layers, None, None, 1e-5, "")
         backward(prediction, maps, order, *layers, *kept, True, "")
 
-    return CompiledCase(f"{head}, C_out = {outputs}", dtype, run, _TESTED_ON.get((head, outputs, dtype), ()))
+    tokens = 8 * NETWORK.tokens(*IMAGE)[0] if (head, outputs) == ("network", 40) else None
+    return CompiledCase(f"{head}, C_out = {outputs}", dtype, run, _TESTED_ON.get((head, outputs, dtype), ()), tokens)
 
 
 _HEADS = (("network", 1), ("network", 3), ("network", 40), ("FPN", 150))

@@ -74,7 +74,9 @@ def _case(channels: int, kind: str, dtype: torch.dtype) -> CompiledCase:
         moments, inverse, sums = kept
         backward(attended, *arguments, means, moments, inverse, sums, 1e-12, True, "")
 
-    return CompiledCase(f"C = {channels}, {kind}", dtype, run, _TESTED_ON.get((channels, kind, dtype), ()))
+    known = kind == "tasks" and channels in NETWORK.channels
+    tokens = 8 * _TASKS * NETWORK.tokens(*IMAGE)[NETWORK.channels.index(channels)] if known else None
+    return CompiledCase(f"C = {channels}, {kind}", dtype, run, _TESTED_ON.get((channels, kind, dtype), ()), tokens)
 
 
 CASES = (

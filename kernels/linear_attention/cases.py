@@ -69,7 +69,10 @@ def _case(channels: int, dtype: torch.dtype, layout: str) -> CompiledCase:
         _, states = forward(q, k, v, 1e-12)
         backward(grad, q, k, v, states, 1e-12)
 
-    return CompiledCase(f"C = {channels}, {layout}", dtype, run, _TESTED_ON.get((channels, dtype, layout), ()))
+    of_network = channels in NETWORK.channels and layout in ("pairs", "contiguous")
+    in_all = 8 * 12 * TOKENS[channels] if of_network else None
+    tested_on = _TESTED_ON.get((channels, dtype, layout), ())
+    return CompiledCase(f"C = {channels}, {layout}", dtype, run, tested_on, in_all)
 
 
 _IN_ALL_DTYPES = [(c, dtype) for c in TOKENS for dtype in (_BF16, _FP16, _FP32)]

@@ -35,7 +35,8 @@ def _case(name: str, dtype: torch.dtype) -> CompiledCase:
         order = list(range(len(maps)))
         backward(forward(maps, order, weight, bias), maps, order, weight, bias)
 
-    return CompiledCase(f"{name}, C = {outputs}", dtype, run, _TESTED_ON.get((name, dtype), ()))
+    tokens = 8 * NETWORK.tokens(*IMAGE)[0] if name == "backbone" else None
+    return CompiledCase(f"{name}, C = {outputs}", dtype, run, _TESTED_ON.get((name, dtype), ()), tokens)
 
 
 CASES = tuple(_case(name, dtype) for dtype in (_BF16, _FP16, _FP32) for name in ("backbone", "FPN"))

@@ -23,7 +23,8 @@ def _case(dtype: torch.dtype, layout: str) -> CompiledCase:
         order = torch.channels_last if layout == "transposed gradient" else torch.contiguous_format
         backward(torch.empty_like(y, memory_format=order), y)
 
-    return CompiledCase(f"C = {_CHANNELS}, {layout}", dtype, run, _TESTED_ON.get((dtype, layout), ()))
+    tokens = 8 * NETWORK.tokens(*IMAGE)[0]
+    return CompiledCase(f"C = {_CHANNELS}, {layout}", dtype, run, _TESTED_ON.get((dtype, layout), ()), tokens)
 
 
 CASES = tuple(

@@ -1,6 +1,5 @@
 """Kernels compiled ahead of time, with the specialisations of the launcher, for GPUs that need not be there."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
 from seqca.kernels.compilation import SHARED_LIMIT, Resources
 from seqca.kernels.launch import record
-from seqca.kernels.resources import cases_text, full_table, modules, worst_table
+from seqca.kernels.predictions import Prediction
+from seqca.kernels.resources import cases_text, full_table, modules, predicted_table, sources_hash, worst_table
 
 from seqca import use_backend
 from seqca.ops.shared.operator import OPERATORS, Operator
@@ -26,7 +27,7 @@ def compiled() -> list[Resources]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "seqca.kernels.resources", "--quick", "--json"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    rows = [Resources(**json.loads(line)) for line in run.stdout.splitlines()]
+    rows = [Resources.parsed(line) for line in run.stdout.splitlines()]
     assert rows, run.stderr
     return rows
 
@@ -83,14 +84,37 @@ def test_the_tests_compile_every_shape_or_kind_of_an_operator_somewhere() -> Non
         assert {case.dtype for case in tested} >= {torch.bfloat16, torch.float32}
 
 
-def test_the_page_of_resources_has_every_kernel_and_tells_every_case(kernels: dict[str, set[str]]) -> None:
-    text = PAGE.read_text()
-    rows = [line.removeprefix("| ").split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:]
-    assert {kernel for kernel, _ in rows} == set().union(*kernels.values())
-    for kernel in {kernel for kernel, _ in rows}:
-        dtypes = [dtype for other, listed in rows for dtype in listed.split(", ") if other == kernel]
-        assert sorted(dtypes) == ["bfloat16", "float16", "float32"]
-    assert text.endswith(cases_text())
+def tables() -> list[list[list[str]]]:
+    """The cells of the tables of the page, without their heads."""
+    blocks = [block.splitlines() for block in PAGE.read_text().split("\n\n") if block.startswith("| ")]
+    return [[line.strip("| ").split(" | ") for line in block[2:]] for block in blocks]
+
+
+def test_the_page_of_resources_has_each_kernel_once_in_both_tables_and_tells_every_case(
+    kernels: dict[str, set[str]],
+) -> None:
+    of_page = tables()
+    assert len(of_page) == 2
+    for rows in of_page:
+        assert sorted(kernel for kernel, *_ in rows) == sorted(set().union(*kernels.values()))
+    assert PAGE.read_text().endswith(cases_text())
+
+
+def test_the_page_of_resources_is_made_of_these_sources() -> None:
+    assert f"of sources {sources_hash()}" in PAGE.read_text(), "python -m seqca.kernels.resources > docs/resources.md"
+
+
+def test_no_kernel_issues_a_tenth_more_instructions_than_the_page_says_with_its_version_of_triton(
+    compiled: list[Resources],
+) -> None:
+    said = {kernel: (case, float(instructions)) for kernel, case, instructions, *_ in tables()[1]}
+    assert set(said) == {r.kernel for r in compiled}
+    if f"with Triton {triton.__version__} " not in PAGE.read_text():
+        return
+    for kernel, (case, instructions) in said.items():
+        found = [r.prediction for r in compiled if (r.kernel, r.shape) == (kernel, case) and r.prediction]
+        assert found, f"{kernel}, {case}: no prediction"
+        assert min(x.instructions / x.tokens for x in found) <= 1.1 * instructions, f"{kernel}, {case}"
 
 
 def test_every_compute_capability_is_compiled_for(compiled: list[Resources]) -> None:
@@ -105,21 +129,37 @@ def test_faults_are_told() -> None:
     assert not Resources("k", "C = 1", "float16", 90, 255, 0, 200_000, "no products").faults()
 
 
-def test_the_page_shows_of_each_kernel_and_dtype_the_case_that_takes_most_and_the_full_table_all() -> None:
+def test_the_page_shows_of_each_kernel_the_case_that_takes_most_and_the_full_table_all() -> None:
     rows = [
         Resources("k", "C = 1", "float16", 80, registers=40, spills=0, shared=2048, tensor_cores="none"),
         Resources("k", "C = 2", "float16", 80, registers=50, spills=0, shared=0, tensor_cores="none"),
-        Resources("k", "C = 3", "float16", 80, registers=30, spills=8, shared=0, tensor_cores="none"),
+        Resources("k", "C = 3", "float32", 80, registers=30, spills=8, shared=0, tensor_cores="none"),
         Resources("k", "C = 1", "float16", 90, registers=40, spills=0, shared=2048, tensor_cores="none"),
-        Resources("k", "C = 1", "float32", 90, registers=40, spills=0, shared=2048, tensor_cores="none"),
     ]
     assert worst_table(rows).splitlines()[2:] == [
-        "| k | float16 | 30, 8 bytes spill, 0 KiB, none: C = 3 | 40, 2 KiB, none: C = 1 |  |",
-        "| k | float32 |  | 40, 2 KiB, none: C = 1 |  |",
+        "| k | 30, 8 bytes spill, 0 KiB, none: float32, C = 3 | 40, 2 KiB, none: float16, C = 1 |  |"
     ]
     assert [line.split(" | ")[1:3] for line in full_table(rows).splitlines()[2:]] == [
-        ["C = 3", "float16"],
+        ["C = 3", "float32"],
         ["C = 1", "float16"],
         ["C = 2", "float16"],
-        ["C = 1", "float32"],
+    ]
+
+
+def predicted(kernel: str, shape: str, instructions: int, number_of_bytes: int) -> Resources:
+    """A kernel of which nothing but that is told."""
+    prediction = Prediction(1000, 1, 132, 4, instructions, 0, number_of_bytes)
+    return Resources(kernel, shape, "bfloat16", 90, 40, 0, 0, "none", prediction=prediction)
+
+
+def test_predictions_begin_with_what_costs_most_beyond_its_bytes_and_show_the_longest_launch() -> None:
+    rows = [
+        predicted("of bytes", "C = 1", 10**6, 10**9),
+        predicted("of instructions", "C = 1", 10**7, 10**6),
+        predicted("of instructions", "C = 2", 10**8, 10**6),
+    ]
+    cells = [line.strip("| ").split(" | ") for line in predicted_table(rows).splitlines()[2:]]
+    assert cells == [
+        ["of instructions", "C = 2", "1e+05", "1000", "1", "4", "108 µs: instructions", "108 µs: instructions"],
+        ["of bytes", "C = 1", "1000", "1e+06", "1", "4", "299 µs: bytes", "208 µs: bytes"],
     ]
