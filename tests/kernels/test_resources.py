@@ -140,9 +140,9 @@ def test_the_page_shows_of_each_kernel_the_case_that_takes_most_and_the_full_tab
         "| k | 30, 8 bytes spill, 0 KiB, none: float32, C = 3 | 40, 2 KiB, none: float16, C = 1 |  |"
     ]
     assert [line.split(" | ")[1:3] for line in full_table(rows).splitlines()[2:]] == [
-        ["C = 3", "float32"],
         ["C = 1", "float16"],
         ["C = 2", "float16"],
+        ["C = 3", "float32"],
     ]
 
 
