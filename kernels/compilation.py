@@ -46,7 +46,7 @@ class Resources:
     lost: int = 0
     """Values that loops carry in the source and no longer in the compiled kernel, see `_carried`."""
     prediction: Prediction | None = None
-    """Of the launch, where the case has `tokens`, in bfloat16 for sm_90."""
+    """Of the launch, where the case has `tokens` and the tests compile it for sm_90, in bfloat16."""
 
     @classmethod
     def parsed(cls, line: str) -> "Resources":
@@ -151,7 +151,8 @@ def measure(case: CompiledCase, arch: int) -> Iterator[Resources]:
         compiled = compile_launch(launch, arch)
         usage = resource_usage(compiled.asm["cubin"])
         prediction = None
-        if case.tokens and case.dtype == torch.bfloat16 and arch == ARCH:
+        # The tests compare what they compile.
+        if case.tokens and case.dtype == torch.bfloat16 and arch == ARCH and arch in case.tested_on:
             words = _arguments_in_memory(launch, compiled)
             alike = sum(x.kernel is launch.kernel for x in launches)
             prediction = predict(launch, compiled, words, usage["REG"], case.tokens, alike)
