@@ -85,6 +85,9 @@ def backward(
     d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
     scaled, shift = head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias
     adjoint = Adjoint(scaled)
+    # In training s is passed on less a constant near its mean: what all tokens have in common cancels in the end, and
+    # would leave what was rounded of it.
+    common = None if training else shift.new_zeros(shift.shape)
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
         adjoint.start(levels)
@@ -92,22 +95,27 @@ def backward(
             g = gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(head.wide).flatten(0, 1)
             active = hidden.relu_()
             d_last += torch.mm(g.T, active)
-            adjoint.add(tile, torch.mm(g, last).mul_(active.sign_()))
+            s = torch.mm(g, last).mul_(active.sign_())
+            if common is None:
+                common = s.mean(0)
+            adjoint.add(tile, s.sub_(common) if training else s)
         gradients.append(adjoint.finish())
-    d_joined, d_shift = adjoint.weight(), adjoint.shift().to(head.wide, copy=True)
-    d_scale = ((d_joined * head.weight).sum(0, dtype=torch.float64) + d_shift * excess).to(head.wide) * inverse
-    d_joined, d_bias = d_joined * scale, d_shift * scale
+    assert common is not None  # there is an image
+    rest, of_common = average - centre, head.tokens * common.double()
+    d_joined, d_shift = adjoint.weight(), adjoint.shift() + of_common
+    d_scale = (d_joined * head.weight).sum(0, dtype=torch.float64) + of_common * head.of(rest) + d_shift * excess
+    d_scale = d_scale.to(head.wide) * inverse
+    d_joined, d_bias = d_joined * scale, (d_shift * scale).to(head.wide)
     if training:
         # What is taken from γ/σ · s everywhere is constant + slope · W (x − centre), by the sums of all processes.
         total, shifts, scales = summed(head.tokens, d_shift, d_scale, group)
         slope = scale * scales * inverse / total
-        constant = scale * shifts / total + slope * excess
+        constant = scale * (shifts / total - common).to(head.wide) + slope * excess
         scatter = head.subtract_affine(gradients, centre, constant, slope)
-        rest = average - centre
         d_joined -= torch.mm(scatter, (head.weight * slope).double()).to(head.wide)
         d_joined -= torch.outer(rest.to(head.wide), head.tokens * constant)
         # The mean of y less that of all processes is 0 where there is one process.
-        d_bias = (d_shift - head.tokens / total * shifts) * scale
+        d_bias = (d_shift - head.tokens / total * shifts).to(head.wide) * scale
         if group:
             d_bias -= head.tokens * slope * (excess + head.of(rest).to(head.wide))
     d_joined += torch.outer(centre, d_bias)
@@ -119,7 +127,7 @@ def backward(
         head.concatenation.unmerged(d_joined, weight),
         d_bias.to(weight.dtype),
         d_scale.to(norm_weight.dtype),
-        d_shift.to(norm_bias.dtype),
+        d_shift.to(norm_bias.dtype, copy=True),
         d_last.view(prediction_weight.shape).to(prediction_weight.dtype),
         d_offset.to(prediction_weight.dtype),
     )
