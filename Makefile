@@ -32,9 +32,10 @@ help:
 	@echo "make gpu     on a machine with a GPU: tests and benchmarks in stages, nothing installed (docs/gpu.md)"
 	@echo "make clean   remove what these commands made"
 
+# Threads that wait for each other in a loop take minutes a step where another program has their core.
 demo: $(TRAIN)
-	@echo "Training on rendered rooms, then scoring on rooms it has not seen: 10 to 15 minutes on two cores"
-	$(BIN)/python -m seqca.training.demo --config configs/demo.yaml
+	@echo "Training on rendered rooms, then scoring on rooms it has not seen: 10 to 15 minutes on two idle cores"
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m seqca.training.demo --config configs/demo.yaml
 
 check: lint
 	$(BIN)/python $(PYTEST) $(CHECK) -k "not triton and not two_processes"

@@ -40,11 +40,9 @@ def explain(arguments: Sequence[str]) -> int:
     from seqca import explain
     from seqca.configuration import IMAGE, NYUD_TASKS
 
-    explanation, what = (
-        explain(device_of(arguments)),
-        f"one image of {IMAGE[0]}×{IMAGE[1]} with {len(NYUD_TASKS)} tasks",
-    )
-    print(f"The network's calls on {what}, forward and backward:\n\n{explanation}")
+    explanation, (height, width) = explain(device_of(arguments)), IMAGE
+    print(f"The network's calls on one image of {height}×{width} with {len(NYUD_TASKS)} tasks, forward and backward,")
+    print(f"and, of operators that it does without, one on a map of each scale:\n\n{explanation}")
     return 0
 
 
