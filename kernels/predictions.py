@@ -26,7 +26,8 @@ BANDWIDTH = {"H100": 3.35e12, "H200": 4.8e12}
 
 _MULTIPROCESSORS = 132
 _PARTS = 4
-_CLOCK = 1.755e9
+_CLOCK = 1.98e9
+"""Of the boost, in cycles a second."""
 _REGISTERS = 65536
 _WARPS = 64
 _PROGRAMS = 32

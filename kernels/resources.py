@@ -66,7 +66,7 @@ registers that spill where any do, shared memory of a program, instructions on t
 ## Predicted
 
 No time here is measured: it is the least that a launch can take on an H100 or H200 (SXM: 132 multiprocessors at
-1.755 GHz, 3.35 and 4.8 TB/s), in bfloat16, for eight images of 480×640 and four tasks. A launch must read and write its
+1.98 GHz, 3.35 and 4.8 TB/s), in bfloat16, for eight images of 480×640 and four tasks. A launch must read and write its
 tensors, each counted once and as a whole; issue its instructions, one a cycle on each of the four parts of a
 multiprocessor; and multiply on tensor cores. The longest of these is the limit, which is named. What a launch waits for
 comes on top. Instructions are those of all warps, counted by following the binary's control flow for a few programs;

@@ -136,7 +136,7 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
 
     def _steps_of_an_epoch(self) -> int:
         self.trainer.fit_loop.setup_data()  # which counts the batches
-        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return max(math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches), 1)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         image = batch["image"].contiguous(memory_format=self.memory_format)

@@ -75,7 +75,7 @@ def test_takes_any_number_of_maps_and_as_many_channels_as_a_network_has(
 
 
 def test_an_image_of_many_tiles_is_the_sum_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyramid, "_TILES", {DEVICE: (2, 3)})
+    monkeypatch.setattr(pyramid, "_TILES", {"cpu": (2, 3)})
     check(rounded(head_sample(), torch.float32))
 
 
@@ -118,7 +118,11 @@ def test_a_variance_that_cancels_keeps_its_digits() -> None:
     check(rounded(sample._replace(arguments=sample.arguments | {"weight": weight}), torch.float32))
 
 
-def test_an_axis_of_many_pixels_takes_memory_in_proportion() -> None:
+def test_an_axis_of_many_pixels_needs_no_matrix_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> Tensor:
+        raise AssertionError("interpolation of 40,000 pixels")
+
+    monkeypatch.setattr(pyramid, "interpolation", refused)
     sample = head_on([normal(1, 8, 1, 40_000, generator=Generator().manual_seed(0))], 8, Generator().manual_seed(1))
     arguments = rounded(sample, torch.float32).arguments
     with use_backend("aten"):
@@ -189,6 +193,19 @@ class Unread(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("backend", ["reference", "aten"])
+def test_a_gradient_of_few_pixels_is_not_drowned_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where labels lie in one corner of the image alone."""
+    monkeypatch.setattr(pyramid, "_TILES", {"cpu": (4, 4)})
+    sample = rounded(head_sample(size=(32, 48)), torch.float32)
+    gradients = cotangents(HEAD, sample, Generator().manual_seed(1))
+    gradients[0][..., 4:, :] = 0
+    gradients[0][..., 4:] = 0
+    with use_backend("aten"):
+        results = evaluate(aggregation_head, sample, gradients)
+    for verdict in judge(HEAD, sample, gradients, results):
+        assert verdict.ok, str(verdict)
+
+
 def test_where_nothing_flows_back_nothing_goes_on(backend: str) -> None:
     arguments = rounded(head_sample(), torch.float32).arguments
     with use_backend(backend):

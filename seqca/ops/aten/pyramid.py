@@ -184,7 +184,8 @@ class Resampling:
         return torch.ones(self._sizes[0][axis], dtype=torch.float64, device=self._device)
 
 
-# On a CPU a tile and its products stay in the second-level cache; a GPU wants many tokens at once.
+# On a CPU a tile and its products stay in the second-level cache. A GPU wants many tokens at once, but products with
+# the weights of the cells that a tile touches grow with it.
 _TILES = {"cpu": (8, 16)}
 _TILE = (16, 32)
 

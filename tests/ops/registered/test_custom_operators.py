@@ -74,7 +74,9 @@ def test_compiles_whole_forward_and_backward_to_the_same_bits(operator: Operator
 
 
 @pytest.mark.parametrize(("operator", "backend"), FUSED)
-def test_one_graph_of_inductor_serves_all_sizes(operator: Operator, backend: str, recorded: Callable[..., Any]) -> None:
+def test_inductor_computes_the_same_bits_and_compiles_a_size_once(
+    operator: Operator, backend: str, recorded: Callable[..., Any]
+) -> None:
     torch.compiler.reset()
     graphs = torch.compile(operator.function, fullgraph=True, dynamic=True)
     for tokens in (7, 12, 19):
