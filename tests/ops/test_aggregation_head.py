@@ -192,7 +192,6 @@ class Unread(torch.autograd.Function):
         return None
 
 
-@pytest.mark.parametrize("backend", ["reference", "aten"])
 def test_a_gradient_of_few_pixels_is_not_drowned_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where labels lie in one corner of the image alone."""
     monkeypatch.setattr(pyramid, "_TILES", {"cpu": (4, 4)})
@@ -206,6 +205,7 @@ def test_a_gradient_of_few_pixels_is_not_drowned_by_the_others(monkeypatch: pyte
         assert verdict.ok, str(verdict)
 
 
+@pytest.mark.parametrize("backend", ["reference", "aten"])
 def test_where_nothing_flows_back_nothing_goes_on(backend: str) -> None:
     arguments = rounded(head_sample(), torch.float32).arguments
     with use_backend(backend):

@@ -85,8 +85,8 @@ def backward(
     d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
     scaled, shift = head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias
     adjoint = Adjoint(scaled)
-    # In training s is passed on less a constant, its mean in the first tile: what all tokens have in common cancels in
-    # the end, and would leave what was rounded of it. Of few bits, so that sums of it are exact.
+    # In training s is passed on less a constant, its mean if all tiles were as active as the first: what all tokens have
+    # in common cancels in the end, and would leave what was rounded of it. Of few bits, so that sums of it are exact.
     common = None if training else shift.new_zeros(shift.shape)
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
@@ -97,7 +97,7 @@ def backward(
             d_last += torch.mm(g.T, active)
             s = torch.mm(g, last).mul_(active.sign_())
             if common is None:
-                common = s.mean(0).bfloat16().to(s.dtype)
+                common = (torch.mv(last.T, d_offset / head.tokens) * active.mean(0)).bfloat16().to(s.dtype)
             adjoint.add(tile, s.sub_(common) if training else s)
         gradients.append(adjoint.finish())
     assert common is not None  # there is an image
