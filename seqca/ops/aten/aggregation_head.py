@@ -85,8 +85,8 @@ def backward(
     d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
     scaled, shift = head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias
     adjoint = Adjoint(scaled)
-    # In training s is passed on less a constant, its mean if all tiles were as active as the first: what all tokens have
-    # in common cancels in the end, and would leave what was rounded of it. Of few bits, so that sums of it are exact.
+    # In training s is passed on less a constant, its mean if all tiles were as active as the first: what all tokens
+    # have in common cancels in the end, and would leave what was rounded of it. Of few bits, so that its sums are exact.
     common = None if training else shift.new_zeros(shift.shape)
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
