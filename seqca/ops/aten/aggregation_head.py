@@ -86,7 +86,7 @@ def backward(
     scaled, shift = head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias
     adjoint = Adjoint(scaled)
     # In training s is passed on less a constant, its mean if all tiles were as active as the first: what all tokens
-    # have in common cancels in the end, and would leave what was rounded of it. Of few bits, so that its sums are exact.
+    # have in common cancels in the end, and would leave what was rounded of it. Of few bits: sums of it are exact.
     common = None if training else shift.new_zeros(shift.shape)
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
