@@ -147,7 +147,8 @@ def test_scores_need_the_weights_alone(good, tmp_path):
         {key: good[key] for key in ("pytorch-lightning_version", "state_dict", "hyper_parameters")}, tmp_path / "a"
     )
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    assert main(["validate", "--config", str(tmp_path / "recipe.yaml"), f"--ckpt_path={tmp_path / 'a'}"]) == 0
+    recipe = ["--config", str(tmp_path / "recipe.yaml"), f"--trainer.logger.save_dir={tmp_path}"]
+    assert main(["validate", *recipe, f"--ckpt_path={tmp_path / 'a'}"]) == 0
 
 
 def test_a_mistake_of_the_run_is_not_put_down_to_its_checkpoint(good, tmp_path, monkeypatch, capsys):
