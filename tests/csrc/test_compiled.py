@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "SEQCA_BUILD": "1", "SEQCA_CUDA_ARCHS": ";".join(AR
 class Wheel(NamedTuple):
     """A wheel that was built and installed."""
 
-    parameters: building.Parameters
+    parameters: building.BuildParameters
     file: Path
     log: str
     """What the compilers said."""
