@@ -37,10 +37,10 @@ def test_a_tensor_counts_once_as_it_stands_in_memory_and_a_slice_as_its_own_part
 
 
 def test_the_limit_is_what_takes_longest_on_the_multiprocessors_that_have_programs() -> None:
-    whole = Prediction(1, 1, 132, 1, 132 * 4 * 1755, 0, 3_350)
+    whole = Prediction(1, 1, 132, 1, 132 * 4 * 1980, 0, 3_350)
     assert whole.predicted("H100") == (pytest.approx(1), "instructions")
     assert whole.microseconds("H100")["bytes"] == pytest.approx(1e-3)
     assert whole.beyond_bytes("H100") == pytest.approx(1 - 1e-3)
-    single = Prediction(1, 1, 1, 1, 132 * 4 * 1755, 0, 3_350)
+    single = Prediction(1, 1, 1, 1, 132 * 4 * 1980, 0, 3_350)
     assert single.predicted("H100") == (pytest.approx(132), "instructions")
-    assert Prediction(1, 1, 132, 1, 1, 2 * 132 * 4 * 1755, 0).predicted("H200") == (pytest.approx(2), "tensor cores")
+    assert Prediction(1, 1, 132, 1, 1, 2 * 132 * 4 * 1980, 0).predicted("H200") == (pytest.approx(2), "tensor cores")
