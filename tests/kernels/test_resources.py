@@ -169,6 +169,6 @@ def test_predictions_begin_with_what_costs_most_beyond_its_bytes_and_show_the_lo
     ]
     cells = [line.strip("| ").split(" | ") for line in predicted_table(rows).splitlines()[2:]]
     assert cells == [
-        ["of instructions", "C = 2", "1e+05", "1000", "1", "4", "108 µs: instructions", "108 µs: instructions"],
+        ["of instructions", "C = 2", "1e+05", "1000", "1", "4", "96 µs: instructions", "96 µs: instructions"],
         ["of bytes", "C = 1", "1000", "1e+06", "1", "4", "299 µs: bytes", "208 µs: bytes"],
     ]

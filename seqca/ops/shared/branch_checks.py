@@ -92,9 +92,10 @@ def _check_branches(branches: Sequence[Branch], maps: int) -> None:
             raise ValueError(f"branches[{i}]: got map {branch.map}, expected the index of one of {maps} maps")
         if branch.queries < 0 or branch.keys < 0:
             raise ValueError(f"branches[{i}]: got {branch}, expected numbers of blocks that are not negative")
-    unread = set(range(maps)).difference(branch.map for branch in branches)
-    if unread:
-        raise ValueError(f"branches: got none that reads maps[{min(unread)}], expected each map to be read")
+    read = [branch.map for branch in branches]
+    for i in range(maps):
+        if i not in read:
+            raise ValueError(f"branches: got none that reads maps[{i}], expected each map to be read")
 
 
 def _check_pairs(pairs: Sequence[Pair], branches: Sequence[Branch]) -> None:
