@@ -21,8 +21,10 @@ def checked_structure(branches: Any, pairs: Any, maps: int) -> tuple[list[Branch
     """
     checked = [Branch(*branch) for branch in _entries("branches", branches, Branch)]
     links = [Pair(*pair) for pair in _entries("pairs", pairs, Pair)]
-    _check_branches(checked, maps)
-    _check_pairs(links, checked)
+    # The compiler of torch 2.11 takes sets of symbolic numbers for empty ones, and would refuse what is right.
+    if not torch.compiler.is_compiling():
+        _check_branches(checked, maps)
+        _check_pairs(links, checked)
     return checked, links
 
 

@@ -78,7 +78,7 @@ def test_inductor_computes_the_same_bits_and_compiles_a_size_once(
     operator: Operator, backend: str, recorded: Callable[..., Any]
 ) -> None:
     torch.compiler.reset()
-    graphs = torch.compile(operator.function, fullgraph=True, dynamic=True)
+    graphs = torch.compile(operator.function, fullgraph=True)
     for tokens in (7, 12, 19):
         arguments, gradients = first_sample(operator, tokens=tokens)
         with use_backend(backend):
