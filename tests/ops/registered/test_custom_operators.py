@@ -78,7 +78,9 @@ def test_inductor_computes_the_same_bits_and_compiles_a_size_once(
     operator: Operator, backend: str, recorded: Callable[..., Any]
 ) -> None:
     torch.compiler.reset()
-    graphs = torch.compile(operator.function, fullgraph=True)
+    # The numbers of branches and pairs are constants; the compiler of torch 2.11 cannot count with them as symbols.
+    dynamic = None if operator.name == "cross_attention" else True
+    graphs = torch.compile(operator.function, fullgraph=True, dynamic=dynamic)
     for tokens in (7, 12, 19):
         arguments, gradients = first_sample(operator, tokens=tokens)
         with use_backend(backend):
