@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks run | list | compare | report`."""
+"""The command line: `python -m benchmarks run | list | compare | report | launches`."""
 
 import argparse
 import os
@@ -64,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, help="folder for the report of the files that are named")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is not up to date")
     report.set_defaults(command=report_command)
+
+    launches = commands.add_parser(
+        "launches", help="count what a training step asks a GPU to launch, without one; prints docs/launches.md"
+    )
+    launches.set_defaults(command=launches_command)
     return top
 
 
@@ -181,6 +186,14 @@ def report_command(options: argparse.Namespace) -> int:
     if options.output is None:
         raise ResultsError("--output: got none, expected a folder; README and docs show benchmarks/results/ alone")
     write_own_report(options.files, options.output)
+    return 0
+
+
+def launches_command(options: argparse.Namespace) -> int:
+    """Prints the page of launches."""
+    from .launches import page  # imports Triton
+
+    print(page())
     return 0
 
 

@@ -96,6 +96,11 @@ def highest(changes: Sequence[int]) -> int:
     return peak
 
 
+def is_view(function: Any) -> bool:
+    """Whether a torch operator moves and computes nothing."""
+    return function.is_view or function.name() in _MORE_VIEWS
+
+
 class OperatorCounter(TorchDispatchMode):
     """Counts torch operators, inside custom operators too; views are left out.
 
@@ -119,7 +124,7 @@ class OperatorCounter(TorchDispatchMode):
             result = function.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
-        if not function.is_view and function.name() not in _MORE_VIEWS:
+        if not is_view(function):
             self.count += 1
         return function(*args, **kwargs)
 
