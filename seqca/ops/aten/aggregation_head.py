@@ -168,7 +168,7 @@ class _Head:
         In float64: W K Wᵀ cancels where y varies little, by the square of what W x does.
         """
         scatter, weight = _Scatter(self, torch.float64), self.weight.double()
-        for levels in self.images(centre.double()):
+        for levels in ([x.double() for x in image] for image in self.images(centre)):
             for i, level in enumerate(levels):
                 for j in range(i + 1):
                     scatter.add(j, i, self._resampling(levels[j], j, i), level)
@@ -182,10 +182,11 @@ class _Head:
             for columns in self.concatenation.by_level(torch.mm(self.weight * slope, self.weight.T))
         ]
         constants = self.concatenation.by_level(torch.mv(self.weight, constant))
-        for results, levels in zip(gradients, self.images(centre.double()), strict=True):
-            scatter.add(0, 0, levels[0], levels[0])
-            for tile, affine in sums([x.to(self.wide) for x in levels], between[0], constants[0]):
+        for results, rounded in zip(gradients, self.images(centre), strict=True):
+            for tile, affine in sums(rounded, between[0], constants[0]):
                 results[0][tile.rows, tile.columns] -= tile.image(affine)
+            levels = [x.double() for x in rounded]
+            scatter.add(0, 0, levels[0], levels[0])
             for i in range(1, len(levels)):
                 rows, columns = self._resampling.coverage(i)
                 results[i] -= (rows[:, None] * columns).to(self.wide)[..., None] * constants[i]

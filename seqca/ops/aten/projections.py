@@ -14,7 +14,7 @@ from torch import Tensor
 from .folding import Fold, MapMoments
 from .layers import BranchFold, Layers
 
-_CPU_TOKENS = 2048
+_CPU_TOKENS = 4096
 """Tokens of a piece, which with its hidden maps is to stay in the cache."""
 
 _GPU_TOKENS = 2**18

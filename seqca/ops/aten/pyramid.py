@@ -186,7 +186,7 @@ class Resampling:
 
 # On a CPU a tile and its products stay in the second-level cache. A GPU wants many tokens at once, but products with
 # the weights of the cells that a tile touches grow with it.
-_TILES = {"cpu": (8, 16)}
+_TILES = {"cpu": (16, 16)}
 _TILE = (16, 32)
 
 
