@@ -64,7 +64,8 @@ format: $(TEST)
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 test-oldest: $(OLDEST)
-	.venv-oldest/bin/python $(PYTEST) tests/reference tests/ops tests/kernels --ignore tests/ops/verification
+	.venv-oldest/bin/python $(PYTEST) tests/reference tests/ops tests/kernels --ignore tests/ops/verification \
+	    -m "not exhaustive" --durations 20
 
 $(TRAIN): pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]'

@@ -71,10 +71,8 @@ def agreement_cases() -> list[Any]:
             for case in cases_of(operator, backend):
                 name = "-".join(str(value).removeprefix("torch.").replace(" ", "_") for value in case.values())
                 # Every value of the axes is with one or the other of these; all cases would take an hour.
-                marks = [pytest.mark.processor] if case["channels"] in (18, 144) else []
-                params.append(
-                    pytest.param(operator, backend, case, id=f"{operator.name}-{backend}-{name}", marks=marks)
-                )
+                mark = pytest.mark.processor if case["channels"] in (18, 144) else pytest.mark.exhaustive
+                params.append(pytest.param(operator, backend, case, id=f"{operator.name}-{backend}-{name}", marks=mark))
     return params
 
 
