@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning import LightningModule
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from seqca.losses import MultiTaskLoss
+from seqca.losses import LossOutput, MultiTaskLoss
 from seqca.metrics import MultiTaskMetric, delta_m
 from seqca.metrics.stored import rounded_down, to_size
 from seqca.models import SequentialCrossAttentionNet
@@ -24,6 +25,7 @@ from seqca.tasks import Score, get_task, primary_scores
 
 from .checkpoints import AtomicCheckpointIO
 from .restoring import LoadsWeightsOnly, broken_numbers, check_training_state, fit_state
+from .step import CapturedStep, Compilation, Objective, check_settings, check_trainer, compiled
 
 ADVICE = "a lower learning rate or gradient clipping may help"
 SMALLEST_SCORE = 1e-3  # where the logarithm of a score stops falling
@@ -52,9 +54,18 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         class_names: {task: names of its classes}; they are kept in the checkpoint, for legends.
         scores: {task: how it is scored on this data set}, where it is not the task's own way.
         protocol: whose losses and evaluation hold, "mtinet" or "invpt".
+        compile: compile network and losses of training as one graph; "reduce-overhead" is a mode of torch.compile.
+        cuda_graph: capture a training step, forward pass, losses and backward pass, as a CUDA graph.
     """
 
-    given: ClassVar = {"optimizer": None, "pretrained": False, "single_task_scores": None, "scores": None}
+    given: ClassVar = {
+        "optimizer": None,
+        "pretrained": False,
+        "single_task_scores": None,
+        "scores": None,
+        "compile": False,
+        "cuda_graph": False,
+    }
 
     def __init__(
         self,
@@ -74,8 +85,11 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         class_names: dict[str, list[str]] | None = None,
         scores: dict[str, Score] | None = None,
         protocol: str = DEFAULT,
+        compile: Compilation = False,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
+        check_settings(compile, cuda_graph)
         if (
             isinstance(decay_power, bool)
             or not isinstance(decay_power, (int, float))
@@ -103,11 +117,23 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
         self.single_task_scores = (
             None if single_task_scores is None else read_scores(single_task_scores, self.primary, protocol)
         )
+        self.compilation, self.cuda_graph = compile, cuda_graph
+        self._step: Objective = self._losses
 
     def setup(self, stage: str) -> None:
         # Where the trainer was not made by the command line, it has Lightning's own, which runs code from addresses.
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        if stage == "fit":
+            check_trainer(self.trainer, self.compilation, self.cuda_graph)
+            step: Objective = self._losses
+            if self.compilation:
+                rank_zero_info("torch.compile works in the first step, for minutes (docs/training.md)")
+                step = compiled(step, self.compilation)
+            self._step = CapturedStep(step, self) if self.cuda_graph else step
+
+    def teardown(self, stage: str) -> None:
+        self._step = self._losses  # a graph keeps memory, and reads the weights where they lay in this run
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         fit_state(checkpoint, self.network.tasks | self.network.auxiliary, self.state_dict(), self.protocol.name)
@@ -140,7 +166,8 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         image = batch["image"].contiguous(memory_format=self.memory_format)
-        losses = self.criterion(self.network(image), batch)
+        targets = {task: batch[task] for task in (*self.criterion.tasks, *self.criterion.auxiliary) if task in batch}
+        losses = self._step(image, targets)
         self._refuse_broken(losses.parts)
         size = len(image)
         self.log("loss", losses.total, prog_bar=True, batch_size=size)
@@ -148,6 +175,15 @@ class MultiTaskModule(LoadsWeightsOnly, LightningModule):  # type: ignore[misc] 
             part = losses.parts[task if task in self.criterion.tasks else f"{task}/deep0"]
             self.log(f"loss/{task}", part, prog_bar=True, batch_size=size)
         return losses.total
+
+    def _losses(self, images: Tensor, targets: Mapping[str, Tensor]) -> LossOutput:
+        return self.criterion(self.network(images), targets)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if isinstance(self._step, CapturedStep):
+            self._step.set_gradients()
+        else:
+            super().backward(loss, *args, **kwargs)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.log("learning_rate", optimizer.param_groups[0]["lr"])
