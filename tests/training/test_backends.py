@@ -1,7 +1,8 @@
 """Training learns the same whichever backend computes the operators."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -23,6 +24,7 @@ from seqca.ops.verification.draws import (
     verdict,
 )
 from seqca.ops.verification.tolerance import Verdict
+from seqca.training.step import Objective, compiled
 from tests.planted import drop_gradient_of_queries
 
 STEPS = 4
@@ -42,13 +44,24 @@ def network_of(tasks: dict[str, int]) -> SequentialCrossAttentionNet:
     return clear_of_kinks(SequentialCrossAttentionNet(tasks, drop_path=0.0))
 
 
-def step(net: SequentialCrossAttentionNet, tasks: dict[str, int], batch: Batch, backend: str) -> Results:
+def as_it_stands(objective: Objective) -> Objective:
+    return objective
+
+
+def step(
+    net: SequentialCrossAttentionNet,
+    tasks: dict[str, int],
+    batch: Batch,
+    backend: str,
+    run: Callable[[Objective], Objective] = as_it_stands,
+) -> Results:
     """Losses, gradients, which stay in the parameters, and statistics, which are set back; in the images' dtype."""
     dtype, before = batch["image"].dtype, {name: x.clone() for name, x in net.named_buffers()}
     labels = {key: x.to(dtype) if x.is_floating_point() else x for key, x in batch.items()}
+    criterion = MultiTaskLoss(tasks)
     net.zero_grad()
     with seqca.use_backend(backend):
-        loss = MultiTaskLoss(tasks)(net(batch["image"]), labels)
+        loss = run(lambda images, targets: criterion(net(images), targets))(batch["image"], labels)
         loss.total.backward()
     results = {name: part.detach() for name, part in loss.parts.items()}
     results |= by_kinds_of_layers({name: p.grad for name, p in net.named_parameters()}, tasks)
@@ -77,9 +90,14 @@ class Step:
         net = network_of(self.tasks)
         self.networks = {torch.float32: net, torch.float64: copy.deepcopy(net).double()}
 
-    def __call__(self, inputs: Sequence[Tensor], backend: str = "reference") -> Results:
+    def __call__(
+        self,
+        inputs: Sequence[Tensor],
+        backend: str = "reference",
+        run: Callable[[Objective], Objective] = as_it_stands,
+    ) -> Results:
         (images,) = inputs
-        return step(self.networks[images.dtype], self.tasks, {**self.batch, "image": images}, backend)
+        return step(self.networks[images.dtype], self.tasks, {**self.batch, "image": images}, backend, run)
 
 
 class Distance(NamedTuple):
@@ -100,9 +118,9 @@ class Judge(NamedTuple):
     exact: Results
     allowance: dict[str, Allowance]
 
-    def verdicts(self, dtype: torch.dtype) -> list[Verdict]:
+    def verdicts(self, dtype: torch.dtype, run: Callable[[Objective], Objective] = as_it_stands) -> list[Verdict]:
         """On the step, computed by the backend."""
-        found = self.step([self.step.batch["image"].to(dtype)], "aten")
+        found = self.step([self.step.batch["image"].to(dtype)], "aten", run)
         assert found.keys() == self.exact.keys()
         return [verdict(what, x, self.exact[what], self.allowance[what], distance) for what, x in found.items()]
 
@@ -118,6 +136,14 @@ def judge() -> Judge:
 def test_a_step_errs_as_the_reference_does(judge: Judge, dtype: torch.dtype) -> None:
     """Curves that agree in a step from every state are one."""
     for judged in judge.verdicts(dtype):
+        assert judged.ok, str(judged)
+
+
+def test_network_and_losses_are_one_compiled_graph_that_errs_as_the_reference_does(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    for judged in judge.verdicts(torch.float32, lambda objective: compiled(objective, True)):
         assert judged.ok, str(judged)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from seqca.losses import LossOutput
+from seqca.models import SequentialCrossAttentionNet
 from seqca.training import module
 from seqca.training.cli import main
 from seqca.training.module import MultiTaskModule
@@ -95,14 +96,16 @@ def test_scores_need_no_graph(tmp_path):
     main(["validate", *arguments(tmp_path)[1:], CAPTURED, f"--ckpt_path={last(tmp_path)}"])
 
 
+def in_a_run(trained: MultiTaskModule) -> MultiTaskModule:
+    trained._trainer = SimpleNamespace(global_step=17, current_epoch=3)
+    trained.log = lambda *_, **__: None
+    return trained.train()
+
+
 @pytest.fixture
 def trained() -> MultiTaskModule:
-    """As it stands within a run."""
     torch.manual_seed(0)
-    result = MultiTaskModule({"depth": 1}).train()
-    result._trainer = SimpleNamespace(global_step=17, current_epoch=3)
-    result.log = lambda *_, **__: None
-    return result
+    return in_a_run(MultiTaskModule({"depth": 1}))
 
 
 def batch(images: int = 2) -> dict[str, Tensor]:
@@ -111,6 +114,7 @@ def batch(images: int = 2) -> dict[str, Tensor]:
     return {
         "image": torch.randn(images, 3, 32, 32, generator=generator),
         "depth": torch.rand(shape, generator=generator) + 1,
+        "normals": torch.nn.functional.normalize(torch.randn(images, 3, 32, 32, generator=generator), dim=1),
     }
 
 
@@ -148,6 +152,18 @@ def test_a_captured_loss_that_is_no_finite_number_stops_before_the_weights_chang
     broken["image"][1, 0, 3, 4] = math.nan
     with pytest.raises(FloatingPointError, match=r"loss: got depth = nan, .* at step 17 \(epoch 3\)"):
         trained.training_step(broken, 0)
+
+
+def test_the_whole_network_is_replayed_on_another_batch(captured, monkeypatch):
+    monkeypatch.setattr(module, "SequentialCrossAttentionNet", SequentialCrossAttentionNet)
+    torch.manual_seed(0)
+    network = MultiTaskModule({"depth": 1}, auxiliary={"normals": 3})
+    plain, whole = in_a_run(network), in_a_run(copy.deepcopy(network))
+    whole._step = CapturedStep(whole._losses, whole)
+    for sample in (batch(), {name: x.flip(-1) for name, x in batch().items()}):
+        for one, two in zip(step(whole, sample), step(plain, sample), strict=True):
+            assert torch.equal(one, two)
+    assert len(captured) == 1
 
 
 def test_what_cannot_be_in_one_graph_is_an_error():
