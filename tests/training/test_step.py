@@ -108,13 +108,13 @@ def trained() -> MultiTaskModule:
     return in_a_run(MultiTaskModule({"depth": 1}))
 
 
-def batch(images: int = 2) -> dict[str, Tensor]:
+def batch(images: int = 2, side: int = 64) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shape = (images, 1, 32, 32)
+    shape = (images, 1, side, side)
     return {
-        "image": torch.randn(images, 3, 32, 32, generator=generator),
+        "image": torch.randn(images, 3, side, side, generator=generator),
         "depth": torch.rand(shape, generator=generator) + 1,
-        "normals": torch.nn.functional.normalize(torch.randn(images, 3, 32, 32, generator=generator), dim=1),
+        "normals": torch.nn.functional.normalize(torch.randn(images, 3, side, side, generator=generator), dim=1),
     }
 
 
@@ -141,7 +141,7 @@ def test_a_smaller_batch_is_compiled_on_its_own(trained, traced):
 def test_a_captured_step_refuses_a_batch_of_another_shape(trained, captured):
     trained._step = CapturedStep(trained._losses, trained)
     step(trained, batch(2))
-    with pytest.raises(ValueError, match=r"^batch: got {'image': \(1, 3, 32, 32\), .*, expected {'image': \(2, 3, 32"):
+    with pytest.raises(ValueError, match=r"^batch: got {'image': \(1, 3, 64, 64\), .*, expected {'image': \(2, 3, 64"):
         step(trained, batch(1))
 
 
@@ -157,10 +157,10 @@ def test_a_captured_loss_that_is_no_finite_number_stops_before_the_weights_chang
 def test_the_whole_network_is_replayed_on_another_batch(captured, monkeypatch):
     monkeypatch.setattr(module, "SequentialCrossAttentionNet", SequentialCrossAttentionNet)
     torch.manual_seed(0)
-    network = MultiTaskModule({"depth": 1}, auxiliary={"normals": 3})
+    network = MultiTaskModule({"depth": 1, "normals": 3})
     plain, whole = in_a_run(network), in_a_run(copy.deepcopy(network))
     whole._step = CapturedStep(whole._losses, whole)
-    for sample in (batch(), {name: x.flip(-1) for name, x in batch().items()}):
+    for sample in (batch(side=32), {name: x.flip(-1) for name, x in batch(side=32).items()}):
         for one, two in zip(step(whole, sample), step(plain, sample), strict=True):
             assert torch.equal(one, two)
     assert len(captured) == 1
