@@ -42,20 +42,23 @@ def check_trainer(trainer: Trainer, compilation: Compilation, cuda_graph: bool) 
     """
     if not cuda_graph and compilation != "reduce-overhead":
         return
-    asked = "cuda_graph: got True" if cuda_graph else "compile: got 'reduce-overhead'"
     if (batches := trainer.accumulate_grad_batches) != 1:
-        raise ValueError(f"{asked} with accumulate_grad_batches={batches}, expected 1: replays overwrite the gradients")
+        setting = "cuda_graph" if cuda_graph else f"compile={compilation}"
+        raise ValueError(
+            f"accumulate_grad_batches: got {batches} with {setting}, expected 1: a replay overwrites the gradients"
+        )
     if not cuda_graph:
         return
     strategy = trainer.strategy
     if not isinstance(strategy, SingleDeviceStrategy):
-        raise ValueError(f"{asked} with {type(strategy).__name__}, expected one process: exchanges are not captured")
+        name = type(strategy).__name__
+        raise ValueError(f"cuda_graph: got True with {name}, expected one process: exchanges are not captured")
     if strategy.root_device.type != "cuda":
-        raise ValueError(f"{asked} on the device {strategy.root_device}, expected a CUDA GPU")
+        raise ValueError(f"cuda_graph: got True on the device {strategy.root_device}, expected a CUDA GPU")
     if trainer.scaler is not None:
         raise ValueError(
-            f"{asked} with precision={trainer.precision}, expected bf16-mixed or another that does not scale the loss: "
-            "the scale would be captured"
+            f"cuda_graph: got True with precision={trainer.precision}, expected bf16-mixed or another that does not "
+            "scale the loss: the scale would be captured"
         )
 
 

@@ -198,7 +198,6 @@ def trainer(**facts: Any) -> SimpleNamespace:
         ({"strategy": SingleDeviceStrategy(torch.device("mps", 0))}, "got True on the device mps:0, expected a CUDA"),
         ({"strategy": DDPStrategy()}, "got True with DDPStrategy, expected one process"),
         ({"scaler": object(), "precision": "16-mixed"}, "got True with precision=16-mixed, expected bf16-mixed"),
-        ({"accumulate_grad_batches": 2}, "got True with accumulate_grad_batches=2, expected 1"),
     ],
 )
 def test_a_run_whose_steps_cannot_be_captured_is_refused_with_the_reason(facts, reason):
@@ -208,11 +207,15 @@ def test_a_run_whose_steps_cannot_be_captured_is_refused_with_the_reason(facts, 
     check_trainer(trainer(**facts), True, False)
 
 
-def test_gradients_of_torch_s_own_graphs_are_not_accumulated():
+@pytest.mark.parametrize(
+    ("settings", "name"), [((False, True), "cuda_graph"), (("reduce-overhead", False), "compile=reduce-overhead")]
+)
+def test_gradients_that_replays_overwrite_are_not_accumulated(settings, name):
+    check_trainer(trainer(), *settings)
     accumulating = trainer(accumulate_grad_batches=2)
-    with pytest.raises(ValueError, match="compile: got 'reduce-overhead' with accumulate_grad_batches=2, expected 1"):
-        check_trainer(accumulating, "reduce-overhead", False)
-    check_trainer(trainer(), "reduce-overhead", False)
+    with pytest.raises(ValueError, match=f"^accumulate_grad_batches: got 2 with {name}, expected 1"):
+        check_trainer(accumulating, *settings)
+    check_trainer(accumulating, True, False)
 
 
 def test_a_run_on_a_cpu_that_is_to_capture_steps_ends_with_the_reason(tmp_path):
