@@ -81,6 +81,24 @@ def _attend_from_coarser(
     return [list(together.split(modules[0].channels[k], 1)) for together in attended]
 
 
+def aggregate(
+    maps: Sequence[Tensor], conv: nn.Conv2d, bn: nn.BatchNorm2d | nn.SyncBatchNorm, prediction: nn.Conv2d
+) -> Tensor:
+    """`seqca.ops.aggregation_head` with parameters and statistics of modules, whose running statistics it updates.
+
+    Args:
+        maps: of the operator.
+        conv, bn, prediction: the layers; their forward hooks are not run.
+    """
+    layers = (conv.weight, conv.bias, bn.weight, bn.bias, prediction.weight, prediction.bias)
+    if not uses_batch_statistics(bn):
+        mean, variance = running_statistics(bn)
+        return aggregation_head(maps, *layers, running_mean=mean, running_var=variance, eps=bn.eps).prediction
+    predicted, mean, variance = aggregation_head(maps, *layers, eps=bn.eps, group=synchronised_over(bn))
+    update_running_statistics(bn, mean, variance)
+    return predicted
+
+
 class FeatureAggregation(nn.Module):
     """All scales and what each gathered, brought to the finest scale, to one task's prediction.
 
@@ -120,19 +138,7 @@ class FeatureAggregation(nn.Module):
             pairs = zip(features[:-1], attended, strict=True)
             maps = [x for own, gathered in pairs for a in gathered for x in (own, a)]
             maps.append(features[-1])
-        return self._predict(maps)
-
-    def _predict(self, maps: Sequence[Tensor]) -> Tensor:
-        layers = (self.conv.weight, self.conv.bias, self.bn.weight, self.bn.bias)
-        last = (self.prediction.weight, self.prediction.bias)
-        if not uses_batch_statistics(self.bn):
-            mean, variance = running_statistics(self.bn)
-            head = aggregation_head(maps, *layers, *last, running_mean=mean, running_var=variance, eps=self.bn.eps)
-            return head.prediction
-        group = synchronised_over(self.bn)
-        prediction, mean, variance = aggregation_head(maps, *layers, *last, eps=self.bn.eps, group=group)
-        update_running_statistics(self.bn, mean, variance)
-        return prediction
+        return aggregate(maps, self.conv, self.bn, self.prediction)
 
     def _check(self, features: Sequence[Tensor], attended: Sequence[Sequence[Tensor]]) -> None:
         if not isinstance(attended, (list, tuple)) or not all(isinstance(maps, (list, tuple)) for maps in attended):
