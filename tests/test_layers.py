@@ -25,6 +25,7 @@ LAYERS = (
     "nn",
     "models",
     "losses",
+    "acceleration",
     "metrics",
     "data",
     "network_calls",
