@@ -1,0 +1,166 @@
+"""Old and new side by side on copies, judged by the tolerance rule.
+
+Two comparisons are made. In float64 nothing but a difference of meaning is left: a bound of 1e-12 or so finds an
+epsilon at another place. In the model's own dtype the kernels run that training will run on. There a right result may
+have the input of a ReLU on the other side of zero, which a gradient shows with a jump that no draw need have seen:
+judged is the middle one of the errors on three draws of the inputs.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from seqca.ops.shared.dispatch import forced_backend, use_backend
+from seqca.ops.verification.draws import (
+    Results,
+    allowances,
+    as_drawn,
+    drawn_from,
+    exact_results,
+    moved,
+    plain_torch,
+    verdict,
+)
+from seqca.ops.verification.tolerance import Errors, Verdict, errors, read
+
+from .finding import Part
+from .trial import Subject, Trial
+
+DRAWS = 12
+"""Of the unchanged model's error, as for the network's benchmark: each may take seconds."""
+
+ROOM_IN_FLOAT64 = 1024
+"""By which the rule is widened there: torch adds up float64 one by one, where it adds up float32 in float64, and so the
+sum of a million numbers errs by a thousand roundings."""
+
+_NORMS = partial(errors, channel_axis=1)
+
+
+class Outcome(NamedTuple):
+    """What came of a comparison."""
+
+    failure: str | None
+    """Why the parts cannot stay, or None."""
+    share: float = 0.0
+    """The largest error, as a fraction of what is allowed."""
+    worst: str = ""
+    """Whose that is."""
+
+
+class Comparison:
+    """Judges replacements of parts of a model, which itself is not changed.
+
+    Args:
+        subject: the model as it is, and a training step.
+
+    Raises:
+        ValueError: no yardstick: results are not finite, random numbers are drawn, or float64 is refused.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._old = Trial(subject)
+        self._inputs = self._old.inputs()
+        self._drawn = as_drawn(self._inputs)
+        self._exact = self._checked_exact()
+        self._in_float64 = all(x.dtype == torch.float64 for x in self._exact.values())
+        self._allowed = allowances(drawn_from(self._old, self._drawn), _NORMS, DRAWS)
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes that are compared in, in words. float64 is none of them where some result is in another dtype."""
+        dtypes = {x.dtype for x in self._inputs} | ({torch.float64} if self._in_float64 else set())
+        return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+
+    def outcomes(self, variants: Sequence[Sequence[Part]]) -> list[Outcome]:
+        """For each set of parts, what comes of replacing them together."""
+        if not variants:
+            return []
+        trials = [Trial(self._subject, parts) for parts in variants]
+        failures: list[str | None] = [None] * len(trials)
+        verdicts: list[list[Verdict]] = [[] for _ in trials]
+        if self._in_float64:
+            wide = [x.double() for x in self._drawn]
+            forced = forced_backend()
+            for i, trial in enumerate(trials):
+                with use_backend(forced if forced == "reference" else "auto"):
+                    results, failures[i] = self._run(trial, wide)
+                verdicts[i] += [self._judged_in_float64(what, x) for what, x in results.items()]
+        if any(x.dtype != torch.float64 for x in self._inputs):
+            self._judge_draws(trials, failures, verdicts)
+        return [_outcome(failure, each) for failure, each in zip(failures, verdicts, strict=True)]
+
+    def _judged_in_float64(self, what: str, x: Tensor) -> Verdict:
+        judged = verdict(what, x, self._exact[what], self._allowed[what], _NORMS)
+        bound = type(judged.bound)(*(ROOM_IN_FLOAT64 * allowed for allowed in judged.bound))
+        return judged._replace(what=f"{what}, in float64", bound=bound)
+
+    def _judge_draws(
+        self, trials: Sequence[Trial], failures: list[str | None], verdicts: Sequence[list[Verdict]]
+    ) -> None:
+        found: list[dict[str, list[Errors]]] = [{} for _ in trials]
+        generator = Generator().manual_seed(1)
+        for _ in range(3):
+            near = [moved(x, generator) for x in self._drawn]
+            exact = exact_results(self._old, near)
+            for i, trial in enumerate(trials):
+                if failures[i] is None:
+                    results, failures[i] = self._run(trial, near)
+                    norms = read([_NORMS(x, exact[what]) for what, x in results.items()])
+                    for what, norm in zip(results, norms, strict=True):
+                        found[i].setdefault(what, []).append(norm)
+        for i, each in enumerate(found):
+            for what, three in each.items():
+                allowed = self._allowed[what]
+                bound = Errors(*(allowed.multiple * typical for typical in allowed.typical))
+                verdicts[i].append(Verdict(what, Errors(*map(_middle, zip(*three, strict=True))), bound))
+
+    def _run(self, trial: Trial, inputs: Sequence[Tensor]) -> tuple[Results, str | None]:
+        """Results, or why there are none to compare."""
+        try:
+            with plain_torch():
+                results = trial(inputs)
+        except Exception as error:  # whatever a replacement raises on this model, it is not for it
+            return {}, f"raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if differing := results.keys() ^ self._exact.keys():
+            return {}, f"gives other results: {min(differing)} is among those of one alone"
+        if shaped := [what for what, x in results.items() if x.shape != self._exact[what].shape]:
+            got, expected = (tuple(x[shaped[0]].shape) for x in (results, self._exact))
+            return {}, f"gives {shaped[0]} the shape {got} instead of {expected}"
+        return results, None
+
+    def _checked_exact(self) -> Results:
+        try:
+            exact = exact_results(self._old, self._drawn)
+        except RuntimeError as error:
+            message = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"sample: got {message!r} from the model in float64, expected a step that can be made in it: "
+                "it is what numbers are judged by"
+            ) from error
+        for what, x in exact.items():
+            if not x.isfinite().all():
+                raise ValueError(f"sample: got {what} that is not finite, expected numbers to compare")
+        return exact
+
+
+def _middle(three: Sequence[float]) -> float:
+    return median(x if x == x else float("inf") for x in three)
+
+
+def _outcome(failure: str | None, verdicts: Sequence[Verdict]) -> Outcome:
+    if failure is not None:
+        return Outcome(failure)
+    share, worst = max((max(map(_share, each.found, each.bound)), each.what) for each in verdicts)
+    wrong = [each for each in verdicts if not each.ok]
+    return Outcome(f"gives other numbers: {wrong[0]}" if wrong else None, share, worst)
+
+
+def _share(error: float, allowed: float) -> float:
+    if error <= allowed:
+        return error / allowed if allowed else 0.0
+    return error / allowed if allowed and error == error else float("inf")
