@@ -1,0 +1,23 @@
+"""`seqca.accelerate`: fused parts for the models of other code bases, in place, checked, and with a way back.
+
+A file for each code base says what is recognised and why the replacement is equal.
+"""
+
+from .entry import accelerate
+from .fingerprint import fingerprint, matches
+from .lazy import LazyMap
+from .replacement import Replacement, leave, register
+from .report import Kept, Replaced, Report
+
+__all__ = [
+    "Kept",
+    "LazyMap",
+    "Replaced",
+    "Replacement",
+    "Report",
+    "accelerate",
+    "fingerprint",
+    "leave",
+    "matches",
+    "register",
+]

@@ -1,0 +1,90 @@
+"""What `accelerate` did to a model, and the way back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import nn
+
+from .finding import Left
+from .replaced import is_replaced, restore_class
+
+_UNKNOWN = "not compared"
+
+
+class Kept(NamedTuple):
+    """Bytes kept for backward, each storage counted once, parameters and buffers left out."""
+
+    before: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"{_size(self.before)} → {_size(self.after)}"
+
+
+class Replaced(NamedTuple):
+    """A part that fused operators compute. What only a sample shows is None without one."""
+
+    path: str
+    """As one writes it: ``"model.heads.depth"``."""
+    class_name: str
+    kind: str
+    """Of the replacement."""
+    operators: tuple[str, ...] | None = None
+    """With the backend of each: ``"aggregation_head (aten)"``."""
+    error: float | None = None
+    """The largest one of all results of the model with this part alone replaced, as a fraction of what is allowed."""
+    worst: str | None = None
+    """The result that has it."""
+    kept: Kept | None = None
+    """While this part ran."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was replaced, what was left and why; `print` shows tables."""
+
+    replaced: Sequence[Replaced]
+    left: Sequence[Left]
+    kept: Kept | None = None
+    """In a training step; None without a sample."""
+    compared_in: tuple[str, ...] = ()
+    """The dtypes that old and new were compared in; none without a sample."""
+    modules: list[nn.Module] = field(default_factory=list, repr=False)
+    """The modules of `replaced`."""
+
+    def restore(self) -> None:
+        """Gives every module back the class that it had. What it has learnt since stays."""
+        for module in self.modules:
+            if is_replaced(module):
+                restore_class(module)
+
+    def __str__(self) -> str:
+        rows = [("replaced", "class", "kind", "operators", "kept for backward", "error, of what is allowed")]
+        for each in self.replaced:
+            operators = _UNKNOWN if each.operators is None else ", ".join(each.operators) or "none"
+            kept = _UNKNOWN if each.kept is None else str(each.kept)
+            error = _UNKNOWN if each.error is None else f"{each.error:.2g} ({each.worst})"
+            rows.append((each.path, each.class_name, each.kind, operators, kept, error))
+        blocks = [_table(rows)]
+        if self.left:
+            blocks.append(_table([("left", "class", "reason"), *self.left]))
+        if self.kept is not None:
+            share = f" ({self.kept.after / self.kept.before:.2f}×)" if self.kept.before else ""
+            blocks.append(f"A training step keeps {self.kept}{share} for backward.")
+        compared = f"compared in {' and in '.join(self.compared_in)}" if self.compared_in else "not compared: no sample"
+        blocks.append(f"Old and new were {compared}.")
+        return "\n\n".join(blocks)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count} B"

@@ -1,0 +1,273 @@
+"""What `accelerate` replaces, what it leaves, and that it does not lie."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import seqca
+from seqca.acceleration import Report
+from seqca.nn.cross_scale import aggregate
+
+from .heads import (
+    ForkedHead,
+    HeadOfAnotherEpsilon,
+    HeadThatRaises,
+    HeadThatTrainsAlways,
+    HeadWithoutGradient,
+    HeadWithoutUpdates,
+    Network,
+    Objective,
+    UpsamplingHead,
+    head,
+    sample,
+)
+from .teaching import taught
+
+HEADS = ["model.heads.depth", "model.heads.normals"]
+
+
+@pytest.fixture(autouse=True)
+def _heads_are_known() -> Iterator[None]:
+    with taught((head(), UpsamplingHead)):
+        yield
+
+
+def replaced(report: Report) -> list[str]:
+    return [each.path for each in report.replaced]
+
+
+def reasons(report: Report) -> dict[str, str]:
+    return {each.path: each.reason for each in report.left}
+
+
+def test_heads_are_replaced_and_compared() -> None:
+    report = seqca.accelerate(Network(), Objective(), sample=sample())
+    assert replaced(report) == HEADS and not report.left
+    assert report.compared_in == ("float32", "float64")
+    for part in report.replaced:
+        assert part.operators == ("aggregation_head (aten)",)
+        assert part.error is not None and 0 < part.error <= 1
+
+
+def test_less_is_kept_for_backward_in_the_parts_and_in_the_whole_step() -> None:
+    report = seqca.accelerate(Network(), Objective(), sample=sample())
+    kept = [report.kept, *(part.kept for part in report.replaced)]
+    assert all(each is not None and 0 < each.after < each.before for each in kept)
+
+
+def test_kept_bytes_are_those_of_every_storage_once_without_parameters() -> None:
+    (part,) = seqca.accelerate(Network(), Objective(), sample=sample(), only=HEADS[0]).replaced
+    pixels, channels, number = 2 * 12 * 16, 6 + 8, 4
+    assert part.kept == (
+        number * (3 * pixels * channels + 2 * channels),  # concatenated, convolved, rectified; mean and 1/σ
+        number * (pixels * 6 + pixels // 4 * 8 + 2 * channels + 2 * channels),  # the maps; statistics, some in float64
+    )
+
+
+def test_the_model_goes_on_with_the_same_numbers() -> None:
+    images, _ = sample()
+    old, new = Network().eval(), Network().eval()
+    seqca.accelerate(new, sample=(images,))
+    for task, expected in old(images).items():
+        torch.testing.assert_close(new(images)[task], expected)
+
+
+def test_parameters_buffers_keys_and_hooks_stay_the_same_objects() -> None:
+    net, seen = Network(), []
+    net.heads["depth"].register_forward_hook(lambda *_: seen.append("hook"))
+    before = dict(net.named_parameters()) | dict(net.named_buffers())
+    modules, keys = list(net.modules()), list(net.state_dict())
+    seqca.accelerate(net)
+    after = dict(net.named_parameters()) | dict(net.named_buffers())
+    assert before.keys() == after.keys() and all(before[key] is after[key] for key in before)
+    assert all(a is b for a, b in zip(modules, net.modules(), strict=True)) and keys == list(net.state_dict())
+    net(sample()[0])
+    assert seen == ["hook"]
+
+
+def test_a_comparison_leaves_no_trace_on_the_model() -> None:
+    net, (images, targets) = Network(), sample()
+    state, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    seqca.accelerate(net, Objective(), sample=(images, targets))
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+    assert torch.equal(random, torch.get_rng_state()) and net.training and net.dropout.training
+
+
+def test_nothing_of_torch_or_of_the_other_package_is_touched() -> None:
+    before = [dict(vars(each)) for each in (F, torch, nn.Module, UpsamplingHead, Network)]
+    net = Network()
+    seqca.accelerate(net, Objective(), sample=sample())
+    net(sample()[0])
+    assert before == [dict(vars(each)) for each in (F, torch, nn.Module, UpsamplingHead, Network)]
+
+
+def test_a_report_restores_the_model() -> None:
+    net = Network()
+    report = seqca.accelerate(net)
+    assert type(net.heads["depth"]) is not UpsamplingHead
+    report.restore()
+    assert all(type(each) is UpsamplingHead for each in net.heads.values())
+    assert replaced(seqca.accelerate(net)) == HEADS
+
+
+def test_a_fork_that_does_something_else_is_left_and_named() -> None:
+    net = Network()
+    net.heads["depth"] = ForkedHead(1)
+    report = seqca.accelerate(net)
+    assert replaced(report) == HEADS[1:]
+    assert "something else" in reasons(report)[HEADS[0]]
+
+
+def test_a_module_with_another_setting_is_left_with_the_reason() -> None:
+    net = Network()
+    net.heads["depth"].layers[0] = nn.Conv2d(14, 14, 3, padding=1)
+    assert "no plain 1×1 convolution" in reasons(seqca.accelerate(net))[HEADS[0]]
+
+
+def test_a_module_whose_children_have_hooks_is_left_and_the_child_named() -> None:
+    net = Network()
+    net.heads["depth"].layers[0].register_forward_hook(lambda *_: None)
+    net.heads["normals"].layers[3].register_full_backward_pre_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=r"layers\.0 has hooks") as error:
+        seqca.accelerate(net)
+    assert "layers.3 has hooks" in str(error.value)
+
+
+def test_a_forward_that_was_set_on_an_instance_is_kept() -> None:
+    net = Network()
+    net.heads["depth"].forward = lambda maps: maps[0][:, :1]
+    net.heads["normals"].layers[0].forward = lambda x: x
+    with pytest.raises(ValueError, match=r"heads.depth .*: has a forward of its own") as error:
+        seqca.accelerate(net)
+    assert "layers.0 has a forward of its own" in str(error.value)
+
+
+def test_only_and_skip_choose_by_path_and_by_kind() -> None:
+    assert replaced(seqca.accelerate(Network(), only="model.heads.depth")) == HEADS[:1]
+    assert replaced(seqca.accelerate(Network(), only=["tests"])) == HEADS
+    assert replaced(seqca.accelerate(Network(), skip=["model.heads.normals"])) == HEADS[:1]
+    report = seqca.accelerate(Network(), only="model.heads", skip="model.heads.depth")
+    assert replaced(report) == HEADS[1:] and reasons(report) == {HEADS[0]: "named by `skip`"}
+
+
+@pytest.mark.parametrize("argument", ["only", "skip"])
+def test_a_name_that_means_nothing_is_an_error(argument: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{argument}: got 'model.hed', expected the path .* kind among .*tests"):
+        seqca.accelerate(Network(), **{argument: "model.hed"})
+
+
+def test_nothing_replaced_is_an_error_with_the_reasons() -> None:
+    with pytest.raises(ValueError, match=r"^model: got none .*\n  model\.heads\.depth \(UpsamplingHead\): named by"):
+        seqca.accelerate(Network(), skip="tests.head")
+    with pytest.raises(ValueError, match=r"^model: got none of the parts"):
+        seqca.accelerate(nn.Conv2d(3, 3, 1))
+
+
+def test_what_is_replaced_is_not_replaced_again() -> None:
+    net = Network()
+    seqca.accelerate(net, only="model.heads.depth")
+    report = seqca.accelerate(net)
+    assert replaced(report) == HEADS[1:] and reasons(report) == {HEADS[0]: "replaced already"}
+
+
+@pytest.mark.parametrize(
+    ("fused", "wrong"),
+    [
+        (HeadWithoutUpdates, "after the step"),
+        (HeadOfAnotherEpsilon, "in float64"),
+        (HeadWithoutGradient, "gradient of backbone|gradient of model.backbone"),
+        (HeadThatTrainsAlways, "in evaluation"),
+        (HeadThatRaises, "raised RuntimeError: no such maps"),
+    ],
+)
+def test_a_replacement_that_is_wrong_is_taken_back_and_the_reason_told(fused: type[nn.Module], wrong: str) -> None:
+    net = Network()
+    with taught((head(fused), UpsamplingHead)), pytest.raises(ValueError, match=wrong):
+        seqca.accelerate(net, Objective(), sample=sample())
+    assert all(type(each) is UpsamplingHead for each in net.heads.values())
+
+
+class DepthOff(nn.Module):
+    """Wrong for one task alone."""
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        conv, norm, _, prediction = self.layers
+        predicted = aggregate(maps, conv, norm, prediction)
+        return predicted * 1.001 if predicted.shape[1] == 1 else predicted
+
+
+def test_a_wrong_part_does_not_take_the_others_with_it() -> None:
+    net = Network()
+    with taught((head(DepthOff), UpsamplingHead)):
+        report = seqca.accelerate(net, Objective(), sample=sample())
+    assert replaced(report) == HEADS[1:]
+    assert reasons(report)[HEADS[0]].startswith("gives other numbers: output[depth]")
+    assert type(net.heads["depth"]) is UpsamplingHead
+
+
+def test_without_a_criterion_the_gradients_of_all_outputs_are_compared() -> None:
+    with taught((head(HeadWithoutGradient), UpsamplingHead)), pytest.raises(ValueError, match="gradient of"):
+        seqca.accelerate(Network(), sample=sample())
+
+
+def test_a_criterion_may_be_a_function_and_a_step_ones_own() -> None:
+    def step(
+        model: nn.Module, criterion: nn.Module, images: Tensor, targets: dict[str, Tensor]
+    ) -> tuple[object, Tensor]:
+        output = model(images * 2)
+        return output, criterion(output, targets)
+
+    report = seqca.accelerate(Network(), lambda output, targets: Objective()(output, targets)["total"], sample=sample())
+    assert replaced(report) == HEADS
+    report = seqca.accelerate(Network(), Objective(), sample=sample(), step=step)
+    assert replaced(report) == HEADS
+
+
+class WithFunctionalDropout(Network):
+    """Random even where no module is."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {task: F.dropout(x, 0.1, self.training) for task, x in super().forward(images).items()}
+
+
+def test_a_step_that_draws_random_numbers_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match=r"^sample: got a training step that draws random numbers"):
+        seqca.accelerate(WithFunctionalDropout(), Objective(), sample=sample())
+
+
+def test_a_sample_whose_loss_is_not_finite_is_refused() -> None:
+    images, targets = sample()
+    with pytest.raises(ValueError, match=r"^sample: got loss\[depth\] that is not finite"):
+        seqca.accelerate(Network(), Objective(), sample=(images, targets | {"depth": targets["depth"] / 0}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "message"),
+    [
+        (("net",), {}, "^model: got str"),
+        ((Network(), 3), {}, "^criterion: got int"),
+        ((Network(),), {"sample": torch.zeros(2, 3, 24, 32)}, "^sample: got Tensor"),
+        ((Network(),), {"sample": ()}, "^sample: got"),
+        ((Network(),), {"outputs": "half"}, "^outputs: got 'half'"),
+        ((Network(),), {"only": [3]}, "^only: got 3"),
+        ((Network(), lambda *_: "much"), {"sample": sample()}, "^criterion: got str without a total"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: tuple, keywords: dict, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        seqca.accelerate(*arguments, **keywords)
+
+
+def test_a_report_is_readable() -> None:
+    net = Network()
+    net.heads["depth"] = ForkedHead(1)
+    text = str(seqca.accelerate(net, Objective(), sample=sample()))
+    assert "model.heads.normals  UpsamplingHead  tests.head  aggregation_head (aten)" in text
+    assert "model.heads.depth" in text and "something else" in text
+    assert "A training step keeps" in text and "compared in float32 and in float64" in text
+    assert "no sample" in str(seqca.accelerate(Network()))
