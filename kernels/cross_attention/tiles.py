@@ -7,7 +7,7 @@ pads is 0 everywhere: in weights, in the vectors of a norm and in activations.
 import triton
 import triton.language as tl
 
-from ..elementwise import exact_softplus
+from ..elementwise import at_least, exact_softplus
 
 
 @triton.jit
@@ -49,10 +49,15 @@ def softplus(x, EXACT: tl.constexpr):
     if EXACT:
         y = exact_softplus(x)
     else:
+        # log(1 + e) = e p(e), p the minimax polynomial of its degree on [0, 1]: within 8.4e-6 of it, relatively, a
+        # thirtieth of what float16 rounds. A logarithm would take more instructions, and loses the digits of a small e.
         e = tl.exp(-tl.abs(x))
-        # Of a small e the logarithm of 1 + e loses digits.
-        y = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
-        y += tl.where(e < 0.01, e - e * e * (0.5 - e * 0.33333333), tl.log(1.0 + e))
+        p = e * -0.0238691517 + 0.101222285
+        p = p * e - 0.21004869
+        p = p * e + 0.32520668
+        p = p * e - 0.499361365
+        p = p * e + 0.999991598
+        y = at_least(x, 0.0) + e * p
     return y
 
 
