@@ -17,6 +17,7 @@ from seqca.ops.shared.synchronisation import merged_covariance, summed
 
 from .activations import Activations
 from .folding import MapMoments
+from .fused_activations import FusedActivations
 from .gradients import ActivationGradients, ParameterGradients, StateGradient
 from .groups import branch_groups
 from .problem import Problem
@@ -45,13 +46,13 @@ def forward(
     else:
         statistics = LayerStatistics.running(problem, running_means, running_vars, norm_eps)
         moments = None
-    activations = []
+    activations: list[Activations | FusedActivations] = []
     for each in branch_groups(problem):
         of_maps = None if moments is None else moments[problem.stacks.index(each.stack)].of(each)
-        activations.append(Activations(each, None if training else statistics, of_maps, norm_eps))
+        computed = FusedActivations if each.fused else Activations
+        activations.append(computed(each, None if training else statistics, of_maps, norm_eps))
         if training:
             activations[-1].normalise(statistics, group)
-        activations[-1].feature_maps()
     sums = {i: state for x in activations if x.group.keys for i, state in x.states().items()}
     attended = {i: output for x in activations if x.group.queries for i, output in x.outputs(sums, eps).items()}
     return (
@@ -107,9 +108,7 @@ def backward(
     passes = []
     for each in branch_groups(problem):
         of_maps = kept[problem.stacks.index(each.stack)].of(each) if training else None
-        activations = Activations(each, statistics, of_maps)
-        activations.feature_maps()
-        passes.append(ActivationGradients(activations))
+        passes.append(ActivationGradients(Activations(each, statistics, of_maps)))
     by_target = dict(zip(problem.targets(), grads, strict=True))
     by_source = dict(zip(problem.sources(), sums, strict=True))
     of_states: dict[tuple[int, int], list[StateGradient]] = {}

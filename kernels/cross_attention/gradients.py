@@ -113,7 +113,7 @@ class ActivationGradients:
             total, all_shifts, all_scales = summed(g.stack.tokens, shifts.flatten(), scales.flatten(), process_group)
             constant = a.scale * all_shifts.view_as(shifts) / total
             slope = a.scale * a.inverse * all_scales.view_as(shifts) / total
-        vectors = g.by_feature(a.mean, a.scale, constant, slope)
+        vectors = g.by_block(a.mean, a.scale, constant, slope)
         parameters.keep(g, self._through_second(vectors).flatten(1, 2), None, None, "features")
         products, sums = self._products(a.hidden, g.stack.rows, self._centres, g.blocks, g.blocks, 0)
         if self._moments is not None:

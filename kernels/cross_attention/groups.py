@@ -97,9 +97,9 @@ class BranchGroup:
         rows = x.unflatten(1, (-1, self.channels)).to(self.problem.dtype)
         return F.pad(rows, (0, columns - x.shape[2], 0, self.padded - self.channels)).flatten(1, 2)
 
-    def by_feature(self, *vectors: Tensor) -> Tensor:
-        """Vectors (branches, features·C) side by side, block by block, (branches·features, vectors, C), padded."""
-        rows = torch.stack([x.unflatten(1, (self.features, self.channels)) for x in vectors], 2)
+    def by_block(self, *vectors: Tensor) -> Tensor:
+        """Vectors (branches, blocks·C) side by side, block by block, (branches·blocks, vectors, C), padded."""
+        rows = torch.stack([x.unflatten(1, (-1, self.channels)) for x in vectors], 2)
         return self.padded_rows(rows).flatten(0, 1)
 
     @cached_property
@@ -125,6 +125,22 @@ class BranchGroup:
     def of_sources(self, states: Mapping[int, Tensor]) -> tuple[tuple[Tensor], ...]:
         """A row for each pair: the states of its source."""
         return tuple((states[pair.source],) for *_, pair in self.pairs)
+
+    def new_outputs(self) -> dict[int, Tensor]:
+        """Memory for what the queries attend to, (B, pairs · C, H, W), by branch of the call."""
+        x = self.stack
+        counts = [(member, len(self.problem.pairs_by_query(member))) for member in self.members]
+        return {i: x.rows.new_empty(x.images, n * self.channels, x.height, x.width) for i, n in counts}
+
+    def output_table(self, outputs: Mapping[int, Tensor]) -> tuple[tuple[Tensor, int], ...]:
+        """A row for each pair: the output of its target, and channels of that."""
+        own = [outputs[self.members[i]] for i, *_ in self.pairs]
+        return tuple((x, x.shape[1]) for x in own)
+
+    def summed_states(self, partials: Tensor) -> dict[int, Tensor]:
+        """States (keys, B, C + 1, C) by branch of the call, of the parts of each image."""
+        by_branch = partials.unflatten(0, (self.size, self.keys))
+        return {member: x.sum(2) for member, x in zip(self.members, by_branch, strict=True)}
 
     def arguments(self, *names: str) -> dict[str, Any]:
         """Arguments that kernels have in common, those of these names."""
@@ -166,6 +182,15 @@ class BranchGroup:
     def whole(self) -> bool:
         """Whether a tile holds all channels of a block."""
         return self.tiles(self.padded) == 1
+
+    @property
+    def fused(self) -> bool:
+        """Whether the pass forward keeps in registers what is between its maps and its sums.
+
+        A tile needs all channels of a block and a column more. In float32 products of so many channels have no tensor
+        cores, and take all registers by themselves.
+        """
+        return self.channels < 64 and self.problem.dtype != torch.float32
 
     @property
     def token_tiles(self) -> int:
