@@ -1,0 +1,230 @@
+"""The code of the paper's authors, https://github.com/kimsunkyung/SCA_MTL: cross attention between tasks and scales.
+
+`MultiTaskDistillationModule` is CTAM. There each ordered pair of tasks is a block of attention called by itself, and
+what each gathered is concatenated with one copy of the target's map for every source. Here all pairs of a scale are one
+call of `seqca.ops.cross_attention`, and the basic block behind them reads the target's map once, by the sum of the
+weights: a convolution that reads a map several times is one with the sum.
+
+`HighResolutionHead` is CSAM and the aggregation of a task. There the queries of a scale are computed once for each
+coarser one, and everything is upsampled and concatenated. Here all sources of a scale are one call of
+`seqca.ops.cross_attention`, and the rest is one of `seqca.ops.aggregation_head`: a 1×1 convolution commutes with
+upsampling.
+
+`MTINet` upsamples what its heads predict; its fused forward hands on a `LazyMap`.
+
+Batch norms keep their modules: those whose arithmetic an operator does have their running statistics updated as often
+as there. Where some of a module's norms are in training and others in evaluation mode, the original forward runs.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqca.nn.cross_scale import aggregate
+from seqca.ops import Branch, Pair, from_coarser
+
+from .fingerprint import matches
+from .joined_attention import Layer, Rows, against_blocks, against_layers, alike, attend, key_rows, query_rows
+from .layers import against_head
+from .lazy import upsampled_lazily
+from .replacement import Replacement, register
+
+FINGERPRINTS = {"BasicBlock": ("4ebf45d9db2e2491",)}
+"""By class, of the public code; the block is that beside the backbone."""
+
+
+class FusedDistillation(nn.Module):
+    """Attention between all pairs of tasks at one scale, in one call."""
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{"features_<task>": (B, C, H, W)} → {task: (B, C, H, W)}."""
+        layers = _layers_between_tasks(self)
+        return _distilled(self, x, layers) if alike(layers) else super().forward(x)
+
+
+class FusedHead(nn.Module):
+    """Attention from every scale to the coarser ones, and the prediction from all, in four calls."""
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        """Four maps (B, C_k, H_k, W_k), finest first → (B, out, H_0, W_0)."""
+        exchanges = [_layers_from_coarser(self, k) for k in range(3)]
+        finest = all(m.shape[2] <= x[0].shape[2] and m.shape[3] <= x[0].shape[3] for m in x)
+        return _predicted(self, x, exchanges) if finest and all(map(alike, exchanges)) else super().forward(x)
+
+
+class LazyNetwork(nn.Module):
+    """Full-size predictions that are made when somebody reads them."""
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """(B, 3, H, W) → {task: (B, C, H, W)}, and under "deep_supervision" what each scale predicts."""
+        return _network(self, x)
+
+
+def _layers_between_tasks(module: Any) -> list[Layer]:
+    """By source: hidden layers, features and values, of its own queries in front of the keys for each target."""
+    layers: list[Layer] = []
+    for source in module.auxilary_tasks:
+        own = module.cross_attention[source].values() if source in module.tasks else []
+        queries = [query_rows(block) for block in own]
+        keys = [key_rows(module.cross_attention[target][source]) for target in module.tasks if target != source]
+        layers += [[*(q[i] for q in queries), *(k[i] for k in keys)] for i in range(2)]
+        layers += [[k[2] for k in keys]] if keys else []
+    return layers
+
+
+def _between_tasks(targets: list[str], sources: list[str]) -> tuple[list[Branch], list[Pair]]:
+    """Every target with every other source, the last source first; maps are those of the sources."""
+    others = {target: [source for source in sources if source != target] for target in targets}
+    readers = {source: [target for target in targets if target != source] for source in sources}
+    branches = [Branch(i, len(others.get(source, ())), len(readers[source])) for i, source in enumerate(sources)]
+    pairs = [
+        Pair(sources.index(target), others[target].index(source), sources.index(source), readers[source].index(target))
+        for target in targets
+        for source in reversed(others[target])
+    ]
+    return branches, pairs
+
+
+def _distilled(module: Any, x: dict[str, Tensor], layers: list[Layer]) -> dict[str, Tensor]:
+    targets, sources = list(module.tasks), list(module.auxilary_tasks)
+    blocks = module.cross_attention[targets[0]].values()
+    maps = [x[f"features_{source}"] for source in sources]
+    gathered = attend(maps, layers, *_between_tasks(targets, sources), eps=next(iter(blocks)).eps)
+    attended = dict(zip([source for source in sources if source in targets], gathered, strict=True))
+    reduction = module.dimensionality_reduction
+    convolution, norm = reduction.downsample
+    first, shortcut = (_read_once(conv.weight, len(sources) - 1) for conv in (reduction.conv1, convolution))
+
+    def reduced(z: Tensor) -> Tensor:
+        hidden = reduction.relu(reduction.bn1(F.conv2d(z, first, padding=1)))
+        return reduction.relu(reduction.bn2(reduction.conv2(hidden)) + norm(F.conv2d(z, shortcut)))
+
+    own = {target: x[f"features_{target}"] for target in targets}
+    return {target: f + reduced(torch.cat([f, attended[target]], 1)) for target, f in own.items()}
+
+
+def _read_once(weight: Tensor, copies: int) -> Tensor:
+    """The weight of a convolution of [F, A_1, F, A_2, …] as one of [F, A_1, A_2, …]."""
+    own, attended = weight.unflatten(1, (copies, 2, -1)).unbind(2)
+    return torch.cat([own.sum(1), attended.flatten(1, 2)], 1)
+
+
+def _layers_from_coarser(head: Any, k: int) -> list[Layer]:
+    """Those of the queries of a scale, then of each coarser one, its projection in front."""
+    block = getattr(head, f"cross_scale_attention{k}")
+    rows = query_rows(block)
+    for j in range(k + 1, 4):
+        rows += [Rows(*getattr(head, f"upsample{j}{k}")), *key_rows(block)]
+    return [[one] for one in rows]
+
+
+def _predicted(head: Any, x: list[Tensor], exchanges: list[list[Layer]]) -> Tensor:
+    maps: list[Tensor] = []
+    for k, layers in enumerate(exchanges):
+        coarser = 3 - k
+        updates = [coarser, coarser, *[1] * (4 * coarser)]  # there the queries are computed once for each source
+        eps = getattr(head, f"cross_scale_attention{k}").eps
+        (gathered,) = attend(x[k:4], layers, *from_coarser(1, coarser), eps=eps, updates=updates)
+        maps += [m for attended in gathered.chunk(coarser, 1) for m in (x[k], attended)]
+    conv, bn, _, prediction = head.last_layer
+    return aggregate([*maps, x[3]], conv, bn, prediction)
+
+
+def _network(net: Any, images: Tensor) -> dict[str, Any]:
+    maps = net.backbone(images)
+    stages = (net.swTransform1, net.swTransform2, net.swTransform3, net.swTransform4)
+    features = [torch.cat([stage(m)[0], m], 1) for stage, m in zip(stages, maps, strict=True)]
+    predicted: dict[int, Any] = {}
+    exchanged: dict[int, Any] = {}
+    propagated: tuple[Any, ...] = ()
+    for k in reversed(range(4)):
+        predicted[k] = getattr(net, f"scale_{k}")(features[k], *propagated)
+        exchanged[k] = getattr(net, f"distillation_scale_{k}")(predicted[k])
+        if k:
+            propagated = (getattr(net, f"fpm_scale_{k}")(exchanged[k]),)
+    final = {}
+    for task in net.tasks:
+        coarse = net.heads[task]([exchanged[k][task] for k in range(4)])
+        final[task] = upsampled_lazily(net, coarse, images.shape[2:])
+    return {"deep_supervision": {f"scale_{k}": predicted[k] for k in range(4)}, **final}
+
+
+def _against_exchange(module: Any) -> str | None:
+    tasks, auxiliary = list(module.tasks), list(module.auxilary_tasks)
+    exchange = {target: list(sources) for target, sources in module.cross_attention.items()}
+    if len(auxiliary) < 2 or exchange != {t: [a for a in auxiliary if a != t] for t in tasks if t in auxiliary}:
+        return f"exchanges {exchange}, and every task of {tasks} with each other one of {auxiliary} alone is fused"
+    blocks = {
+        f"cross_attention.{target}.{source}": block
+        for target, sources in module.cross_attention.items()
+        for source, block in sources.items()
+    }
+    return against_blocks(blocks) or _against_reduction("dimensionality_reduction", module.dimensionality_reduction)
+
+
+def _against_reduction(name: str, block: Any) -> str | None:
+    if not matches(block, "BasicBlock", FINGERPRINTS["BasicBlock"]):
+        return f"{name} is a {type(block).__name__} that does something else than the one that is known"
+    conv, shortcut = block.conv1, block.downsample
+    if type(conv) is not nn.Conv2d or not _is_plain(conv, 3):
+        return f"{name}.conv1 is {conv}, and a plain 3×3 convolution without bias alone is fused"
+    if type(shortcut) is not nn.Sequential or len(shortcut) != 2:
+        return f"{name}.downsample is no Sequential of a convolution and a norm"
+    if type(shortcut[0]) is not nn.Conv2d or not _is_plain(shortcut[0], 1):
+        return f"{name}.downsample[0] is {shortcut[0]}, and a plain 1×1 convolution without bias alone is fused"
+    return None
+
+
+def _is_plain(conv: nn.Conv2d, kernel: int) -> bool:
+    """Whether all settings of a convolution without bias are those that keep the size of a map."""
+    plain = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, padding=kernel // 2, bias=False, device="meta")
+    return str(conv) == str(plain)
+
+
+def _against_head(head: Any) -> str | None:
+    for k in range(3):
+        block = {f"cross_scale_attention{k}": getattr(head, f"cross_scale_attention{k}")}
+        projections = {f"upsample{j}{k}": getattr(head, f"upsample{j}{k}") for j in range(k + 1, 4)}
+        for name, projection in projections.items():
+            if type(projection) is not nn.Sequential or len(projection) != 2:
+                return f"{name} is no Sequential of a convolution and a norm"
+        layers = {name: [Rows(*projection)] for name, projection in projections.items()}
+        reason = against_blocks(block) or against_layers(layers | {"queries": query_rows(*block.values())})
+        if reason:
+            return reason
+    return against_head("last_layer", head.last_layer)
+
+
+DISTILLATION = register(
+    Replacement(
+        kind="sca_mtl.cross_task",
+        class_name="MultiTaskDistillationModule",
+        fingerprints=("f91d2cee428c9823",),
+        fused=FusedDistillation,
+        refusal=_against_exchange,
+        calls=tuple(f"dimensionality_reduction.{name}" for name in ("bn1", "relu", "conv2", "bn2", "downsample.1")),
+    )
+)
+
+HEAD = register(
+    Replacement(
+        kind="sca_mtl.head",
+        class_name="HighResolutionHead",
+        fingerprints=("c0f97fc81a0d575a",),
+        fused=FusedHead,
+        refusal=_against_head,
+    )
+)
+
+NETWORK = register(
+    Replacement(
+        kind="sca_mtl.network",
+        class_name="MTINet",
+        fingerprints=("562685647dbe9866",),
+        fused=LazyNetwork,
+        calls=("*",),
+        lazy=True,
+    )
+)
