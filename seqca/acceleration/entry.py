@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from tqdm import tqdm
 
 from .comparison import Comparison, Outcome
 from .finding import Choice, Left, Part, find
@@ -64,11 +65,18 @@ def accelerate(
         return _applied(root, parts, Report(seen, left))
     if not isinstance(sample, (tuple, list)) or not sample:
         raise TypeError(f"sample: got {type(sample).__name__}, expected the arguments of a training step, images first")
-    subject = Subject(root, function, step, sample)
-    comparison = Comparison(subject)
-    parts, left, outcomes = _that_hold(comparison, root, choice)
-    _expect_some(parts, left)
-    return _applied(root, parts, _seen(subject, parts, left, outcomes, comparison.dtypes))
+    with tqdm(desc="comparing", unit=" steps", disable=None, leave=False) as bar:
+
+        def counted(*arguments: Any) -> tuple[Any, Any]:
+            bar.update()
+            return step(*arguments)
+
+        subject = Subject(root, function, counted, sample)
+        comparison = Comparison(subject)
+        parts, left, outcomes = _that_hold(comparison, root, choice)
+        _expect_some(parts, left)
+        report = _seen(subject, parts, left, outcomes, comparison.dtypes)
+    return _applied(root, parts, report)
 
 
 def _that_hold(
@@ -86,11 +94,13 @@ def _that_hold(
         fresh = [part for part in parts if part.path not in outcomes]
         sources = [part for part in parts if part.replacement.hands_lazy]
         first = [part for part in fresh if not _reads_lazy(part)] or fresh
-        tried = comparison.outcomes([[*sources, part] if _reads_lazy(part) else [part] for part in first])
-        outcomes |= {part.path: outcome for part, outcome in zip(first, tried, strict=True)}
-        if any(part.path not in outcomes or outcomes[part.path].failure is not None for part in parts):
+        variants = [[*sources, part] if _reads_lazy(part) else [part] for part in first]
+        complete = len(first) == len(fresh)
+        tried = comparison.outcomes([*variants, parts] if complete and len(parts) > 1 else variants)
+        outcomes |= {part.path: outcome for part, outcome in zip(first, tried, strict=False)}
+        if not complete or any(outcomes[part.path].failure is not None for part in parts):
             continue
-        failure = comparison.outcomes([parts])[0].failure if len(parts) > 1 else None
+        failure = tried[-1].failure if tried else None
         if failure is None:
             return parts, left, outcomes
         outcomes |= {part.path: Outcome(f"right alone, wrong with the others: {failure}") for part in parts}

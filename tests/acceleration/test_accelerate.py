@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import seqca
-from seqca.acceleration import Report
+from seqca.acceleration import Replacement, Report
 from seqca.nn.cross_scale import aggregate
 
 from .heads import (
@@ -121,6 +121,30 @@ def test_a_fork_that_does_something_else_is_left_and_named() -> None:
     report = seqca.accelerate(net)
     assert replaced(report) == HEADS[1:]
     assert "something else" in reasons(report)[HEADS[0]]
+
+
+class Unfusable(nn.Module):
+    """A class that is known and never replaced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sort().values
+
+
+class OfTheSameName(nn.Module):
+    """Has nothing to do with it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+OfTheSameName.__name__ = "Unfusable"
+
+
+def test_a_kind_that_is_never_replaced_is_named_with_the_reason_and_others_of_its_name_are_not() -> None:
+    net = Network()
+    net.sorting, net.other = Unfusable(), OfTheSameName()
+    with taught((Replacement("tests.sorting", "Unfusable", ("?",), None, lambda _: "sorts"), Unfusable)):
+        assert reasons(seqca.accelerate(net)) == {"model.sorting": "sorts"}
 
 
 def test_a_module_with_another_setting_is_left_with_the_reason() -> None:

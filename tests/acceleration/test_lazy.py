@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import seqca
-from seqca.acceleration import LazyMap
+from seqca.acceleration import LazyMap, Replacement
 from seqca.acceleration.lazy import upsampled_lazily
+from seqca.loss_type import Loss
+from seqca.ops import upsampled_loss
 
 from .heads import NETWORK, OBJECTIVE, Network, Objective, UpsamplingHead, head, sample
 from .teaching import taught
@@ -116,3 +118,59 @@ def test_full_outputs_are_the_default() -> None:
 def test_lazy_outputs_are_refused_under_data_parallel() -> None:
     with pytest.raises(ValueError, match=r"^outputs: got 'lazy' for a model in nn\.DataParallel"):
         seqca.accelerate(nn.DataParallel(Network()), outputs="lazy")
+
+
+class AbsoluteError(nn.Module):
+    """A loss module."""
+
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return F.l1_loss(prediction, target)
+
+
+class FusedAbsoluteError(nn.Module):
+    def forward(self, prediction: torch.Tensor | LazyMap, target: torch.Tensor) -> torch.Tensor:
+        if isinstance(prediction, LazyMap):
+            return upsampled_loss(prediction.coarse, target, Loss("l1"))
+        return super().forward(prediction, target)
+
+
+class HalvedAbsoluteError(nn.Module):
+    def forward(self, prediction: torch.Tensor | LazyMap, target: torch.Tensor) -> torch.Tensor:
+        return super().forward(prediction, target) / (2 if isinstance(prediction, LazyMap) else 1)
+
+
+class Supervision(nn.Module):
+    """Deep supervision: upsamples a coarse prediction itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = AbsoluteError()
+
+    def forward(self, output: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        coarse = F.avg_pool2d(output["depth"], 2)
+        return self.loss(F.interpolate(coarse, targets["depth"].shape[-2:], mode="bilinear"), targets["depth"])
+
+
+class FusedSupervision(nn.Module):
+    def forward(self, output: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        coarse = F.avg_pool2d(output["depth"], 2)
+        return self.loss(LazyMap(coarse, targets["depth"].shape[-2:]), targets["depth"])
+
+
+SUPERVISION = Replacement("tests.supervision", "Supervision", ("?",), FusedSupervision, calls=("*",), hands_lazy=True)
+ERROR = Replacement("tests.error", "AbsoluteError", ("?",), FusedAbsoluteError, lazy=True)
+
+
+def test_a_loss_is_handed_lazy_maps_where_the_criterion_upsamples_and_compared_so() -> None:
+    with taught((SUPERVISION, Supervision), (ERROR, AbsoluteError)):
+        report = seqca.accelerate(Network(), Supervision(), sample=sample())
+    assert [each.path for each in report.replaced] == ["criterion", "criterion.loss"]
+    assert report.replaced[1].operators == ("upsampled_loss (aten)",)
+
+
+def test_a_loss_that_is_wrong_on_lazy_maps_is_taken_back_alone() -> None:
+    wrong = replace(ERROR, fused=HalvedAbsoluteError)
+    with taught((SUPERVISION, Supervision), (wrong, AbsoluteError)):
+        report = seqca.accelerate(Network(), Supervision(), sample=sample())
+    assert [each.path for each in report.replaced] == ["criterion"]
+    assert [each.path for each in report.left] == ["criterion.loss"]
