@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks run | list | compare | report | launches`."""
+"""The command line: `python -m benchmarks run | list | compare | report | launches | accelerate`."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's messages; read 
 
 import torch
 
+from .acceleration.command import add_command as add_accelerate
 from .cases import all_cases, modules
 from .cases.shapes import CaseSet, case_set
 from .harness.case import Case, Selection
@@ -69,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
         "launches", help="count what a training step asks a GPU to launch, without one; prints docs/launches.md"
     )
     launches.set_defaults(command=launches_command)
+
+    add_accelerate(commands)
     return top
 
 

@@ -1,0 +1,29 @@
+"""Code bases whose checkouts are recognised: a module for each.
+
+Every module offers
+
+    recognises(checkout) -> whether a folder is a checkout of this code base
+    build(checkout, tasks, size) -> a training of tasks by their names, with random weights, on batches of a size
+
+and imports from the checkout itself; what that needs and this environment lacks is replaced for the process alone.
+"""
+
+from pathlib import Path
+from types import ModuleType
+
+from . import sca_mtl
+
+CODE_BASES = (sca_mtl,)
+
+
+def code_base(checkout: Path) -> ModuleType:
+    """The module of the code base that a folder is a checkout of.
+
+    Raises:
+        ValueError: of none.
+    """
+    for module in CODE_BASES:
+        if module.recognises(checkout):
+            return module
+    names = ", ".join(module.__name__.rpartition(".")[2] for module in CODE_BASES)
+    raise ValueError(f"checkout: got {checkout}, expected a checkout of one of {names}")
