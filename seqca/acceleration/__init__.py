@@ -3,6 +3,7 @@
 A file for each code base says what is recognised and why the replacement is equal.
 """
 
+from . import atrc as atrc
 from . import mti_net as mti_net
 from . import sca_mtl as sca_mtl
 from .entry import accelerate
