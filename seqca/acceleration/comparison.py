@@ -38,6 +38,7 @@ ROOM_IN_FLOAT64 = 1024
 sum of a million numbers errs by a thousand roundings."""
 
 _NORMS = partial(errors, channel_axis=1)
+_NO_ERRORS = Errors(0.0, 0.0)
 
 
 class Outcome(NamedTuple):
@@ -46,7 +47,7 @@ class Outcome(NamedTuple):
     failure: str | None
     """Why the parts cannot stay, or None."""
     share: float = 0.0
-    """The largest error, as a fraction of what is allowed."""
+    """The largest error of a result that the parts have to do with, as a fraction of what is allowed."""
     worst: str = ""
     """Whose that is."""
 
@@ -69,6 +70,7 @@ class Comparison:
         self._exact = self._checked_exact()
         self._in_float64 = all(x.dtype == torch.float64 for x in self._exact.values())
         self._allowed = allowances(drawn_from(self._old, self._drawn), _NORMS, DRAWS)
+        self._unchanged: list[dict[str, Errors]] = []
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -102,22 +104,28 @@ class Comparison:
     def _judge_draws(
         self, trials: Sequence[Trial], failures: list[str | None], verdicts: Sequence[list[Verdict]]
     ) -> None:
-        found: list[dict[str, list[Errors]]] = [{} for _ in trials]
+        found: list[list[dict[str, Errors]]] = [[] for _ in trials]
         generator = Generator().manual_seed(1)
-        for _ in range(3):
+        for draw in range(3):
             near = [moved(x, generator) for x in self._drawn]
             exact = exact_results(self._old, near)
+            if draw == len(self._unchanged):
+                with plain_torch():
+                    self._unchanged.append(_norms(self._old(near), exact))
             for i, trial in enumerate(trials):
                 if failures[i] is None:
                     results, failures[i] = self._run(trial, near)
-                    norms = read([_NORMS(x, exact[what]) for what, x in results.items()])
-                    for what, norm in zip(results, norms, strict=True):
-                        found[i].setdefault(what, []).append(norm)
-        for i, each in enumerate(found):
-            for what, three in each.items():
-                allowed = self._allowed[what]
-                bound = Errors(*(allowed.multiple * typical for typical in allowed.typical))
-                verdicts[i].append(Verdict(what, Errors(*map(_middle, zip(*three, strict=True))), bound))
+                    found[i].append(_norms(results, exact))
+        for three, judged, failure in zip(found, verdicts, failures, strict=True):
+            if failure is None:
+                judged += [self._judged_in_the_middle(what, [each[what] for each in three]) for what in self._exact]
+
+    def _judged_in_the_middle(self, what: str, three: Sequence[Errors]) -> Verdict:
+        if all(errors == unchanged[what] for errors, unchanged in zip(three, self._unchanged, strict=True)):
+            return Verdict(what, _NO_ERRORS, _NO_ERRORS)  # no part that was replaced has to do with it
+        allowed = self._allowed[what]
+        bound = Errors(*(allowed.multiple * typical for typical in allowed.typical))
+        return Verdict(what, Errors(*map(_middle, zip(*three, strict=True))), bound)
 
     def _run(self, trial: Trial, inputs: Sequence[Tensor]) -> tuple[Results, str | None]:
         """Results, or why there are none to compare."""
@@ -146,6 +154,11 @@ class Comparison:
             if not x.isfinite().all():
                 raise ValueError(f"sample: got {what} that is not finite, expected numbers to compare")
         return exact
+
+
+def _norms(results: Results, exact: Results) -> dict[str, Errors]:
+    norms = read([_NORMS(x, exact[what]) for what, x in results.items()])
+    return dict(zip(results, norms, strict=True))
 
 
 def _middle(three: Sequence[float]) -> float:

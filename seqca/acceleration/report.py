@@ -33,7 +33,8 @@ class Replaced(NamedTuple):
     operators: tuple[str, ...] | None = None
     """With the backend of each: ``"aggregation_head (aten)"``."""
     error: float | None = None
-    """The largest one of all results of the model with this part alone replaced, as a fraction of what is allowed."""
+    """The largest one of all results that this part has to do with, it alone being replaced, as a fraction of what is
+    allowed."""
     worst: str | None = None
     """The result that has it."""
     kept: Kept | None = None
