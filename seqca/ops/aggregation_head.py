@@ -25,6 +25,7 @@ from .scale_aggregation import check_maps
 from .shared.arguments import distinct_maps, given
 from .shared.autocast import to_autocast_dtype
 from .shared.checks import check_constant, check_kind, check_positive, check_tensor, check_vector
+from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -128,7 +129,7 @@ def aggregation_head(
     return AggregationHeadResult(prediction, mean, variance)
 
 
-@torch.library.custom_op("seqca::aggregation_head", mutates_args=())
+@custom_operator("aggregation_head")
 def _forward(
     maps: Sequence[Tensor],
     order: Sequence[int],
@@ -150,7 +151,7 @@ def _forward(
         return implementation.forward(maps, order, *layers, running_mean, running_var, eps, group)
 
 
-@torch.library.custom_op("seqca::aggregation_head_backward", mutates_args=())
+@custom_operator("aggregation_head_backward")
 def _backward(
     grad: Tensor,
     maps: Sequence[Tensor],

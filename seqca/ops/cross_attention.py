@@ -28,6 +28,7 @@ from .shared.autocast import to_autocast_dtype
 from .shared.branch_checks import check_layers, check_list, checked_structure
 from .shared.branches import branches_of, flattened, layers_of, pairs_of
 from .shared.checks import check_alike, check_constant, check_positive
+from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -38,6 +39,7 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
+from .shared.remembered import remembered
 from .shared.synchronisation import check_group, group_name, refusals_of
 
 if TYPE_CHECKING:
@@ -121,27 +123,22 @@ def cross_attention(
     for name, tensors in lists.items():
         check_list(name, tensors)
     distinct, weights = to_autocast_dtype(distinct), to_autocast_dtype(weights)
-    branches, pairs = checked_structure(branches, pairs, len(order))
-    given = [distinct[i] for i in order]
-    check_alike(given)
+    lists["weights"] = weights
     check_group(group)
-    if running_means is None and (group is None or group.size() == 1):
-        _check_pixels(given)
-    check_layers(given, lists | {"weights": weights}, branches)
+    alone = running_means is None and (group is None or group.size() == 1)
+    checked = _checked(distinct, order, list(lists.values()), branches, pairs, alone, norm_eps, eps)
     for name in ("running_means", "running_vars"):
         for i, x in enumerate(lists.get(name, ())):
             check_constant(f"{name}[{i}]", x)
-    check_positive(norm_eps=norm_eps, eps=eps)
-    branches = [branch._replace(map=order[branch.map]) for branch in branches]
-    backend = resolve(OPERATOR, _call(distinct, weights, branches=branches), refusals_of(group))
+    backend = resolve(OPERATOR, checked.call, refusals_of(group))
     if backend == "reference":
         result = reference(
             distinct,
             weights,
             scales,
             shifts,
-            branches,
-            pairs,
+            checked.branches,
+            checked.pairs,
             running_means=running_means,
             running_vars=running_vars,
             norm_eps=norm_eps,
@@ -149,7 +146,6 @@ def cross_attention(
         )
         return CrossAttentionResult(*result)
     refuse_forward_mode("cross_attention", *distinct, *weights, *scales, *shifts)
-    structure = (flattened(branches), flattened(pairs))
     running = ([], []) if running_means is None or running_vars is None else (list(running_means), list(running_vars))
     layers = (weights, list(scales), list(shifts))
     attended, flat_means, flat_variances, *_ = call_fused(
@@ -157,7 +153,7 @@ def cross_attention(
         _forward,
         distinct,
         *layers,
-        *structure,
+        *checked.numbers,
         *running,
         float(norm_eps),
         float(eps),
@@ -172,7 +168,7 @@ def cross_attention(
     return CrossAttentionResult(attended, means, variances)
 
 
-@torch.library.custom_op("seqca::cross_attention", mutates_args=())
+@custom_operator("cross_attention")
 def _forward(
     maps: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -192,7 +188,7 @@ def _forward(
         return OPERATOR.implementation(backend).forward(maps, *layers, norm_eps, eps, group)
 
 
-@torch.library.custom_op("seqca::cross_attention_backward", mutates_args=())
+@custom_operator("cross_attention_backward")
 def _backward(
     grads: Sequence[Tensor],
     maps: Sequence[Tensor],
@@ -317,6 +313,44 @@ def _call(maps: Sequence[Tensor], weights: Sequence[Tensor], *_: Any, branches: 
     read = [maps[Branch(*branch).map] for branch in branches]
     channels = max(weight.shape[1] for weight in weights)
     return Call(maps[0].device.type, maps[0].dtype, channels, sum(x.numel() // x.shape[1] for x in read))
+
+
+class _Checked(NamedTuple):
+    """A call whose arguments are right."""
+
+    branches: list[Branch]
+    """Of the distinct maps."""
+    pairs: list[Pair]
+    numbers: tuple[list[int], list[int]]
+    """Branches and pairs as the schema has them."""
+    call: Call
+
+
+_LISTS = ("weights", "scales", "shifts", "running_means", "running_vars")
+
+
+@remembered
+def _checked(
+    distinct: Sequence[Tensor],
+    order: Sequence[int],
+    layers: Sequence[Sequence[Tensor]],
+    branches: Sequence[Branch],
+    pairs: Sequence[Pair],
+    alone: bool,
+    norm_eps: float,
+    eps: float,
+) -> _Checked:
+    """What checks find out, `layers` being the first of _LISTS; `alone` if variances are taken of these maps alone."""
+    branches, pairs = checked_structure(branches, pairs, len(order))
+    maps = [distinct[i] for i in order]
+    check_alike(maps)
+    if alone:
+        _check_pixels(maps)
+    check_layers(maps, dict(zip(_LISTS, layers, strict=False)), branches)
+    check_positive(norm_eps=norm_eps, eps=eps)
+    branches = [branch._replace(map=order[branch.map]) for branch in branches]
+    call = _call(distinct, layers[0], branches=branches)
+    return _Checked(branches, pairs, (flattened(branches), flattened(pairs)), call)
 
 
 OPERATOR = register(

@@ -23,6 +23,7 @@ from .cuda.linear_attention import limit as cuda_limit
 from .samples.linear_attention import SAMPLES
 from .shared.autocast import to_autocast_dtype
 from .shared.checks import check_floating
+from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -33,6 +34,7 @@ from .shared.operator import (
     refuse_second_derivative,
     register,
 )
+from .shared.remembered import remembered
 
 
 @overload
@@ -88,8 +90,7 @@ def linear_attention(
     if any(isinstance(x, Tensor) != single for x in (k, v)):
         raise TypeError("q, k, v: got tensors and lists of tensors, expected three of one kind")
     queries, keys, values = map(to_autocast_dtype, (queries, keys, values))
-    _check(queries, keys, values, eps)
-    backend = resolve(OPERATOR, _call(queries, keys, values))
+    backend = resolve(OPERATOR, _checked_call(queries, keys, values, eps))
     if backend == "reference":
         entries = zip(queries, keys, values, strict=True)
         outputs = [reference(*entry, eps=eps) for entry in entries]
@@ -99,7 +100,7 @@ def linear_attention(
     return outputs[0] if single else outputs
 
 
-@torch.library.custom_op("seqca::linear_attention", mutates_args=())
+@custom_operator("linear_attention")
 def _forward(
     q: Sequence[Tensor], k: Sequence[Tensor], v: Sequence[Tensor], eps: float, backend: str
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -107,7 +108,7 @@ def _forward(
         return OPERATOR.implementation(backend).forward(q, k, v, eps)
 
 
-@torch.library.custom_op("seqca::linear_attention_backward", mutates_args=())
+@custom_operator("linear_attention_backward")
 def _backward(
     grad: Sequence[Tensor],
     q: Sequence[Tensor],
@@ -149,13 +150,15 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], list[Te
     q, k, v, ctx.eps, ctx.backend = inputs
     ctx.entries = len(q)
     ctx.mark_non_differentiable(*output[1])
+    ctx.set_materialize_grads(False)  # no zeros in place of gradients of the states
     ctx.save_for_backward(*q, *k, *v, *output[1])
 
 
-def _differentiate(ctx: Any, grad: list[Tensor], _: list[Tensor]) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad: list[Tensor | None], _: Any) -> tuple[Any, ...]:
     n, saved = ctx.entries, ctx.saved_tensors
     q, k, v, states = (list(saved[i * n : (i + 1) * n]) for i in range(4))
-    return (*call_fused("linear_attention", _backward, grad, q, k, v, states, ctx.eps, ctx.backend), None, None)
+    given = [x.new_zeros((*x.shape[:-1], y.shape[-1])) if g is None else g for g, x, y in zip(grad, q, v, strict=True)]
+    return (*call_fused("linear_attention", _backward, given, q, k, v, states, ctx.eps, ctx.backend), None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -206,6 +209,12 @@ def _call(q: Tensor | Sequence[Tensor], k: Any, v: Tensor | Sequence[Tensor], **
     channels = max(queries[0].shape[-1], values[0].shape[-1])
     tokens = sum(x.numel() // x.shape[-1] for x in queries)
     return Call(queries[0].device.type, queries[0].dtype, channels, tokens)
+
+
+@remembered
+def _checked_call(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> Call:
+    _check(q, k, v, eps)
+    return _call(q, k, v)
 
 
 OPERATOR = register(

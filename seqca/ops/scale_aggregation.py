@@ -12,7 +12,6 @@ read.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from seqca.reference.scale_aggregation import scale_aggregation as reference
@@ -21,6 +20,7 @@ from .samples.scale_aggregation import SAMPLES
 from .shared.arguments import distinct_maps, given
 from .shared.autocast import to_autocast_dtype
 from .shared.checks import check_alike, check_kind, check_tensor, check_vector
+from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -71,13 +71,13 @@ def scale_aggregation(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | Non
     return call_fused("scale_aggregation", _forward, distinct, order, weight, bias, backend)
 
 
-@torch.library.custom_op("seqca::scale_aggregation", mutates_args=())
+@custom_operator("scale_aggregation")
 def _forward(maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bias: Tensor | None, backend: str) -> Tensor:
     with kernel_scope(weight):
         return OPERATOR.implementation(backend).forward(maps, order, weight, bias)
 
 
-@torch.library.custom_op("seqca::scale_aggregation_backward", mutates_args=())
+@custom_operator("scale_aggregation_backward")
 def _backward(
     grad: Tensor, maps: Sequence[Tensor], order: Sequence[int], weight: Tensor, bias: Tensor | None, backend: str
 ) -> tuple[list[Tensor], Tensor, Tensor]:

@@ -12,6 +12,7 @@ from seqca.reference.softplus import softplus as reference
 
 from .samples.softplus import SAMPLES
 from .shared.checks import check_floating
+from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -55,13 +56,13 @@ def softplus(x: Tensor) -> Tensor:
     return call_fused("softplus", _forward, x, backend)
 
 
-@torch.library.custom_op("seqca::softplus", mutates_args=())
+@custom_operator("softplus")
 def _forward(x: Tensor, backend: str) -> Tensor:
     with kernel_scope(x):
         return OPERATOR.implementation(backend).forward(x)
 
 
-@torch.library.custom_op("seqca::softplus_backward", mutates_args=())
+@custom_operator("softplus_backward")
 def _backward(grad: Tensor, y: Tensor, backend: str) -> Tensor:
     with kernel_scope(y):
         return OPERATOR.implementation(backend).backward(grad, y)

@@ -19,6 +19,7 @@ from seqca.reference.upsampled_loss import upsampled_loss as reference
 
 from .samples.upsampled_loss import SAMPLES
 from .shared.checks import check_floating
+from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (
     Call,
@@ -76,7 +77,7 @@ def upsampled_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
     return call_fused("upsampled_loss", _forward, prediction, target.detach(), *settings)[0]
 
 
-@torch.library.custom_op("seqca::upsampled_loss", mutates_args=())
+@custom_operator("upsampled_loss")
 def _forward(
     prediction: Tensor,
     target: Tensor,
@@ -91,7 +92,7 @@ def _forward(
         return implementation.forward(prediction, target, kind, ignore, positive_weight, needs_gradient)
 
 
-@torch.library.custom_op("seqca::upsampled_loss_backward", mutates_args=())
+@custom_operator("upsampled_loss_backward")
 def _backward(grad: Tensor, prediction: Tensor, gradient: Tensor, divisor: Tensor, backend: str) -> Tensor:
     with kernel_scope(prediction):
         return OPERATOR.implementation(backend).backward(grad, prediction, gradient, divisor)

@@ -1,6 +1,7 @@
 """What holds for linear attention alone."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -158,3 +159,33 @@ GOOD = {"q": tokens(2, 4, 5), "k": tokens(2, 8, 5), "v": tokens(2, 8, 3)}
 def test_bad_arguments_are_named_at_the_door(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         linear_attention(**{**GOOD, **changes})
+
+
+def test_calls_alike_are_checked_once_and_wrong_ones_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("seqca.ops.linear_attention")
+    checked: list[Any] = []
+    check = module._check
+
+    def counted(*arguments: Any) -> None:
+        checked.append(arguments)
+        check(*arguments)
+
+    monkeypatch.setattr(module, "_check", counted)
+    q, k, v = (tokens(3, n, c) for n, c in ((11, 5), (13, 5), (13, 4)))
+    for _ in range(2):
+        linear_attention([q, q], [k, k], [v, v])
+    assert len(checked) == 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"v\[0\]: got shape"):
+            linear_attention(q, k, v[:, 1:])
+    assert len(checked) == 3
+
+
+def test_arguments_of_an_output_that_nobody_differentiates_have_zero_gradients() -> None:
+    entries = [[tokens(2, n, 5, requires_grad=True) for n in (3, 8, 8)] for _ in range(2)]
+    output, _ = linear_attention(*map(list, zip(*entries, strict=True)))
+    output.square().sum().backward()
+    expected = torch.autograd.grad(linear_attention(*entries[0]).square().sum(), entries[0])
+    for x, y, gradient in zip(*entries, expected, strict=True):
+        assert torch.equal(x.grad, gradient)
+        assert torch.equal(y.grad, torch.zeros_like(y))

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_DEVICES = frozenset(
-    filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "maia", "xla"))
-)
+_DEVICES = tuple(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "maia", "xla")))
 """Device types that have an autocast. Asked at import, as the compiler of torch 2.11 cannot trace the question."""
 
 
@@ -20,6 +18,8 @@ def to_autocast_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
 
     Like torch's own rules it leaves float64 alone.
     """
+    if not [device for device in _DEVICES if torch.is_autocast_enabled(device)]:
+        return list(tensors)
     return [_cast(tensor) for tensor in tensors]
 
 

@@ -1,7 +1,7 @@
 """What an operator is: one description that dispatch, tests, `explain` and `selftest` all read."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 from torch.func import debug_unwrap
 
+from .autocast import autocasts
+from .custom import CustomOperator
 from .sample import Sampler
 
 
@@ -87,12 +89,18 @@ def register(operator: Operator) -> Operator:
     return operator
 
 
-@contextmanager
-def kernel_scope(tensor: Tensor) -> Iterator[None]:
+def kernel_scope(tensor: Tensor) -> AbstractContextManager[None]:
     """Where the body of a custom operator runs: on the device of `tensor`, autocast off.
 
     The public function has already cast the inputs; sums kept in float32 must not be cast again by products inside.
     """
+    if not tensor.is_cuda and not autocasts(tensor.device.type):
+        return nullcontext()  # entering and leaving it takes longer than asking
+    return _kernel_scope(tensor)
+
+
+@contextmanager
+def _kernel_scope(tensor: Tensor) -> Iterator[None]:
     with torch.autocast(tensor.device.type, enabled=False), torch.cuda.device_of(tensor):
         yield
 
@@ -103,14 +111,16 @@ def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
     Raises:
         NotImplementedError: if a tensor carries a tangent.
     """
-    if not torch.compiler.is_compiling() and any(unpack_dual(x).tangent is not None for x in tensors):
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # which each tensor would be asked for again
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
         raise NotImplementedError(
             f"{name}: forward-mode derivatives are not implemented by the fused backends; "
             "seqca.use_backend('reference') computes them"
         )
 
 
-def call_fused(name: str, custom: torch.library.CustomOpDef, *arguments: Any) -> Any:
+def call_fused(name: str, custom: CustomOperator, *arguments: Any) -> Any:
     """Calls a custom operator of the operator `name`, forward or backward.
 
     The transforms of `torch.func` cannot look into it, nor can autograd give it a batch of gradients, and what torch
@@ -131,7 +141,7 @@ def call_fused(name: str, custom: torch.library.CustomOpDef, *arguments: Any) ->
         raise
 
 
-def refuse_vmap(forward: torch.library.CustomOpDef, name: str) -> None:
+def refuse_vmap(forward: CustomOperator, name: str) -> None:
     """Makes `torch.func.vmap` of the operator `name` an error, where torch's own loop over slices would be wrong."""
 
     def refuse(*_: Any) -> NoReturn:
@@ -147,7 +157,7 @@ def _not_transformed(name: str) -> NotImplementedError:
     )
 
 
-def refuse_second_derivative(backward: torch.library.CustomOpDef, name: str) -> None:
+def refuse_second_derivative(backward: CustomOperator, name: str) -> None:
     """Makes differentiating through the backward operator of `name` an error instead of a dropped term."""
 
     def refuse(ctx: Any, *gradients: Any) -> NoReturn:
