@@ -2,14 +2,27 @@
 
 A launch takes its maps as tuples of rows, one row per entry of the list, so that maps of different sizes share it
 without being copied together and nothing has to be read from the host while a graph is captured.
+
+What rows hold besides addresses depends on the sizes, strides and alignment of the maps alone (`Memory`). So tables are
+made of these, once for all calls alike, and each call fills in its tensors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 TableRow = tuple[Any, ...]
+
+
+class Memory(NamedTuple):
+    """Of a tensor, all that a launch depends on but its values and its address."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    alignment: int
+    """The address modulo 16 bytes."""
 
 
 class Layout(NamedTuple):
@@ -56,51 +69,96 @@ def split(sizes: Sequence[tuple[int, int]], block: int, programs: int, most: int
     return work
 
 
+_Part = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Shape, strides and offset of a part of a tensor."""
+_Placed = tuple[Memory, int, _Part | None]
+"""A map with two leading dimensions, the entry that it is of, and where in that it is, unless it is the whole."""
+
+
+class _Place(NamedTuple):
+    """Where the tensor of a row is, and the numbers that follow it."""
+
+    entry: int
+    """Of the list."""
+    part: _Part | None
+    """Where it is not the whole tensor."""
+    numbers: tuple[int, ...]
+
+
+def _part(x: Tensor, part: _Part) -> Tensor:
+    shape, strides, offset = part
+    return x.as_strided(shape, strides, x.storage_offset() + offset)
+
+
 class MapTable(NamedTuple):
     """The entries of one launch.
 
     `sizes` has rows (first program, tokens, inner leading size, parts, span); `views[name]` rows (tensor, outer
     stride, inner stride, token stride, channel stride) of the maps that are read, `layouts[name]` what holds for
-    all of them; `buffers[name]` rows (tensor, last size but one) of what is contiguous.
+    all of them; `buffers[name]` rows (tensor, last size but one) of what is contiguous. Here tensors are places, which
+    `arguments` fills in.
     """
 
     programs: int
     sizes: tuple[TableRow, ...]
-    views: dict[str, tuple[TableRow, ...]]
+    views: dict[str, list[_Place]]
     layouts: dict[str, Layout]
-    buffers: dict[str, tuple[TableRow, ...]]
+    buffers: dict[str, list[_Place]]
+
+    def arguments(self, tensors: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        """Those of a kernel, given the lists by their names."""
+        filled: dict[str, Any] = {"sizes": self.sizes}
+        for rows in (self.views, self.buffers):
+            for name, places in rows.items():
+                given = tensors[name]
+                filled[name] = tuple(
+                    [(given[i] if part is None else _part(given[i], part), *numbers) for i, part, numbers in places]
+                )
+        for name, layout in self.layouts.items():
+            filled[name.upper()] = layout
+        return filled
 
 
-def _layout(tensor: Tensor) -> Layout:
-    token_stride, channel_stride = tensor.stride()[-2:]
+def memories(tensors: Sequence[Tensor]) -> tuple[Memory, ...]:
+    """What tables are made of."""
+    return tuple([Memory(x.shape, x.stride(), x.data_ptr() % 16) for x in tensors])
+
+
+def contiguous(shape: Sequence[int]) -> Memory:
+    """That of a tensor that has yet to be allocated."""
+    strides = [prod(shape[i + 1 :]) for i in range(len(shape))]
+    return Memory(tuple(shape), tuple(strides), 0)
+
+
+def _layout(memory: Memory, offset: int, itemsize: int) -> Layout:
+    *leading, token_stride, channel_stride = memory.strides
     wide = LARGEST_TILE * (token_stride + channel_stride) >= 2**31
-    size = tensor.element_size()
     if channel_stride == 1:
-        axis, others = 1, tensor.stride()[:-1]
+        axis, others = 1, [*leading, token_stride]
     elif token_stride == 1:
-        axis, others = 0, (*tensor.stride()[:-2], channel_stride, tensor.shape[-2])
+        axis, others = 0, [*leading, channel_stride, memory.shape[-2]]
     else:
-        return Layout(-1, 1, size, wide)
-    unit = 16 // size
+        return Layout(-1, 1, itemsize, wide)
+    unit = 16 // itemsize
     while any(number % unit for number in others):
         unit //= 2
-    while tensor.data_ptr() % (unit * size):
+    while (memory.alignment + offset * itemsize) % (unit * itemsize):
         unit //= 2
-    return Layout(axis, unit, unit * size, wide)
+    return Layout(axis, unit, unit * itemsize, wide)
 
 
-def _pairs(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-    """The same tensors with exactly two leading dimensions each, as views.
+def _pairs(maps: Sequence[Memory], offsets: Sequence[int]) -> Iterator[list[tuple[Memory, int]]]:
+    """The same maps with exactly two leading dimensions each, and their offsets, in elements.
 
-    Neighbouring leading dimensions become one where that is possible in all tensors; what is left beyond two is
+    Neighbouring leading dimensions become one where that is possible in all maps; what is left beyond two is
     taken apart.
     """
     shape: list[int] = []
-    strides: list[list[int]] = [[] for _ in tensors]
-    for i, size in enumerate(tensors[0].shape[:-2]):
+    strides: list[list[int]] = [[] for _ in maps]
+    for i, size in enumerate(maps[0].shape[:-2]):
         if size == 1:
             continue
-        here = [tensor.stride(i) for tensor in tensors]
+        here = [x.strides[i] for x in maps]
         if shape and all(s[-1] == h * size for s, h in zip(strides, here, strict=True)):
             shape[-1] *= size
             for s, h in zip(strides, here, strict=True):
@@ -109,25 +167,27 @@ def _pairs(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
             shape.append(size)
             for s, h in zip(strides, here, strict=True):
                 s.append(h)
-    missing = max(2 - len(shape), 0)
-    merged = tuple(
-        tensor.as_strided(
-            (*(1,) * missing, *shape, *tensor.shape[-2:]),
-            (*(0,) * missing, *s, *tensor.stride()[-2:]),
-            tensor.storage_offset(),
-        )
-        for tensor, s in zip(tensors, strides, strict=True)
-    )
-    if len(shape) <= 2:
-        yield merged
+    if len(shape) > 2:
+        slices = [
+            Memory((*shape[1:], *x.shape[-2:]), (*s[1:], *x.strides[-2:]), x.alignment)
+            for x, s in zip(maps, strides, strict=True)
+        ]
+        for j in range(shape[0]):
+            yield from _pairs(slices, [offset + j * s[0] for offset, s in zip(offsets, strides, strict=True)])
         return
-    for slices in zip(*(tensor.unbind(0) for tensor in merged), strict=True):
-        yield from _pairs(slices)
+    missing = 2 - len(shape)
+    yield [
+        (Memory((*(1,) * missing, *shape, *x.shape[-2:]), (*(0,) * missing, *s, *x.strides[-2:]), x.alignment), offset)
+        for x, s, offset in zip(maps, strides, offsets, strict=True)
+    ]
 
 
 def map_tables(
-    views: dict[str, Sequence[Tensor]], buffers: dict[str, Sequence[Tensor]], work: Sequence[Work]
-) -> Iterator[MapTable]:
+    views: Mapping[str, Sequence[Memory]],
+    buffers: Mapping[str, Sequence[Memory]],
+    work: Sequence[Work],
+    itemsize: int,
+) -> list[MapTable]:
     """Arrange entries into launches: equal layouts together, at most MAX_ENTRIES in each.
 
     Args:
@@ -135,37 +195,50 @@ def map_tables(
             have the same leading shape and the same tokens.
         buffers: contiguous tensors with the same leading shape and two more dimensions.
         work: how each entry is divided.
+        itemsize: bytes of an element of the maps that are read.
     """
-    groups: dict[tuple[Layout, ...], list[tuple[tuple[Tensor, ...], Work]]] = {}
-    for *tensors, piece in zip(*views.values(), *buffers.values(), work, strict=True):
-        if 0 in tensors[0].shape[:-1]:
+    groups: dict[tuple[Layout, ...], list[tuple[list[_Placed], Work]]] = {}
+    for entry, (*maps, piece) in enumerate(zip(*views.values(), *buffers.values(), work, strict=True)):
+        if 0 in maps[0].shape[:-1]:
             continue
-        for pair in _pairs(tuple(tensors)):
-            key = tuple(_layout(tensor) for tensor in pair[: len(views)])
-            groups.setdefault(key, []).append((pair, piece))
-    for key, members in groups.items():
-        for i in range(0, len(members), MAX_ENTRIES):
-            yield _map_table(list(views), list(buffers), key, members[i : i + MAX_ENTRIES])
+        for pair in _pairs(maps, [0] * len(maps)):
+            key = tuple(_layout(memory, offset, itemsize) for memory, offset in pair[: len(views)])
+            placed = [
+                (memory, entry, None if prod(memory.shape) == prod(x.shape) else (*memory[:2], offset))
+                for x, (memory, offset) in zip(maps, pair, strict=True)
+            ]
+            groups.setdefault(key, []).append((placed, piece))
+    return [
+        _map_table(list(views), list(buffers), key, members[i : i + MAX_ENTRIES])
+        for key, members in groups.items()
+        for i in range(0, len(members), MAX_ENTRIES)
+    ]
 
 
 def _map_table(
     views: list[str],
     buffers: list[str],
     key: tuple[Layout, ...],
-    members: list[tuple[tuple[Tensor, ...], Work]],
+    members: list[tuple[list[_Placed], Work]],
 ) -> MapTable:
     sizes: list[TableRow] = []
     programs = 0
-    for tensors, work in members:
-        outer, inner, tokens, _ = tensors[0].shape
+    for maps, work in members:
+        outer, inner, tokens, _ = maps[0][0].shape
         sizes.append((programs, tokens, inner, work.parts, work.span))
         programs += outer * inner * work.parts
-    columns = list(zip(*(tensors for tensors, _ in members), strict=True))
+    columns = list(zip(*(maps for maps, _ in members), strict=True))
     read, contiguous = columns[: len(views)], columns[len(views) :]
     return MapTable(
         programs,
         tuple(sizes),
-        {name: tuple((t, *t.stride()) for t in column) for name, column in zip(views, read, strict=True)},
+        {
+            name: [_Place(entry, part, x.strides) for x, entry, part in column]
+            for name, column in zip(views, read, strict=True)
+        },
         dict(zip(views, key, strict=True)),
-        {name: tuple((t, t.shape[-2]) for t in column) for name, column in zip(buffers, contiguous, strict=True)},
+        {
+            name: [_Place(entry, part, (x.shape[-2],)) for x, entry, part in column]
+            for name, column in zip(buffers, contiguous, strict=True)
+        },
     )

@@ -13,15 +13,17 @@ Sums are fp32. A sum that becomes an operand is rounded to the inputs' dtype; in
 or g·o need fit, so that there operands are scaled by powers of two (`products`).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from ..launch import launch
-from ..map_tables import MapTable, Work, map_tables, split
+from ..map_tables import MapTable, Memory, Work, contiguous, map_tables, memories, split
 from .parameters import PARAMETERS, LaunchParameters, TileSizes, class_of
 from .states import linear_attention_backward_states, linear_attention_forward_states
 from .tiled_states import (
@@ -38,52 +40,122 @@ from .whole_states import (
 PROGRAMS = 768
 """Pieces that a list is cut into where there is enough of it: about six for each multiprocessor of an H200."""
 
+_KEPT = 256
+"""Calls, different in what launches depend on, whose launches are kept."""
 
-def _parameters(d: int, e: int, dtype: torch.dtype) -> LaunchParameters:
-    return PARAMETERS[dtype][class_of(d, e, dtype)]
-
-
-def _whole(sizes: TileSizes, d: int, e: int) -> bool:
-    return d <= sizes.d and e < sizes.e
+Shapes = list[tuple[int, ...]]
 
 
-def _split(tensors: Sequence[Tensor], sizes: TileSizes, parts: int) -> list[Work]:
-    return split([(t.shape[:-2].numel(), t.shape[-2]) for t in tensors], sizes.tokens, PROGRAMS, parts)
+class _Kind(NamedTuple):
+    """What a call is apart from the memory of its maps."""
+
+    d: int
+    e: int
+    dtype: torch.dtype
+    parameters: LaunchParameters
+    precision: str
+
+    @classmethod
+    def of(cls, k: Tensor, v: Tensor) -> "_Kind":
+        """By a key and a value."""
+        d, e, dtype = k.shape[-1], v.shape[-1], k.dtype
+        tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+        return cls(d, e, dtype, PARAMETERS[dtype][class_of(d, e, dtype)], "tf32" if tf32 else "ieee")
+
+    def holds_state(self, sizes: TileSizes) -> bool:
+        """Whether a state fits in a tile."""
+        return self.d <= sizes.d and self.e < sizes.e
+
+    def tiles_of_state(self, sizes: TileSizes) -> int:
+        return triton.cdiv(self.d, sizes.d) * triton.cdiv(self.e + 1, sizes.e)
+
+    def split(self, maps: Sequence[Memory], sizes: TileSizes) -> list[Work]:
+        entries = [(prod(x.shape[:-2]), x.shape[-2]) for x in maps]
+        return split(entries, sizes.tokens, PROGRAMS, self.parameters.parts)
+
+    def state_shapes(self, maps: Sequence[Memory]) -> Shapes:
+        return [(*x.shape[:-2], self.e + 1, self.d) for x in maps]
 
 
-def _partials(states: Sequence[Tensor], work: Sequence[Work]) -> list[Tensor]:
-    """Memory for the pieces of every state, (..., parts·(E + 1), D): the state itself where there is one piece."""
+class _Pass(NamedTuple):
+    """The launches of a kernel: one, unless there are many maps or several layouts."""
+
+    kernel: Any
+    tables: list[MapTable]
+    tiles: int
+    warps: int
+    constants: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        kind: _Kind,
+        kernel: Any,
+        sizes: TileSizes,
+        tiles: int,
+        work: Sequence[Work],
+        views: Mapping[str, Sequence[Memory]],
+        buffers: Mapping[str, Shapes],
+    ) -> "_Pass":
+        """That of a kernel which reads `views` and has these contiguous `buffers`."""
+        constants = {
+            "D": kind.d,
+            "E": kind.e,
+            "BLOCK_N": sizes.tokens,
+            "BLOCK_D": sizes.d,
+            "BLOCK_E": sizes.e,
+            "STAGES": sizes.stages,
+            "PRECISION": kind.precision,
+        }
+        allocated = {name: list(map(contiguous, shapes)) for name, shapes in buffers.items()}
+        tables = map_tables(views, allocated, work, kind.dtype.itemsize)
+        return cls(kernel, tables, tiles, sizes.warps, constants)
+
+    def start(self, device: torch.device, tensors: Mapping[str, Sequence[Tensor]], **extra: Any) -> None:
+        """Launch, with the tensors by the names of the kernel's arguments."""
+        for table in self.tables:
+            arguments = {**table.arguments(tensors), **extra, **self.constants}
+            launch(self.kernel, (table.programs, self.tiles), device, arguments, num_warps=self.warps)
+
+
+def _pieces(states: Shapes, work: Sequence[Work]) -> Shapes:
+    """Of the pieces of every state, (..., parts·(E + 1), D)."""
+    return [(*x[:-2], parts * x[-2], x[-1]) for x, (parts, _) in zip(states, work, strict=True)]
+
+
+def _partials(states: Sequence[Tensor], shapes: Shapes) -> list[Tensor]:
+    """Memory for the pieces: the state itself where there is one piece."""
     return [
-        state if parts == 1 else state.new_empty((*state.shape[:-2], parts * state.shape[-2], state.shape[-1]))
-        for state, (parts, _) in zip(states, work, strict=True)
+        state if state.shape == shape else state.new_empty(*shape) for state, shape in zip(states, shapes, strict=True)
     ]
 
 
-def _start(
-    kernel: Any, table: MapTable, tiles: int, sizes: TileSizes, like: tuple[Tensor, Tensor], **extra: Any
-) -> None:
-    """Launch `kernel` on `table`; `like` are a map of D channels and one of E channels."""
-    keys, values = like
-    tf32 = keys.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    arguments = {
-        "sizes": table.sizes,
-        **table.views,
-        **{name.upper(): layout for name, layout in table.layouts.items()},
-        **table.buffers,
-        **extra,
-        "D": keys.shape[-1],
-        "E": values.shape[-1],
-        "BLOCK_N": sizes.tokens,
-        "BLOCK_D": sizes.d,
-        "BLOCK_E": sizes.e,
-        "STAGES": sizes.stages,
-        "PRECISION": "tf32" if tf32 else "ieee",
-    }
-    launch(kernel, (table.programs, tiles), keys.device, arguments, num_warps=sizes.warps)
+class _Forward(NamedTuple):
+    """What forward allocates and launches."""
+
+    outputs: Shapes
+    states: Shapes
+    partials: Shapes
+    passes: tuple[_Pass, _Pass]
 
 
-def _tiles_of_state(d: int, e: int, sizes: TileSizes) -> int:
-    return triton.cdiv(d, sizes.d) * triton.cdiv(e + 1, sizes.e)
+@lru_cache(_KEPT)
+def _forward(kind: _Kind, q: Sequence[Memory], k: Sequence[Memory], v: Sequence[Memory]) -> _Forward:
+    outputs = [(*x.shape[:-1], kind.e) for x in q]
+    states = kind.state_shapes(k)
+    sizes = kind.parameters.states
+    work = kind.split(k, sizes)
+    partials = _pieces(states, work)
+    tiles = kind.tiles_of_state(sizes)
+    views = {"keys": k, "values": v}
+    sums = _Pass.of(kind, linear_attention_forward_states, sizes, tiles, work, views, {"partials": partials})
+    sizes = kind.parameters.output
+    whole = kind.holds_state(sizes)
+    kernel = linear_attention_forward_output if whole else linear_attention_forward_output_tiled
+    tiles = triton.cdiv(kind.e, sizes.e)
+    buffers = {"partials": partials, "states": states, "outputs": outputs}
+    output = _Pass.of(kind, kernel, sizes, tiles, kind.split(q, sizes), {"queries": q}, buffers)
+    return _Forward(outputs, states, partials, (sums, output))
 
 
 def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tuple[list[Tensor], list[Tensor]]:
@@ -97,22 +169,64 @@ def forward(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> tu
     Returns:
         Outputs (..., N_q, E) in the inputs' dtype, and states (..., E + 1, D) in float32, S above z. Contiguous.
     """
-    d, e = k[0].shape[-1], v[0].shape[-1]
-    parameters = _parameters(d, e, k[0].dtype)
-    outputs = [t.new_empty((*t.shape[:-1], e)) for t in q]
-    states = [t.new_empty((*t.shape[:-2], e + 1, d), dtype=torch.float32) for t in k]
-    work = _split(k, parameters.states, parameters.parts)
-    partials = _partials(states, work)
-    tiles = _tiles_of_state(d, e, parameters.states)
-    for table in map_tables({"keys": k, "values": v}, {"partials": partials}, work):
-        _start(linear_attention_forward_states, table, tiles, parameters.states, (k[0], v[0]))
-    whole = _whole(parameters.output, d, e)
-    kernel = linear_attention_forward_output if whole else linear_attention_forward_output_tiled
-    tiles = triton.cdiv(e, parameters.output.e)
-    buffers = {"partials": partials, "states": states, "outputs": outputs}
-    for table in map_tables({"queries": q}, buffers, _split(q, parameters.output, parameters.parts)):
-        _start(kernel, table, tiles, parameters.output, (k[0], v[0]), eps=eps)
+    plan = _forward(_Kind.of(k[0], v[0]), memories(q), memories(k), memories(v))
+    first = k[0]
+    wide = first.new_empty(0, dtype=torch.float32)
+    # Numbers one by one, as torch reads a tuple half as fast.
+    outputs = [first.new_empty(*shape) for shape in plan.outputs]
+    states = [wide.new_empty(*shape) for shape in plan.states]
+    tensors = {"queries": q, "keys": k, "values": v, "states": states, "outputs": outputs}
+    tensors["partials"] = _partials(states, plan.partials)
+    sums, output = plan.passes
+    sums.start(first.device, tensors)
+    output.start(first.device, tensors, eps=eps)
     return outputs, states
+
+
+class _Backward(NamedTuple):
+    """What backward allocates beside gradients, and launches."""
+
+    sums: Shapes
+    partials: Shapes
+    weights: Shapes
+    queries: _Pass
+    states: _Pass | None
+    sources: _Pass
+
+
+@lru_cache(_KEPT)
+def _backward(
+    kind: _Kind, grad: Sequence[Memory], q: Sequence[Memory], k: Sequence[Memory], v: Sequence[Memory]
+) -> _Backward:
+    sums = kind.state_shapes(k)
+    views = {"gradients": grad, "queries": q}
+    buffers = {"states": sums, "query_gradients": [x.shape for x in q]}
+    sizes = kind.parameters.queries
+    work = kind.split(q, sizes)
+    weights: Shapes = []
+    of_states = None
+    if kind.holds_state(sizes):
+        partials = _pieces(sums, work)
+        buffers["partials"] = partials
+        queries = _Pass.of(kind, linear_attention_backward_queries, sizes, 1, work, views, buffers)
+    else:
+        weights = [(*x.shape[:-1], 2) for x in q]
+        buffers["weights"] = weights
+        queries = _Pass.of(kind, linear_attention_backward_queries_tiled, sizes, 1, work, views, buffers)
+        sizes = kind.parameters.states
+        work = kind.split(q, sizes)
+        partials = _pieces(sums, work)
+        tiles = kind.tiles_of_state(sizes)
+        buffers = {"partials": partials, "weights": weights}
+        of_states = _Pass.of(kind, linear_attention_backward_states, sizes, tiles, work, views, buffers)
+    sizes = kind.parameters.sources
+    whole = kind.holds_state(sizes)
+    kernel = linear_attention_backward_sources if whole else linear_attention_backward_sources_tiled
+    tiles = 1 if whole else triton.cdiv(kind.d, sizes.d) + triton.cdiv(kind.e, sizes.e)
+    views = {"keys": k, "values": v}
+    buffers = {"partials": partials, "key_gradients": [x.shape for x in k], "value_gradients": [x.shape for x in v]}
+    sources = _Pass.of(kind, kernel, sizes, tiles, kind.split(k, sizes), views, buffers)
+    return _Backward(sums, partials, weights, queries, of_states, sources)
 
 
 def backward(
@@ -125,33 +239,16 @@ def backward(
         q, k, v, eps: the arguments of `forward`.
         states: the states that it returned.
     """
-    like = k[0], v[0]
-    d, e = k[0].shape[-1], v[0].shape[-1]
-    parameters = _parameters(d, e, k[0].dtype)
-    dq, dk, dv = ([t.new_empty(t.shape) for t in inputs] for inputs in (q, k, v))
-    sums = [torch.empty_like(state) for state in states]
-    views = {"gradients": grad, "queries": q}
-    buffers = {"states": states, "query_gradients": dq}
-    sizes = parameters.queries
-    work = _split(q, sizes, parameters.parts)
-    if _whole(sizes, d, e):
-        partials = _partials(sums, work)
-        for table in map_tables(views, {**buffers, "partials": partials}, work):
-            _start(linear_attention_backward_queries, table, 1, sizes, like, eps=eps)
-    else:
-        weights = [t.new_empty((*t.shape[:-1], 2), dtype=torch.float32) for t in q]
-        for table in map_tables(views, {**buffers, "weights": weights}, work):
-            _start(linear_attention_backward_queries_tiled, table, 1, sizes, like, eps=eps)
-        work = _split(q, parameters.states, parameters.parts)
-        partials = _partials(sums, work)
-        tiles = _tiles_of_state(d, e, parameters.states)
-        for table in map_tables({"queries": q, "gradients": grad}, {"partials": partials, "weights": weights}, work):
-            _start(linear_attention_backward_states, table, tiles, parameters.states, like)
-    sizes = parameters.sources
-    whole = _whole(sizes, d, e)
-    kernel = linear_attention_backward_sources if whole else linear_attention_backward_sources_tiled
-    tiles = 1 if whole else triton.cdiv(d, sizes.d) + triton.cdiv(e, sizes.e)
-    buffers = {"partials": partials, "key_gradients": dk, "value_gradients": dv}
-    for table in map_tables({"keys": k, "values": v}, buffers, _split(k, sizes, parameters.parts)):
-        _start(kernel, table, tiles, sizes, like)
+    plan = _backward(_Kind.of(k[0], v[0]), memories(grad), memories(q), memories(k), memories(v))
+    first = states[0]
+    dq, dk, dv = ([x.new_empty(*x.shape) for x in inputs] for inputs in (q, k, v))
+    sums = [first.new_empty(*shape) for shape in plan.sums]
+    tensors = {"gradients": grad, "queries": q, "keys": k, "values": v, "states": states}
+    tensors |= {"query_gradients": dq, "key_gradients": dk, "value_gradients": dv}
+    tensors["partials"] = _partials(sums, plan.partials)
+    tensors["weights"] = [first.new_empty(*shape) for shape in plan.weights]
+    plan.queries.start(first.device, tensors, eps=eps)
+    if plan.states is not None:
+        plan.states.start(first.device, tensors)
+    plan.sources.start(first.device, tensors)
     return dq, dk, dv

@@ -5,7 +5,7 @@ import torch
 from seqca.kernels import launch as launching
 from seqca.kernels import linear_attention
 from seqca.kernels.launch import Launch, record
-from seqca.kernels.map_tables import MAX_ENTRIES, Layout, MapTable, Work, map_tables, split
+from seqca.kernels.map_tables import MAX_ENTRIES, Layout, MapTable, Work, map_tables, memories, split
 from torch import Tensor
 
 
@@ -22,8 +22,14 @@ def launches(sizes: list[tuple[tuple[int, ...], int]], channels: int = 36) -> tu
     return forward, backward
 
 
+def tables_of(*maps: Tensor) -> list[MapTable]:
+    """The launches that read these maps."""
+    first = maps[0]
+    return map_tables({"x": memories(maps)}, {}, [Work(1, first.shape[-2])] * len(maps), first.element_size())
+
+
 def layout(x: Tensor) -> Layout:
-    (table,) = map_tables({"x": [x]}, {}, [Work(1, x.shape[-2])])
+    (table,) = tables_of(x)
     return table.layouts["x"]
 
 
@@ -91,18 +97,48 @@ def test_the_layout_tells_the_contiguous_axis_and_the_width_of_loads() -> None:
 
 
 def test_leading_dimensions_merge_where_memory_allows_and_are_taken_apart_where_not() -> None:
-    def given(x: Tensor) -> list[MapTable]:
-        return list(map_tables({"x": [x]}, {}, [Work(1, x.shape[-2])]))
-
-    (merged,) = given(torch.zeros(2, 3, 4, 5, 6, 7))
+    (merged,) = tables_of(torch.zeros(2, 3, 4, 5, 6, 7))
     assert merged.programs == 120 and len(merged.sizes) == 1
-    (apart,) = given(torch.zeros(4, 3, 2, 6, 7).transpose(0, 2))
+    (apart,) = tables_of(torch.zeros(4, 3, 2, 6, 7).transpose(0, 2))
     assert apart.programs == 24 and len(apart.sizes) == 2
-    (pairs,) = given(torch.zeros(3, 6, 7).expand(5, 3, 6, 7))
+    (pairs,) = tables_of(torch.zeros(3, 6, 7).expand(5, 3, 6, 7))
     assert pairs.programs == 15 and len(pairs.sizes) == 1
 
 
 def test_maps_of_different_layouts_are_launched_apart() -> None:
     x, y = torch.zeros(2, 8, 8), torch.zeros(2, 8, 8).mT
-    tables = list(map_tables({"x": [x, y, x]}, {}, [Work(1, 8)] * 3))
+    tables = tables_of(x, y, x)
     assert [len(table.sizes) for table in tables] == [2, 1]
+
+
+def test_rows_name_the_tensors_of_a_call_and_slices_of_what_is_taken_apart() -> None:
+    def firsts(x: Tensor) -> list[int]:
+        return [row[0].data_ptr() - x.data_ptr() for table in tables_of(x) for row in table.arguments({"x": [x]})["x"]]
+
+    assert firsts(torch.zeros(2, 3, 4, 5)) == [0]
+    x = torch.zeros(4, 3, 2, 6, 7).transpose(0, 2)
+    assert firsts(x) == [0, x.stride(0) * x.element_size()]
+
+
+def test_calls_alike_are_arranged_once_and_launched_with_their_own_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    arranged: list[object] = []
+
+    def counted(*arguments: object) -> list[MapTable]:
+        arranged.append(arguments)
+        return map_tables(*arguments)
+
+    monkeypatch.setattr(linear_attention, "map_tables", counted)
+    sizes = [((3,), 41), ((3,), 29)]
+    first, second = launches(sizes), launches(sizes)
+    assert len(arranged) == 4
+    for one, other in zip((*first[0], *first[1]), (*second[0], *second[1]), strict=True):
+        assert one.grid == other.grid
+        assert all(x is not y for x, y in zip(tensors_of(one), tensors_of(other), strict=True))
+    launches([((3,), 41), ((3,), 30)])
+    assert len(arranged) == 8
+
+
+def tensors_of(launch: Launch) -> list[Tensor]:
+    """Those in the rows of its arguments."""
+    rows = [row for x in launch.arguments.values() if isinstance(x, tuple) and not isinstance(x, Layout) for row in x]
+    return [cell for row in rows for cell in row if isinstance(cell, Tensor)]
