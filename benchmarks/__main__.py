@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks run | list | compare | report | launches | accelerate`."""
+"""The command line: `python -m benchmarks run | list | compare | report | launches | host | accelerate`."""
 
 import argparse
 import os
@@ -70,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
         "launches", help="count what a training step asks a GPU to launch, without one; prints docs/launches.md"
     )
     launches.set_defaults(command=launches_command)
+
+    host = commands.add_parser(
+        "host", help="time that eager calls take on the host, with launches recorded; prints a table"
+    )
+    host.set_defaults(command=host_command)
 
     add_accelerate(commands)
     return top
@@ -197,6 +202,14 @@ def launches_command(options: argparse.Namespace) -> int:
     from .launches import page  # imports Triton
 
     print(page())
+    return 0
+
+
+def host_command(options: argparse.Namespace) -> int:
+    """Prints the time on the host."""
+    from .host import table  # imports Triton
+
+    print(table())
     return 0
 
 

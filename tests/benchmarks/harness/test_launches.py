@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.launches import LaunchCounter, choices_of_a_gpu
-from seqca.ops import softplus
+from seqca.ops import linear_attention, softplus
 from seqca.ops.shared.dispatch import use_backend
 
 
@@ -84,3 +84,11 @@ def test_gradients_belong_to_the_part_that_made_what_they_are_of() -> None:
         ("first", "backward", "cos"): 1,
         ("first", "backward", "mul"): 1,
     }
+
+
+def test_no_zeros_are_launched_for_gradients_of_states() -> None:
+    q, k, v = (without_values(2, n, 36) for n in (30, 40, 40))
+    with choices_of_a_gpu(), LaunchCounter() as counter:
+        outputs = linear_attention([q, q], [k, k], [v, v])
+        torch.autograd.grad(outputs, [q, k, v], [without_values(2, 30, 36)] * 2)
+    assert {name for name in names(counter) if "zeros" in name} == set()
