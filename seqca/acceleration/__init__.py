@@ -4,6 +4,7 @@ A file for each code base says what is recognised and why the replacement is equ
 """
 
 from . import atrc as atrc
+from . import invpt as invpt
 from . import mti_net as mti_net
 from . import sca_mtl as sca_mtl
 from .entry import accelerate

@@ -149,13 +149,8 @@ class FusedCrossEntropy(nn.Module):
         # The share of negatives among no valid pixels is an error there.
         valid = not loss.balanced or bool((classes != loss.ignore_index).any())
         weighted = loss.balanced or weight is not None
-        if (
-            coarse.shape[1] != 2
-            or label.dim() != 4
-            or not weighted
-            or not valid
-            or not _binary(classes, loss.ignore_index)
-        ):
+        two = coarse.shape[1] == 2 and label.dim() == 4 and _binary(classes, loss.ignore_index)
+        if not (two and weighted and valid):
             return super().forward(out, label, reduction)
         return upsampled_loss(coarse, classes, Loss("two_class", loss.ignore_index, weight))
 

@@ -1,0 +1,118 @@
+"""InvPT's and TaskPrompter's modules, replaced: the same numbers, and what is left says why."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqca.acceleration import LazyMap, Report, accelerate, fingerprint, invpt
+
+from . import invpt as theirs
+from . import task_prompter
+from .teaching import taught
+
+KINDS = (
+    (invpt.ATTENTION, theirs.Attention),
+    (invpt.PROMPTER, task_prompter.TaskPrompter),
+    (invpt.TRANSFORMER_NET, theirs.TransformerNet),
+    (invpt.TASK_PROMPTER, task_prompter.TaskPrompterWrapper),
+)
+
+
+@pytest.fixture(autouse=True)
+def recognised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, stand_in in (("Block", task_prompter.Block), ("Attention", task_prompter.Attention)):
+        monkeypatch.setitem(invpt.FINGERPRINTS, name, (fingerprint(stand_in),))
+    with taught(*KINDS):
+        yield
+
+
+def images() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def seeded(make: type[nn.Module], *arguments: Any, **named: Any) -> Any:
+    torch.manual_seed(0)
+    return make(*arguments, **named)
+
+
+def paths(report: Report) -> set[str]:
+    return {each.path for each in report.replaced}
+
+
+def reasons(report: Report) -> dict[str, str]:
+    return {each.path: each.reason for each in report.left}
+
+
+def test_attention_of_the_backbone_gives_the_same_numbers_without_its_scores() -> None:
+    model = seeded(theirs.TransformerNet)
+    report = accelerate(model, sample=(images(),))
+    assert paths(report) == {"model.backbone.attention.0", "model.backbone.attention.1"}
+    assert report.kept is not None and report.kept.after < report.kept.before
+
+
+def test_attention_that_drops_scores_is_left() -> None:
+    with pytest.raises(ValueError, match="drops scores"):
+        accelerate(seeded(theirs.TransformerNet, attn_drop=0.1))
+
+
+def test_predictions_final_and_intermediate_give_the_same_numbers_lazily() -> None:
+    model = seeded(theirs.TransformerNet)
+    report = accelerate(model, sample=(images(),), outputs="lazy")
+    assert "model" in paths(report)
+    output = model(images())
+    assert isinstance(output["semseg"], LazyMap)
+    assert isinstance(output["inter_preds"]["depth"], LazyMap)
+
+
+def test_blocks_whose_scores_are_not_read_do_not_keep_them() -> None:
+    model = seeded(task_prompter.TaskPrompterWrapper)
+    report = accelerate(model, sample=(images(),))
+    assert paths(report) == {"model.backbone"}
+    assert report.kept is not None and report.kept.after < report.kept.before
+
+
+def test_a_network_that_reads_all_scores_is_left() -> None:
+    with pytest.raises(ValueError, match="reads the scores of all blocks"):
+        accelerate(seeded(task_prompter.TaskPrompterWrapper, select_list=(1, 2, 3, 4)))
+
+
+@pytest.mark.parametrize("target_size", [None, (24, 20)])
+def test_predictions_of_the_wrapper_give_the_same_numbers_lazily(target_size: tuple[int, int] | None) -> None:
+    model = seeded(task_prompter.TaskPrompterWrapper, (*theirs.TASKS, "3ddet"), target_size)
+    accelerate(model, sample=(images(),), outputs="lazy")
+    output = model(images())
+    assert isinstance(output["depth"], LazyMap)
+    assert output["depth"].shape[2:] == (target_size or (16, 16))
+    assert isinstance(output["3ddet"], Tensor)
+
+
+def test_networks_that_upsample_otherwise_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (theirs, task_prompter):
+        monkeypatch.setattr(module, "INTERPOLATE_MODE", "nearest")
+    report = accelerate(seeded(theirs.TransformerNet), outputs="lazy")
+    assert "does not upsample bilinearly" in reasons(report)["model"]
+    with pytest.raises(ValueError, match="does not upsample bilinearly"):
+        accelerate(seeded(task_prompter.TaskPrompterWrapper), outputs="lazy")
+
+
+def test_blocks_of_another_source_are_left() -> None:
+    model = seeded(task_prompter.TaskPrompterWrapper)
+
+    class Block(task_prompter.Block):
+        def forward(self, x: Tensor, task_prompts: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+            return super().forward(2 * x, task_prompts)
+
+    model.backbone.blocks[0] = Block()
+    with pytest.raises(ValueError, match="a block is Block of a source"):
+        accelerate(model)
+
+
+def test_state_keys_stay() -> None:
+    for network in (theirs.TransformerNet, task_prompter.TaskPrompterWrapper):
+        model = seeded(network)
+        before = list(model.state_dict())
+        accelerate(model, outputs="lazy")
+        assert list(model.state_dict()) == before
