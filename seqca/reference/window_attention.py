@@ -16,6 +16,15 @@ def relative_position_index(window: int, device: torch.device | None = None) -> 
     return delta[..., 0] * (2 * window - 1) + delta[..., 1]
 
 
+def relative_position_bias(table: Tensor, window: int) -> Tensor:
+    """`table[relative_position_index(window)]` by head, (heads, window², window²), without the index.
+
+    Along an axis the row of query i and key j is i + (window − 1 − j): that of a window that slides, seen backwards.
+    """
+    rows = table.unflatten(0, (2 * window - 1, -1)).unfold(0, window, 1).unfold(1, window, 1)
+    return rows.flip((3, 4)).permute(2, 0, 1, 3, 4).flatten(3).flatten(1, 2)
+
+
 def split_windows(x: Tensor, window: int) -> Tensor:
     """(B, H, W, C) with H, W multiples of `window` → (B, H·W / window², window², C), row by row."""
     batch, height, width, channels = x.shape
@@ -34,16 +43,16 @@ def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
 def region_bias(height: int, width: int, window: int, shift: int, like: Tensor) -> Tensor:
     """−100 between tokens that only the cyclic shift made neighbours, else 0; (windows, window², window²).
 
-    The regions are the 3×3 combinations of the bands [0, n − window), [n − window, n − shift), [n − shift, n).
+    The regions are the 3×3 combinations of the bands [0, n − window), [n − window, n − shift), [n − shift, n). Within a
+    window, which divides n, only the last two occur together.
     """
 
-    def bands(size: int) -> Tensor:
-        position = torch.arange(size, device=like.device)
-        return (position >= size - window).long() + (position >= size - shift).long()
+    def in_last_band(size: int) -> Tensor:
+        return torch.arange(size, device=like.device) >= size - shift
 
-    regions = bands(height)[:, None] * 3 + bands(width)
+    regions = in_last_band(height)[:, None] * 2 + in_last_band(width)
     regions = split_windows(regions[None, :, :, None], window)[0, :, :, 0]
-    return torch.where(regions[:, :, None] == regions[:, None, :], 0.0, -100.0).to(like.dtype)
+    return ((regions[:, :, None] != regions[:, None, :]) * -100.0).to(like.dtype)
 
 
 def window_attention(
@@ -89,8 +98,7 @@ def window_attention(
     qkv = qkv.view(batch, -1, window * window, 3, heads, channels // heads)
     q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, tokens, channels of a head)
 
-    bias = bias_table[relative_position_index(window, x.device).flatten()]
-    scores = (q * (channels // heads) ** -0.5) @ k.mT + bias.view(window**2, window**2, heads).permute(2, 0, 1)
+    scores = (q * (channels // heads) ** -0.5) @ k.mT + relative_position_bias(bias_table, window)
     if shift:
         scores = scores + region_bias(rows, columns, window, shift, scores)[:, None]
     attended = (scores.softmax(-1) @ v).transpose(2, 3).reshape(batch, -1, window * window, channels)
