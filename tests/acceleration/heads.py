@@ -72,6 +72,15 @@ class HeadOfAnotherEpsilon(nn.Module):
         return predicted
 
 
+class HeadWrongInFloat32(nn.Module):
+    """As a kernel may be that float64 does not run on."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        conv, norm, _, prediction = self.layers
+        predicted = aggregate(maps, conv, norm, prediction)
+        return predicted * 1.0001 if predicted.dtype == torch.float32 else predicted
+
+
 class HeadWithoutGradient(nn.Module):
     """Right predictions, and no gradient for the coarse map."""
 

@@ -19,6 +19,7 @@ from .heads import (
     HeadThatTrainsAlways,
     HeadWithoutGradient,
     HeadWithoutUpdates,
+    HeadWrongInFloat32,
     Network,
     Objective,
     UpsamplingHead,
@@ -192,6 +193,13 @@ def test_nothing_replaced_is_an_error_with_the_reasons() -> None:
         seqca.accelerate(nn.Conv2d(3, 3, 1))
 
 
+def test_a_module_that_stands_at_two_places_is_replaced_once() -> None:
+    net = Network()
+    net.same = net.heads["depth"]
+    report = seqca.accelerate(net)
+    assert replaced(report) == HEADS and not report.left and type(net.same) is type(net.heads["depth"])
+
+
 def test_what_is_replaced_is_not_replaced_again() -> None:
     net = Network()
     seqca.accelerate(net, only="model.heads.depth")
@@ -204,6 +212,7 @@ def test_what_is_replaced_is_not_replaced_again() -> None:
     [
         (HeadWithoutUpdates, "after the step"),
         (HeadOfAnotherEpsilon, "in float64"),
+        (HeadWrongInFloat32, r"other numbers: output\[depth\]: largest error"),
         (HeadWithoutGradient, "gradient of backbone|gradient of model.backbone"),
         (HeadThatTrainsAlways, "in evaluation"),
         (HeadThatRaises, "raised RuntimeError: no such maps"),
