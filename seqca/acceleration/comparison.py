@@ -28,6 +28,7 @@ from seqca.ops.verification.draws import (
 from seqca.ops.verification.tolerance import Errors, Verdict, errors, read
 
 from .finding import Part
+from .trees import named_tensors
 from .trial import Subject, Trial
 
 DRAWS = 12
@@ -39,6 +40,8 @@ sum of a million numbers errs by a thousand roundings."""
 
 _NORMS = partial(errors, channel_axis=1)
 _NO_ERRORS = Errors(0.0, 0.0)
+
+_ONE_IMAGE = "; torch may be the one that is wrong, in the gradient of batch norm for one image on a CPU: take two"
 
 
 class Outcome(NamedTuple):
@@ -66,6 +69,8 @@ class Comparison:
         self._subject = subject
         self._old = Trial(subject)
         self._inputs = self._old.inputs()
+        images = named_tensors("images", subject.sample[0]).values()
+        self._advice = _ONE_IMAGE if any(x.device.type == "cpu" and x.shape[:1] == (1,) for x in images) else ""
         self._drawn = as_drawn(self._inputs)
         self._exact = self._checked_exact()
         self._in_float64 = all(x.dtype == torch.float64 for x in self._exact.values())
@@ -94,7 +99,7 @@ class Comparison:
                 verdicts[i] += [self._judged_in_float64(what, x) for what, x in results.items()]
         if any(x.dtype != torch.float64 for x in self._inputs):
             self._judge_draws(trials, failures, verdicts)
-        return [_outcome(failure, each) for failure, each in zip(failures, verdicts, strict=True)]
+        return [_outcome(failure, each, self._advice) for failure, each in zip(failures, verdicts, strict=True)]
 
     def _judged_in_float64(self, what: str, x: Tensor) -> Verdict:
         judged = verdict(what, x, self._exact[what], self._allowed[what], _NORMS)
@@ -165,12 +170,12 @@ def _middle(three: Sequence[float]) -> float:
     return median(x if x == x else float("inf") for x in three)
 
 
-def _outcome(failure: str | None, verdicts: Sequence[Verdict]) -> Outcome:
+def _outcome(failure: str | None, verdicts: Sequence[Verdict], advice: str) -> Outcome:
     if failure is not None:
         return Outcome(failure)
     share, worst = max((max(map(_share, each.found, each.bound)), each.what) for each in verdicts)
     wrong = [each for each in verdicts if not each.ok]
-    return Outcome(f"gives other numbers: {wrong[0]}" if wrong else None, share, worst)
+    return Outcome(f"gives other numbers: {wrong[0]}{advice}" if wrong else None, share, worst)
 
 
 def _share(error: float, allowed: float) -> float:

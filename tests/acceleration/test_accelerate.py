@@ -225,6 +225,13 @@ def test_a_replacement_that_is_wrong_is_taken_back_and_the_reason_told(fused: ty
     assert all(type(each) is UpsamplingHead for each in net.heads.values())
 
 
+def test_of_a_single_image_the_reason_says_that_torch_may_be_wrong() -> None:
+    images, targets = sample()
+    one = images[:1], {task: label[:1] for task, label in targets.items()}
+    with taught((head(HeadWithoutGradient), UpsamplingHead)), pytest.raises(ValueError, match="for one image on a CPU"):
+        seqca.accelerate(Network(), Objective(), sample=one)
+
+
 class DepthOff(nn.Module):
     """Wrong for one task alone."""
 
