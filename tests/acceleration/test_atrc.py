@@ -146,7 +146,7 @@ def test_labels_that_the_original_refuses_are_refused(label: float) -> None:
     loss = theirs.CrossEntropyLoss(balanced=True)
     accelerate(nn.Identity(), loss, outputs="lazy")
     with pytest.raises((AssertionError, RuntimeError)):
-        loss(LazyMap(torch.zeros(1, 2, 8, 8), SIZE), torch.full((1, 1, *SIZE), label))
+        loss(LazyMap(torch.zeros(1, 2, 8, 8), SIZE), torch.full((1, 1, *SIZE), float(label)))
 
 
 def test_labels_between_0_and_1_are_probabilities_as_they_were() -> None:
