@@ -299,6 +299,12 @@ NORMALS = leave(
     ("01fda359e7499179",),
     "divides by the norm + 1e-12, where the fused loss divides by the larger of norm and 1e-12",
 )
+DISTILLATION = leave(
+    "mti_net.distillation",
+    "MultiTaskDistillationModule",
+    ("008c986c61386298",),
+    "weighs each pixel by a sigmoid of its own, and attends to none",
+)
 MTI_NET, PAD_NET, MULTI_TASK, SINGLE_TASK = (
     register(
         Replacement(
