@@ -11,9 +11,9 @@ and imports from the checkout itself; what that needs and this environment lacks
 from pathlib import Path
 from types import ModuleType
 
-from . import sca_mtl
+from . import atrc, invpt, mti_net, sca_mtl
 
-CODE_BASES = (sca_mtl,)
+CODE_BASES = (sca_mtl, mti_net, atrc, invpt)
 
 
 def code_base(checkout: Path) -> ModuleType:

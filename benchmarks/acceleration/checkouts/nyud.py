@@ -46,4 +46,6 @@ def _label(task: str, data: Dataset, generator: Generator) -> Tensor:
     loss = get_task(task).loss
     assert isinstance(loss, Loss)
     made = label(loss, data.tasks[task], data, generator)
+    if task == "depth":
+        made = (1 + made.abs()).where(made != loss.ignore, made)  # metres, of which ATRC takes the logarithm
     return made[:, None].float() if loss.kind == "cross_entropy" else made

@@ -1,11 +1,12 @@
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Generator, nn
 
 from benchmarks.__main__ import main
-from benchmarks.acceleration.checkouts import code_base, sca_mtl
+from benchmarks.acceleration.checkouts import atrc, code_base, invpt, mti_net, sca_mtl
 from benchmarks.acceleration.measures import ORIGINAL, OUTPUTS, costs, parity
 from benchmarks.acceleration.training import Training, without_randomness
 from tests.acceleration import heads
@@ -47,10 +48,28 @@ def test_nothing_is_dropped_in_a_training_that_is_compared() -> None:
     assert torch.equal(model.train()[0](x), x)
 
 
-def test_a_checkout_is_recognised_by_what_is_in_its_files(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "seg_hrnet.py").write_text("self.cross_scale_attention0 = …")
-    assert code_base(tmp_path) is sca_mtl
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("models/seg_hrnet.py", "self.cross_scale_attention0 = …", sca_mtl),
+        ("models/seg_hrnet.py", "class HighResolutionHead", mti_net),
+        ("src/model/heads/relationalcontext.py", "", atrc),
+        ("models/transformers/invpt.py", "", invpt),
+    ],
+)
+def test_a_checkout_is_recognised_by_what_is_in_its_files(
+    tmp_path: Path, file: str, text: str, expected: ModuleType
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    assert code_base(tmp_path) is expected
+
+
+def test_sizes_that_a_decoder_cannot_halve_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "models" / "transformers").mkdir(parents=True)
+    (tmp_path / "models" / "transformers" / "invpt.py").touch()
+    assert main(["accelerate", str(tmp_path)]) == 2
+    assert "got 96×128, expected multiples of 64" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_known_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
