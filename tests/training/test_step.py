@@ -145,6 +145,15 @@ def test_a_captured_step_refuses_a_batch_of_another_shape(trained, captured):
         step(trained, batch(1))
 
 
+def test_a_captured_backward_pass_is_outside_of_autocast_as_a_trainer_s_is(trained, captured):
+    seen: list[bool] = []
+    next(trained.parameters()).register_hook(lambda _: seen.append(torch.is_autocast_enabled("cpu")))
+    images, depth, _ = batch().values()
+    with torch.autocast("cpu", torch.bfloat16):
+        CapturedStep(trained._losses, trained)(images, {"depth": depth})
+    assert seen and not any(seen)
+
+
 def test_a_captured_loss_that_is_no_finite_number_stops_before_the_weights_change(trained, captured):
     trained._step = CapturedStep(trained._losses, trained)
     step(trained, batch())
