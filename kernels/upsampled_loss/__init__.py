@@ -53,6 +53,7 @@ class _PixelBlocks(NamedTuple):
     across: int
 
 
+@lru_cache(maxsize=256)
 def _pixel_blocks(sizes: _Sizes) -> _PixelBlocks:
     """A square has as many rows and columns as the ratio of the sizes, rounded up, at most."""
     most = [-(-pixels // cells) for pixels, cells in zip(sizes.pixels, sizes.cells, strict=True)]
