@@ -2,13 +2,12 @@
 
 Two comparisons are made. In float64 nothing but a difference of meaning is left: a bound of 1e-12 or so finds an
 epsilon at another place. In the model's own dtype the kernels run that training will run on. There a right result may
-have the input of a ReLU on the other side of zero, which a gradient shows with a jump that no draw need have seen:
-judged is the middle one of the errors on three draws of the inputs.
+have the input of a ReLU on the other side of zero, which a gradient shows with a jump that no draw need have seen. It
+has not each time, whereas a wrong one is wrong each time: judged is the smallest error on three draws of the inputs.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -123,14 +122,14 @@ class Comparison:
                     found[i].append(_norms(results, exact))
         for three, judged, failure in zip(found, verdicts, failures, strict=True):
             if failure is None:
-                judged += [self._judged_in_the_middle(what, [each[what] for each in three]) for what in self._exact]
+                judged += [self._judged_on_three_draws(what, [each[what] for each in three]) for what in self._exact]
 
-    def _judged_in_the_middle(self, what: str, three: Sequence[Errors]) -> Verdict:
+    def _judged_on_three_draws(self, what: str, three: Sequence[Errors]) -> Verdict:
         if all(errors == unchanged[what] for errors, unchanged in zip(three, self._unchanged, strict=True)):
             return Verdict(what, _NO_ERRORS, _NO_ERRORS)  # no part that was replaced has to do with it
         allowed = self._allowed[what]
         bound = Errors(*(allowed.multiple * typical for typical in allowed.typical))
-        return Verdict(what, Errors(*map(_middle, zip(*three, strict=True))), bound)
+        return Verdict(what, Errors(*map(_smallest, zip(*three, strict=True))), bound)
 
     def _run(self, trial: Trial, inputs: Sequence[Tensor]) -> tuple[Results, str | None]:
         """Results, or why there are none to compare."""
@@ -166,8 +165,8 @@ def _norms(results: Results, exact: Results) -> dict[str, Errors]:
     return dict(zip(results, norms, strict=True))
 
 
-def _middle(three: Sequence[float]) -> float:
-    return median(x if x == x else float("inf") for x in three)
+def _smallest(three: Sequence[float]) -> float:
+    return min(x if x == x else float("inf") for x in three)  # NaN is no number to be smaller than
 
 
 def _outcome(failure: str | None, verdicts: Sequence[Verdict], advice: str) -> Outcome:
