@@ -62,6 +62,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         "acceleration",
         "aggregation",
+        "blocks",
         "cross_attention",
         "data",
         "losses",

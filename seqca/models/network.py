@@ -22,6 +22,7 @@ from seqca.tasks import check_task_name, get_task
 
 from .backbone import create_backbone
 from .evaluation import evaluation_view
+from .fused_backbone import fuse_blocks
 from .hub import HubNetwork
 
 SCALES = range(len(NETWORK.strides))
@@ -59,8 +60,8 @@ class TaskFeatures(nn.Module):
         )
         self.prediction = nn.ModuleDict({task: nn.Conv2d(channels, n, 1) for task, n in out_channels.items()})
 
-    def forward(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """{task: (B, in_channels, H, W)} → features {task: (B, C, H, W)} and predictions."""
+    def forward(self, inputs: Mapping[str, Sequence[Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """{task: maps (B, C_j, H, W), in_channels in all} → features {task: (B, C, H, W)} and predictions."""
         features = {task: refine(inputs[task]) for task, refine in self.refinement.items()}
         return features, {task: predict(features[task]) for task, predict in self.prediction.items()}
 
@@ -134,7 +135,7 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
         check_tasks(self.tasks, self.auxiliary)
         every = self.tasks | self.auxiliary
 
-        self.backbone = create_backbone(backbone, pretrained)
+        self.backbone = fuse_blocks(create_backbone(backbone, pretrained))
         backbone_channels = self.backbone.feature_info.channels()
         channels = [2 * c for c in backbone_channels]
         inputs = [own + coarser for own, coarser in zip(channels, [*channels[1:], 0], strict=True)]
@@ -169,10 +170,8 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
                 f"images: got {images.shape[2]}×{images.shape[3]} pixels, expected multiples of {NETWORK.strides[-1]} "
                 "(predict takes any size)"
             )
-        maps = [
-            torch.cat([attention(x), x], 1)
-            for attention, x in zip(self.self_attention, self.backbone(images), strict=True)
-        ]
+        # Concatenated by what reads them.
+        maps = [[attention(x), x] for attention, x in zip(self.self_attention, self.backbone(images), strict=True)]
         exchanged: list[dict[str, Tensor]] = [{} for _ in SCALES]
         deep: list[dict[str, Tensor]] = [{} for _ in SCALES]
         inputs = dict.fromkeys([*self.tasks, *self.auxiliary], maps[COARSEST])
@@ -180,10 +179,9 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
             features, deep[k] = self.features[k](inputs)
             exchanged[k] = self.cross_task[k](features)
             if k > 0:
-                size = maps[k - 1].shape[2:]
+                size = maps[k - 1][0].shape[2:]
                 inputs = {
-                    task: torch.cat([maps[k - 1], upsample(x, size)], 1)
-                    for task, x in self.propagation[k - 1](exchanged[k]).items()
+                    task: [*maps[k - 1], upsample(x, size)] for task, x in self.propagation[k - 1](exchanged[k]).items()
                 }
         heads = [cast(TaskHead, head) for head in self.heads.values()]
         predictions = predict_together(heads, [[exchanged[k][task] for k in SCALES] for task in self.heads])

@@ -1,6 +1,7 @@
 """Batch norm modules whose arithmetic an operator does: what it needs of them, and what they take from it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
@@ -48,3 +49,23 @@ def update_running_statistics(bn: nn.BatchNorm2d | nn.SyncBatchNorm, mean: Tenso
     for running, new in ((bn.running_mean, mean), (bn.running_var, variance)):
         weight = 1 / bn.num_batches_tracked.to(running) if bn.momentum is None else bn.momentum
         torch.lerp(running, new.to(running), weight, out=running)
+
+
+def update_all_running_statistics(
+    norms: Sequence[nn.BatchNorm2d | nn.SyncBatchNorm], means: Sequence[Tensor], variances: Sequence[Tensor]
+) -> None:
+    """`update_running_statistics` of several modules, together where they have a momentum and dtype in common.
+
+    On a GPU that is two launches instead of three for each module.
+    """
+    together = [(bn, mean, variance) for bn, mean, variance in zip(norms, means, variances, strict=True) if bn.training]
+    momenta = {bn.momentum for bn, _, _ in together}
+    alike = all(bn.running_mean is not None and bn.running_mean.dtype == mean.dtype for bn, mean, _ in together)
+    momentum = momenta.pop() if len(momenta) == 1 else None
+    if momentum is None or not alike:
+        for bn, mean, variance in zip(norms, means, variances, strict=True):
+            update_running_statistics(bn, mean, variance)
+        return
+    running = [x for bn, _, _ in together for x in running_statistics(bn)]
+    torch._foreach_add_([cast(Tensor, bn.num_batches_tracked) for bn, _, _ in together], 1)
+    torch._foreach_lerp_(running, [x for _, *new in together for x in new], momentum)

@@ -1,15 +1,22 @@
 """Small building blocks of the network."""
 
+from collections.abc import Sequence
+from typing import cast
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_fraction, check_map, check_positive
+from .checks import check_fraction, check_map, check_positive, checked_maps
+from .conv_norm import ConvNorm, conv_norm_relu, fusable
 
 
 class BasicBlock(nn.Module):
     """relu(BN(conv3×3(relu(BN(conv3×3(x))))) + shortcut(x)) (He et al. 2016).
 
-    The shortcut is the identity, or a 1×1 convolution and batch norm.
+    The shortcut is the identity, or a 1×1 convolution and batch norm. It is one call of `seqca.ops.norm_relu`, which
+    keeps the outputs of the 3×3 convolutions and nothing else. Where that does not compute what the layers would, since
+    they have hooks, or their norms are in different modes, they are called one by one.
 
     Args:
         in_channels, out_channels: channels before and after.
@@ -31,11 +38,27 @@ class BasicBlock(nn.Module):
                 nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) → (B, out_channels, H, W)."""
-        check_map("x", x, self.conv1.in_channels, self.conv1.weight)
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(residual + self.shortcut(x))
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """(B, in_channels, H, W), or maps that have as many channels together → (B, out_channels, H, W)."""
+        return self._of_maps(checked_maps("x", x, self.conv1.in_channels, self.conv1.weight))
+
+    def _of_maps(self, maps: Sequence[Tensor], first: Tensor | None = None, projection: Tensor | None = None) -> Tensor:
+        """Of the concatenation of maps, with other weights of the two convolutions that read it, if they are given."""
+        layers = [ConvNorm(self.conv1, self.bn1), ConvNorm(self.conv2, self.bn2)]
+        projects = isinstance(self.shortcut, nn.Sequential)
+        if projects:
+            layers.append(ConvNorm(*cast(nn.Sequential, self.shortcut)))
+        elif len(maps) > 1:
+            maps = [torch.cat(list(maps), 1)]  # it is the residual
+        if fusable(layers, *(() if projects else (self.shortcut,))):
+            weights = [layer.conv.weight for layer in layers]
+            weights[0] = weights[0] if first is None else first
+            weights[-1] = weights[-1] if projection is None else projection
+            return conv_norm_relu(maps, layers, None if projects else maps[0], projects, weights)
+        x = torch.cat(list(maps), 1) if len(maps) > 1 else maps[0]
+        hidden = F.relu(self.bn1(self.conv1(x) if first is None else F.conv2d(x, first, padding=1)))
+        shortcut = self.shortcut(x) if projection is None else layers[-1].bn(F.conv2d(x, projection))
+        return F.relu(self.bn2(self.conv2(hidden)) + shortcut)
 
 
 class SqueezeExcitation(nn.Module):

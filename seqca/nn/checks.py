@@ -31,6 +31,28 @@ def check_map(name: str, x: Tensor, channels: int, weight: Tensor | None = None)
             raise TypeError(f"{name}: got {x.dtype}, expected {weight.dtype} as of the weights")
 
 
+def checked_maps(name: str, x: Tensor | Sequence[Tensor], channels: int, weight: Tensor) -> Sequence[Tensor]:
+    """A map (B, channels, H, W), or several of one size that have so many channels together, as a list.
+
+    Raises:
+        TypeError, ValueError: as `check_map`; maps of several sizes, numbers of images, devices or dtypes.
+    """
+    if not isinstance(x, (list, tuple)):
+        check_map(name, x, channels, weight)  # type: ignore[arg-type]
+        return [x]  # type: ignore[list-item]
+    if not x:
+        raise ValueError(f"{name}: got no map, expected at least one")
+    for i, each in enumerate(x):
+        check_map(f"{name}[{i}]", each, each.shape[1] if isinstance(each, Tensor) and each.ndim == 4 else 0, weight)
+        check_alike(f"{name}[{i}]", each, x[0])
+        if each.shape[2:] != x[0].shape[2:]:
+            got, first = tuple(each.shape[2:]), tuple(x[0].shape[2:])
+            raise ValueError(f"{name}[{i}]: got the size {got}, expected {first} as of {name}[0]")
+    if sum(each.shape[1] for each in x) != channels:
+        raise ValueError(f"{name}: got {sum(each.shape[1] for each in x)} channels in all, expected {channels}")
+    return x
+
+
 def check_alike(name: str, x: Tensor, first: Tensor) -> None:
     """Refuses a map of another number of images, device or, outside autocast, dtype than the first one's.
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqca.ops import Branch, Pair, between_tasks, cross_attention
 
 from .batch_norm import running_statistics, synchronised_over, update_running_statistics, uses_batch_statistics
 from .blocks import BasicBlock
-from .checks import check_alike, check_features, check_map, check_positive, checked_tasks
+from .checks import check_alike, check_features, check_map, check_positive, checked_maps, checked_tasks
 
 
 class ConvBN(nn.Module):
@@ -152,13 +151,10 @@ class Reduction(BasicBlock):
         convolution, _ = cast(nn.Sequential, self.shortcut)
         return self._summed(self.conv1.weight), self._summed(cast(nn.Conv2d, convolution).weight)
 
-    def forward(self, x: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """[F, A_1, A_2, …] (B, (1 + pairs)·C, H, W) → (B, C, H, W); with `weights()` they are not summed anew."""
-        check_map("x", x, (1 + self.pairs) * self.channels, self.conv1.weight)
-        first, shortcut = weights or self.weights()
-        _, norm = cast(nn.Sequential, self.shortcut)
-        residual = self.bn2(self.conv2(F.relu(self.bn1(F.conv2d(x, first, padding=1)))))
-        return F.relu(residual + norm(F.conv2d(x, shortcut)))
+    def forward(self, x: Tensor | Sequence[Tensor], weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """[F, A_1, A_2, …], (1 + pairs)·C channels in all → (B, C, H, W); with `weights()` they are not summed anew."""
+        maps = checked_maps("x", x, (1 + self.pairs) * self.channels, self.conv1.weight)
+        return self._of_maps(maps, *(weights or self.weights()))
 
     def _summed(self, weight: Tensor) -> Tensor:
         copies, attended = weight.unflatten(1, (self.pairs, 2, -1)).unbind(2)
@@ -202,6 +198,6 @@ class CrossTaskAttention(nn.Module):
         layers = [layer for own in every for layer in (own.hidden, own.features, own.value)]
         weights, attended_maps = self.reduction.weights(), attend(maps, layers, *between_tasks(len(maps)))
         return {
-            task: target + self.reduction(torch.cat([target, attended], 1), weights)
+            task: target + self.reduction([target, attended], weights)
             for task, target, attended in zip(self.tasks, maps, attended_maps, strict=True)
         }

@@ -5,6 +5,7 @@ from seqca.pairs import Branch, Pair, between_tasks, from_coarser
 from .aggregation_head import aggregation_head
 from .cross_attention import cross_attention
 from .linear_attention import linear_attention
+from .norm_relu import norm_relu
 from .scale_aggregation import scale_aggregation
 from .shared.dispatch import BackendUnavailable, use_backend
 from .softplus import softplus
@@ -21,6 +22,7 @@ __all__ = [
     "cross_attention",
     "from_coarser",
     "linear_attention",
+    "norm_relu",
     "scale_aggregation",
     "selftest",
     "softplus",

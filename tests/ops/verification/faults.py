@@ -14,7 +14,14 @@ from torch.nn.functional import interpolate
 from torch.nn.functional import softplus as torch_softplus
 
 from seqca.loss_type import Loss
-from seqca.ops import aggregation_head, cross_attention, linear_attention, scale_aggregation, upsampled_loss
+from seqca.ops import (
+    aggregation_head,
+    cross_attention,
+    linear_attention,
+    norm_relu,
+    scale_aggregation,
+    upsampled_loss,
+)
 from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.verification.draws import Allowance, Results
 from seqca.ops.verification.judge import evaluate, leaves
@@ -145,6 +152,10 @@ def _last_image_fixed(maps: list[Tensor]) -> list[Tensor]:
     return [fixed[id(x)] for x in maps]
 
 
+def _block_of_fixed_last_image(maps: list[Tensor], **arguments: Any) -> Any:
+    return norm_relu(_last_image_fixed(maps), **arguments)
+
+
 def _exchange_of_fixed_last_image(maps: list[Tensor], **arguments: Any) -> Any:
     return cross_attention(_last_image_fixed(maps), **arguments)
 
@@ -153,6 +164,7 @@ _WITHOUT_A_TERM: dict[str, Callable[..., Any]] = {
     "aggregation_head": _head_of_fixed_last_image,
     "cross_attention": _exchange_of_fixed_last_image,
     "linear_attention": _attention_without_denominator,
+    "norm_relu": _block_of_fixed_last_image,
     "scale_aggregation": _aggregation_of_fixed_last_image,
     "softplus": _softplus_of_slope_one,
     "upsampled_loss": _loss_of_fixed_last_image,
@@ -185,6 +197,10 @@ def _head_off(off: float, maps: list[Tensor], eps: float, **arguments: Any) -> A
     return aggregation_head(maps, **arguments, eps=eps * off)
 
 
+def _block_off(off: float, eps: float, **arguments: Any) -> Any:
+    return norm_relu(**arguments, eps=eps * off)
+
+
 def _exchange_off(off: float, norm_eps: float, **arguments: Any) -> Any:
     return cross_attention(**arguments, norm_eps=norm_eps * off)
 
@@ -193,6 +209,7 @@ _OFF: dict[str, Callable[..., Any]] = {
     "aggregation_head": _head_off,
     "cross_attention": _exchange_off,
     "linear_attention": _attention_off,
+    "norm_relu": _block_off,
     "scale_aggregation": _aggregation_off,
     "softplus": _softplus_off,
     "upsampled_loss": _loss_off,

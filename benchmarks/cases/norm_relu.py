@@ -1,0 +1,77 @@
+"""Cases of `norm_relu`: the basic blocks of the first features, that on the concatenation and the one behind it."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+from torch import Generator
+
+from seqca.configuration import NETWORK
+from seqca.ops.shared.operator import Call
+
+from ..harness.case import DTYPES, Cost
+from ..harness.operator_case import Arguments, OperatorCase, normal
+from .shapes import CHANNELS, CaseSet, Dataset, tokens_per_scale
+
+
+def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
+    """Both blocks at every scale of every data set."""
+    axes = (wanted.datasets, wanted.scales, (False, True), wanted.dtypes, wanted.directions)
+    for data, scale, projection, dtype, direction in product(*axes):
+        yield case(data, scale, projection, dtype, direction, wanted)
+
+
+def case(data: Dataset, scale: int, projection: bool, dtype: str, direction: str, wanted: CaseSet) -> OperatorCase:
+    """A block C → C with a residual, or one of two maps, C and the next scale's, with a projection."""
+    stride, channels = NETWORK.strides[scale], CHANNELS[scale]
+    size = (data.height // stride, data.width // stride)
+    inputs = [channels, *(CHANNELS[scale + 1 : scale + 2] if projection else ())]
+    layers = [(sum(inputs), 3), (channels, 3), *([(sum(inputs), 1)] if projection else [])]
+    tokens = data.batch * tokens_per_scale(data)[scale]
+
+    def draw(generator: Generator) -> Arguments:
+        maps = [normal((data.batch, c, *size), dtype, generator) for c in inputs]
+        # Positive or negative by far in every channel: near zero a ReLU's gradient is chance.
+        shift = torch.tensor([8.0, -8.0], device=generator.device).repeat(channels)[:channels]
+        arguments = {
+            "maps": maps,
+            "weights": [
+                normal((channels, c, side, side), dtype, generator) / (c * side * side) ** 0.5 for c, side in layers
+            ],
+            "norm_weights": [torch.ones(channels, dtype=DTYPES[dtype], device=generator.device) for _ in layers],
+            "norm_biases": [shift.to(DTYPES[dtype]) for _ in layers],
+            "residual": None if projection else normal((data.batch, channels, *size), dtype, generator) / 2,
+            "projection": projection,
+        }
+        differentiable = ("maps", "weights", "norm_weights", "norm_biases", *(() if projection else ("residual",)))
+        return Arguments(arguments, differentiable, [normal((data.batch, channels, *size), dtype, generator)])
+
+    return OperatorCase(
+        operator="norm_relu",
+        shape=f"{data.name}-scale{scale}-{'projection' if projection else 'residual'}",
+        dtype=dtype,
+        direction=direction,
+        device=wanted.device,
+        sizes={"tokens": tokens, "channels": channels, "inputs": sum(inputs)},
+        draw=draw,
+        least_cost=cost(tokens, sum(inputs), channels, projection, DTYPES[dtype].itemsize, direction),
+        call=Call(wanted.device, DTYPES[dtype], channels, tokens),
+        modes=wanted.modes(),
+    )
+
+
+def cost(tokens: int, inputs: int, channels: int, projection: bool, itemsize: int, direction: str) -> Cost:
+    """Maps in and out, and the convolutions' outputs, written and read once: a norm waits for all of its own.
+
+    Backward reads them again. Its products are twice those forward, and the projection's once more.
+    """
+    products, residual = 2 * tokens * channels * 9 * (inputs + channels), 0 if projection else channels
+    projected = 2 * tokens * channels * inputs if projection else 0
+    norms = 2 + projection
+    forward = inputs + residual + channels + 2 * norms * channels
+    backward = 2 * (inputs + residual) + channels + norms * channels
+    return Cost.of(
+        direction,
+        Cost(tokens * forward * itemsize, products + projected, 0),
+        Cost(tokens * backward * itemsize, 2 * products + 3 * projected, 0),
+    )

@@ -1,0 +1,248 @@
+"""What holds for `norm_relu` alone; what every operator must do is asked in registered/."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from benchmarks.harness.quantities import kept_bytes
+from seqca.ops import norm_relu, use_backend
+from seqca.ops.shared.dispatch import refusal
+from seqca.ops.shared.operator import OPERATORS, Call
+from seqca.ops.shared.sample import Sample, normal
+from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
+from tests.processes import in_two_processes
+
+OPERATOR = OPERATORS["norm_relu"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FUSED = [name for name in ("aten", "triton") if refusal(OPERATOR, name, Call(DEVICE, torch.float32, 1, 9)) is None]
+
+
+def block(
+    maps: list[Tensor], layers: list[tuple[int, int]], projection: bool = False, residual: bool = False, **others: Any
+) -> Sample:
+    """Layers of (channels, side) on maps, whose ReLUs are far from their kinks, with every second channel's below."""
+    g = Generator().manual_seed(1)
+    joined = sum(x.shape[1] for x in maps)
+    inputs = [joined, *(rows for rows, _ in layers)]
+    if projection:
+        inputs[len(layers) - 1] = joined
+    rows = [n for n, _ in layers] or [joined]
+    arguments = {
+        "maps": maps,
+        "weights": [
+            normal(n, c, side, side, generator=g) / (c * side * side) ** 0.5
+            for (n, side), c in zip(layers, inputs, strict=False)
+        ],
+        "norm_weights": [0.5 + torch.rand(n, generator=g, dtype=torch.float64) for n in rows],
+        "norm_biases": [torch.tensor([12.0, -12.0], dtype=torch.float64).repeat(n)[:n] for n in rows],
+        "residual": normal(*maps[0].shape, generator=g) if residual else None,
+        "projection": projection,
+        **others,
+    }
+    names = ("maps", "weights", "norm_weights", "norm_biases", *(["residual"] if residual else []))
+    return Sample(arguments, names, ("norm_weights", "norm_biases"))
+
+
+def maps_of(*channels: int, batch: int = 2, size: tuple[int, int] = (8, 12)) -> list[Tensor]:
+    """Maps of one size."""
+    return [normal(batch, c, *size, generator=Generator().manual_seed(c)) for c in channels]
+
+
+BLOCKS = {
+    "norm": block(maps_of(18), []),
+    "norm of two maps with residual": block(maps_of(9, 9), [], residual=False),
+    "one convolution": block(maps_of(18), [(20, 3)]),
+    "basic block": block(maps_of(18), [(18, 3), (18, 3)], residual=True),
+    "projected basic block": block(maps_of(10, 8), [(20, 3), (20, 3), (20, 1)], projection=True),
+    "bottleneck": block(maps_of(16), [(6, 1), (6, 3), (16, 1)], residual=True),
+    "stem": block(maps_of(3), [(16, 3), (18, 3)], strides=[2, 2]),
+    "strided block": block(maps_of(16), [(6, 5), (12, 3), (12, 1)], projection=True, strides=[1, 3, 3]),
+}
+
+
+def check(sample: Sample, backend: str = "aten") -> None:
+    """Outputs and gradients agree with the reference."""
+    gradients = cotangents(OPERATOR, sample, Generator().manual_seed(1))
+    with use_backend(backend):
+        results = evaluate(norm_relu, sample, gradients)
+    for verdict in judge(OPERATOR, sample, gradients, results):
+        assert verdict.ok, str(verdict)
+
+
+@pytest.mark.parametrize("backend", FUSED)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_any_chain_of_convolutions_is_as_its_layers_one_by_one(name: str, backend: str) -> None:
+    check(rounded(BLOCKS[name], torch.float32, DEVICE), backend)
+
+
+def test_the_basic_block_is_that_of_the_textbook() -> None:
+    arguments = rounded(BLOCKS["basic block"], torch.float64).arguments
+    (x,), weights, residual = arguments["maps"], arguments["weights"], arguments["residual"]
+    norms = zip(arguments["norm_weights"], arguments["norm_biases"], strict=True)
+    (first, second) = [{"weight": w, "bias": b, "training": True} for w, b in norms]
+    none = (None, None)
+    hidden = F.relu(F.batch_norm(F.conv2d(x, weights[0], padding=1), *none, **first))
+    expected = F.relu(F.batch_norm(F.conv2d(hidden, weights[1], padding=1), *none, **second) + residual)
+    torch.testing.assert_close(norm_relu(**arguments).output, expected)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED])
+def test_the_map_itself_may_be_the_residual_and_gets_both_gradients(backend: str) -> None:
+    arguments = rounded(BLOCKS["basic block"], torch.float32, DEVICE).arguments
+    (x,) = arguments["maps"]
+    with use_backend(backend):
+        (own,) = torch.autograd.grad(norm_relu(**arguments | {"residual": x}).output.square().sum(), [x])
+        apart = x.detach().clone().requires_grad_()
+        output = norm_relu(**arguments | {"residual": apart}).output
+        both = torch.autograd.grad(output.square().sum(), [x, apart])
+    torch.testing.assert_close(own, both[0] + both[1])
+
+
+@pytest.mark.parametrize("backend", FUSED)
+def test_keeps_maps_and_outputs_of_convolutions_and_nothing_else_that_grows_with_them(backend: str) -> None:
+    def kept(sample: Sample, of_itself: bool = False) -> float:
+        arguments = rounded(sample, torch.float32, DEVICE).arguments
+        if of_itself:
+            arguments["residual"] = arguments["maps"][0]
+        parameters = [x for name in ("weights", "norm_weights", "norm_biases") for x in arguments[name]]
+        with use_backend(backend):
+            return kept_bytes(lambda: norm_relu(**arguments).output, parameters)
+
+    pixel = 4 * 2 * 8 * 12
+    statistics = 4 * 4 * 3 * 20
+    of_a_map = block(maps_of(18), [(18, 3), (18, 3)])
+    assert 3 * 18 * pixel <= kept(of_a_map) <= 3 * 18 * pixel + statistics
+    assert kept(of_a_map, of_itself=True) <= 3 * 18 * pixel + statistics
+    assert kept(BLOCKS["projected basic block"]) <= (18 + 2 * 20) * pixel + statistics
+    # Of 27 products an element the first convolution is computed again.
+    assert kept(BLOCKS["stem"]) <= 3 * pixel + 18 * pixel / 16 + statistics
+
+
+@pytest.mark.parametrize("backend", FUSED)
+@pytest.mark.parametrize("name", ["norm", "projected basic block", "stem"])
+def test_maps_with_the_channels_last_give_such_a_map(name: str, backend: str) -> None:
+    sample = rounded(BLOCKS[name], torch.float32, DEVICE)
+    maps = [x.detach().contiguous(memory_format=torch.channels_last) for x in sample.arguments["maps"]]
+    sample = sample._replace(arguments=sample.arguments | {"maps": [x.requires_grad_() for x in maps]})
+    check(sample, backend)
+    with use_backend(backend):
+        assert norm_relu(**sample.arguments).output.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("backend", FUSED)
+def test_a_mean_of_many_deviations_costs_no_more_digits_than_in_torch(backend: str) -> None:
+    check(rounded(block([100 + x for x in maps_of(18, size=(24, 32))], []), torch.float32, DEVICE), backend)
+
+
+@pytest.mark.parametrize("backend", FUSED)
+def test_scales_may_be_zero_or_negative(backend: str) -> None:
+    sample = BLOCKS["basic block"]
+    scales = [x.clone() for x in sample.arguments["norm_weights"]]
+    for scale in scales:
+        scale[::3], scale[1::3] = 0, -scale[1::3]
+    check(rounded(sample._replace(arguments=sample.arguments | {"norm_weights": scales}), torch.float32), backend)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"maps": []}, "maps: got no map, expected at least one"),
+        ({"maps": torch.zeros(2, 18, 8, 12)}, "maps: got Tensor, expected a list of tensors"),
+        ({"maps": [torch.zeros(2, 9, 8, 12), torch.zeros(2, 9, 8, 6)]}, r"maps\[1\]: got the size \(8, 6\), expected"),
+        ({"weights": [torch.zeros(18, 17, 3, 3)] * 2}, r"weights\[0\]: got shape \(18, 17, 3, 3\), expected \(C, 18,"),
+        ({"weights": [torch.zeros(18, 18, 2, 2)] * 2}, r"weights\[0\]: got shape .* with odd k"),
+        ({"norm_weights": [torch.zeros(18)]}, "norm_weights: got 1, expected 2, one for each layer"),
+        ({"norm_biases": [torch.zeros(18)]}, "norm_biases: got 1, expected 2, one for each layer"),
+        ({"norm_biases": [torch.zeros(18), torch.zeros(3)]}, r"norm_biases\[1\]: got shape \(3,\), expected \(18,\)"),
+        ({"residual": torch.zeros(2, 18, 4, 4)}, r"residual: got shape \(2, 18, 4, 4\), expected \(2, 18, 8, 12\)"),
+        ({"residual": torch.zeros(2, 18, 8, 12).double()}, "residual: got torch.float64, expected torch.float32"),
+        ({"strides": [1]}, "strides: got 1, expected 2, one for each convolution"),
+        ({"strides": [1, 0]}, r"strides: got \[1, 0\], expected positive integers"),
+        ({"projection": True}, "residual: got one beside a projection"),
+        ({"running_means": [torch.zeros(18)] * 2}, "running_means, running_vars: got one of them, expected both"),
+        ({"eps": 0.0}, "eps: got 0.0, expected a positive number"),
+        ({"group": "world"}, "group: got str, expected a process group"),
+    ],
+    ids=str,
+)
+def test_refuses_what_does_not_fit_by_name(change: dict[str, Any], message: str) -> None:
+    arguments = rounded(BLOCKS["basic block"], torch.float32).arguments | change
+    with pytest.raises((TypeError, ValueError), match=message):
+        norm_relu(**arguments)
+
+
+def test_refuses_a_projection_of_another_size_than_the_output() -> None:
+    arguments = rounded(BLOCKS["strided block"], torch.float32).arguments | {"strides": [1, 3, 1]}
+    with pytest.raises(ValueError, match=r"strides: got a projection to \(8, 12\) pixels, expected \(3, 4\)"):
+        norm_relu(**arguments)
+
+
+def test_refuses_to_take_a_variance_of_one_pixel() -> None:
+    arguments = rounded(block(maps_of(18, batch=1, size=(2, 2)), [(18, 3)], strides=[2]), torch.float32).arguments
+    with pytest.raises(ValueError, match="maps: got a single pixel behind a layer, expected at least two"):
+        norm_relu(**arguments)
+
+
+class Unread(torch.autograd.Function):
+    """A sum whose gradient is said to be none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("backend", ["reference", "aten"])
+def test_where_nothing_flows_back_nothing_goes_on(backend: str) -> None:
+    arguments = rounded(BLOCKS["basic block"], torch.float32).arguments
+    with use_backend(backend):
+        Unread.apply(norm_relu(**arguments).output).backward()
+    assert arguments["weights"][0].grad is None
+    assert arguments["maps"][0].grad is None
+
+
+def for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
+    sample = rounded(block(maps_of(10, 8, batch=3), [(20, 3), (20, 3), (20, 1)], projection=True), dtype)
+    return sample, cotangents(OPERATOR, sample, Generator().manual_seed(1))
+
+
+def of_process(rank: int, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Two images of three on the first process, one on the second, each with its share of the gradient."""
+    sample, gradients = for_processes(dtype)
+    images = slice(0, 2) if rank == 0 else slice(2, 3)
+    maps = [x.detach()[images].requires_grad_() for x in sample.arguments["maps"]]
+    part = sample._replace(arguments=sample.arguments | {"maps": maps, "group": dist.group.WORLD})
+    with use_backend(backend):
+        return evaluate(norm_relu, part, [gradients[0][images], *gradients[1:]])
+
+
+def of_two_processes(path: Path, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Their results put together: images side by side, shares of parameters' gradients added."""
+    parts = in_two_processes(path, of_process, backend, dtype)
+    together = {}
+    for what in parts[0]:
+        shares = [part[what] for part in parts]
+        if what == "output[0]" or "maps" in what:
+            together[what] = torch.cat(shares)
+        elif what.startswith("output"):
+            assert torch.equal(*shares), what
+            together[what] = shares[0]
+        else:
+            together[what] = sum(shares)
+    return together
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="gloo gathers tensors of a CPU")
+@pytest.mark.parametrize("backend", FUSED)
+def test_two_processes_with_other_numbers_of_images_are_as_one(tmp_path: Path, backend: str) -> None:
+    sample, gradients = for_processes(torch.float32)
+    for verdict in judge(OPERATOR, sample, gradients, of_two_processes(tmp_path, backend, torch.float32)):
+        assert verdict.ok, str(verdict)
