@@ -134,6 +134,15 @@ def test_maps_with_the_channels_last_give_such_a_map(name: str, backend: str) ->
         assert norm_relu(**sample.arguments).output.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="a GPU takes maps as they lie")
+def test_a_cpu_computes_channels_last_where_pixels_can_be_dealt_to_short_sums() -> None:
+    for size, order in (((8, 12), torch.channels_last), ((7, 11), torch.contiguous_format)):
+        sample = rounded(block(maps_of(18, size=size), [(18, 3), (18, 3)], residual=True), torch.float32, DEVICE)
+        with use_backend("aten"):
+            assert norm_relu(**sample.arguments).output.is_contiguous(memory_format=order)
+        check(sample)
+
+
 @pytest.mark.parametrize("backend", FUSED)
 def test_a_mean_of_many_deviations_costs_no_more_digits_than_in_torch(backend: str) -> None:
     check(rounded(block([100 + x for x in maps_of(18, size=(24, 32))], []), torch.float32, DEVICE), backend)

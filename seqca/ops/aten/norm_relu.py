@@ -1,7 +1,7 @@
 """`norm_relu` in torch operators: torch's own batch norm forward, applied again and backward.
 
-Torch's passes have no statistics of several processes, and add up float64 one by one, with many roundings. Under a
-process group and in float64 passes are made of plain operators, with sums between them.
+Torch's passes have no statistics of several processes, and add up float64, and channels-last maps on a CPU, one by one,
+with many roundings. Under a process group, in float64 and for such maps there are sums between the passes.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..shared import norm_block
+from ..shared import channel_sums, norm_block
 from ..shared.norm_block import Norm, Normalised, NormGradients
 from ..shared.synchronisation import merged_moments, summed
 
@@ -32,8 +32,11 @@ class _Passes:
             # With momentum 1 the running statistics are those of the batch, the variance unbiased.
             output, _, inverse = torch.native_batch_norm(y, weight, bias, mean, variance, True, 1.0, eps)
             return Normalised(_finished(output, addend, rectify), mean, variance, inverse)
-        if running is None:
-            tokens = y.numel() // y.shape[1]
+        tokens = y.numel() // y.shape[1]
+        if running is None and _of_sums(y, group):
+            mean, variance = channel_sums.moments(y)
+            inverse, variance = (variance + eps).rsqrt(), variance * tokens / (tokens - 1)
+        elif running is None:
             own = _total(y.to(weight.dtype)) / tokens
             squares = _total(_deviation(y, own.to(weight)).square())
             total, mean, squares = merged_moments(tokens, own, squares, group)
@@ -46,10 +49,7 @@ class _Passes:
 
     def again(self, y: Tensor, norm: Norm, addend: Tensor | None, rectify: bool) -> Tensor:
         """See `norm_block.Passes`."""
-        # With variance 1 and ε 0 the scale is taken as it is.
-        scale, one = norm.weight * norm.inverse, torch.ones_like(norm.mean)
-        output, *_ = torch.native_batch_norm(y, scale, norm.bias, norm.mean, one, False, 0.0, 0.0)
-        return _finished(output, addend, rectify)
+        return _finished(_affine(y, norm.mean, norm.weight * norm.inverse, norm.bias), addend, rectify)
 
     def backward(
         self,
@@ -68,6 +68,13 @@ class _Passes:
             result = self.again(y, norm, addend, True) if result is None else result
             rectified = torch.empty_like(y)
             torch.ops.aten.threshold_backward.grad_input(grad, result, 0, grad_input=rectified)
+        scale = norm.weight * norm.inverse
+        if training and _of_sums(y, group):
+            tokens = y.numel() // y.shape[1]
+            shifts, scales = channel_sums.gradient_sums(rectified, y, norm.mean, norm.inverse)
+            slope, constant = (-scale * x.to(scale) / tokens for x in (scales * norm.inverse, shifts))
+            d_y = _affine(y, norm.mean, slope, constant).addcmul_(rectified, _by_channel(scale))
+            return NormGradients(rectified, d_y, scales, shifts)
         if training and _of_torch(y, group):
             # ε is not read.
             gradients = torch.ops.aten.native_batch_norm_backward(
@@ -75,7 +82,7 @@ class _Passes:
             )
             return NormGradients(rectified, *gradients)
         wide = rectified.to(norm.weight.dtype)
-        deviation, scale = _deviation(y, norm.mean), norm.weight * norm.inverse
+        deviation = _deviation(y, norm.mean)
         shifts, scales = _total(wide), _total(wide * deviation) * norm.inverse
         d_y = wide * _by_channel(scale)
         if training:
@@ -86,7 +93,17 @@ class _Passes:
 
 
 def _of_torch(y: Tensor, group: str) -> bool:
-    return not group and y.dtype != torch.float64
+    return not group and y.dtype != torch.float64 and (y.is_contiguous() or y.device.type != "cpu")
+
+
+def _of_sums(y: Tensor, group: str) -> bool:
+    return not group and channel_sums.applies(y)
+
+
+def _affine(y: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale · (y − mean) + shift in one pass: a batch norm with variance 1 and ε 0 takes the scale as it is."""
+    output, *_ = torch.native_batch_norm(y, scale, shift, mean, torch.ones_like(mean), False, 0.0, 0.0)
+    return output
 
 
 def _finished(output: Tensor, addend: Tensor | None, rectify: bool) -> Tensor:

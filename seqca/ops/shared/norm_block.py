@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import channel_sums
+
 KEPT_FROM = 128
 """Products behind an element of a convolution's output, from which on backward does not compute it again."""
 
@@ -82,10 +84,13 @@ class Passes(Protocol):
 
 
 def memory_format(maps: Sequence[Tensor]) -> torch.memory_format:
-    """In which a call computes: channels-last if all its maps are, otherwise contiguous."""
-    if all(not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last) for x in maps):
-        return torch.channels_last
-    return torch.contiguous_format
+    """In which a call computes: channels-last if all its maps are, otherwise contiguous.
+
+    On a CPU channels-last in float32 wherever its batch norms can: oneDNN's convolutions of 36 channels take half the
+    time so.
+    """
+    dense = all(not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+    return torch.channels_last if dense or channel_sums.applies(maps[0]) else torch.contiguous_format
 
 
 def output_sizes(
