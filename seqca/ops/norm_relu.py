@@ -26,6 +26,7 @@ from .samples.norm_relu import SAMPLES
 from .shared.arguments import given
 from .shared.autocast import to_autocast_dtype
 from .shared.checks import check_alike, check_constant, check_kind, check_positive, check_tensor, check_vector
+from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.norm_block import kept_layers, memory_format, output_sizes
 from .shared.operator import (
@@ -150,7 +151,7 @@ def norm_relu(
     return NormReLUResult(output, means, variances)
 
 
-@torch.library.custom_op("seqca::norm_relu", mutates_args=())
+@custom_operator("norm_relu")
 def _forward(
     maps: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -170,7 +171,7 @@ def _forward(
         return OPERATOR.implementation(backend).forward(maps, *layers, eps, group)
 
 
-@torch.library.custom_op("seqca::norm_relu_backward", mutates_args=())
+@custom_operator("norm_relu_backward")
 def _backward(
     grad: Tensor,
     maps: Sequence[Tensor],
