@@ -116,6 +116,10 @@ def norm_relu(
         check_tensor("residual", residual)
         (residual,) = to_autocast_dtype([residual])
     maps, weights = to_autocast_dtype(maps), to_autocast_dtype(weights)
+    if not isinstance(projection, bool):
+        raise TypeError(f"projection: got {projection!r}, expected True or False")
+    if strides is not None and not isinstance(strides, (list, tuple)):
+        raise TypeError(f"strides: got {strides!r}, expected a list of integers, one for each convolution")
     steps = [1] * len(weights) if strides is None else list(strides)
     _check_layers(maps, lists | {"weights": weights}, steps, projection)
     sizes = output_sizes((maps[0].shape[2], maps[0].shape[3]), weights, steps, projection)
@@ -314,7 +318,7 @@ def _check_layers(
     for i, weight in enumerate(weights):
         rows = joined if i == last else rows
         side = weight.shape[2] if weight.ndim == 4 else 0
-        if not len(weight) or not side % 2 or tuple(weight.shape[1:]) != (rows, side, side):
+        if not side % 2 or not len(weight) or tuple(weight.shape[1:]) != (rows, side, side):
             raise ValueError(f"weights[{i}]: got shape {tuple(weight.shape)}, expected (C, {rows}, k, k) with odd k")
         check_kind(f"weights[{i}]", weight, maps[0])
         rows = weight.shape[0]
