@@ -97,7 +97,7 @@ def _of_torch(y: Tensor, group: str) -> bool:
 
 
 def _of_sums(y: Tensor, group: str) -> bool:
-    return not group and channel_sums.applies(y)
+    return not group and channel_sums.applies(y) and not y.is_contiguous()
 
 
 def _affine(y: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
