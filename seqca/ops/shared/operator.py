@@ -120,7 +120,7 @@ def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
         )
 
 
-def call_fused(name: str, custom: Callable[..., Any], *arguments: Any) -> Any:
+def call_fused(name: str, custom: CustomOperator, *arguments: Any) -> Any:
     """Calls a custom operator of the operator `name`, forward or backward.
 
     The transforms of `torch.func` cannot look into it, nor can autograd give it a batch of gradients, and what torch
@@ -141,7 +141,7 @@ def call_fused(name: str, custom: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
-def refuse_vmap(forward: CustomOperator | torch.library.CustomOpDef, name: str) -> None:
+def refuse_vmap(forward: CustomOperator, name: str) -> None:
     """Makes `torch.func.vmap` of the operator `name` an error, where torch's own loop over slices would be wrong."""
 
     def refuse(*_: Any) -> NoReturn:
@@ -157,7 +157,7 @@ def _not_transformed(name: str) -> NotImplementedError:
     )
 
 
-def refuse_second_derivative(backward: CustomOperator | torch.library.CustomOpDef, name: str) -> None:
+def refuse_second_derivative(backward: CustomOperator, name: str) -> None:
     """Makes differentiating through the backward operator of `name` an error instead of a dropped term."""
 
     def refuse(ctx: Any, *gradients: Any) -> NoReturn:
