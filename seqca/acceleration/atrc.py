@@ -34,11 +34,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqca.loss_type import Loss
+from seqca.nn.cross_attention import attend_joined
 from seqca.nn.cross_scale import aggregate
 from seqca.ops import Branch, Pair, upsampled_loss
 
 from .fingerprint import matches
-from .joined_attention import FINGERPRINTS, against_blocks, alike, attend, key_rows, query_rows
+from .joined_attention import FINGERPRINTS, against_blocks, alike, key_rows, query_rows
 from .layers import against_norm, against_pointwise, against_relu
 from .lazy import upsampled_lazily
 from .replacement import Replacement, leave, register
@@ -58,7 +59,7 @@ class FusedAttention(nn.Module):
         if not alike(layers):
             return super().forward(target_task_feats, source_task_feats, **kwargs)
         branches, maps = [Branch(0, queries=1), Branch(1, keys=1)], [target_task_feats, source_task_feats]
-        (attended,) = attend(maps, layers, branches, [Pair(0, 0, 1, 0)], eps=block.eps)
+        (attended,) = attend_joined(maps, layers, branches, [Pair(0, 0, 1, 0)], eps=block.eps)
         return attended
 
 

@@ -6,19 +6,13 @@ relu(BN(W x)), and S q / max(z·q, eps) is what is gathered. There every pair of
 own; here all that reads one map is one layer, whose rows are those of the blocks one after the other.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from seqca.nn.batch_norm import (
-    running_statistics,
-    synchronised_over,
-    update_running_statistics,
-    uses_batch_statistics,
-)
-from seqca.ops import Branch, Pair, cross_attention
+from seqca.nn.batch_norm import synchronised_over, uses_batch_statistics
+from seqca.nn.conv_norm import ConvNorm
 
 from .fingerprint import matches
 from .layers import against_norm, against_pointwise, against_relu
@@ -27,81 +21,26 @@ FINGERPRINTS = {"GlobalContextAttentionBlock": ("12c31203eb99d8a8",), "ConvBNReL
 """By class, of the public code."""
 
 
-class Rows(NamedTuple):
-    """Rows of a layer: a 1×1 convolution without bias and its batch norm."""
-
-    conv: nn.Conv2d
-    bn: nn.BatchNorm2d
+Layer = Sequence[ConvNorm]
+"""What reads the same map, joined to one layer of the operator."""
 
 
-Layer = Sequence[Rows]
-"""Rows that read the same map, joined to one layer of the operator."""
-
-
-def query_rows(block: Any) -> list[Rows]:
+def query_rows(block: Any) -> list[ConvNorm]:
     """Of the hidden layer and the features of a block's queries."""
     hidden, features, _ = block.query_project
-    return [Rows(layer.conv, layer.bn) for layer in (hidden, features)]
+    return [ConvNorm(layer.conv, layer.bn) for layer in (hidden, features)]
 
 
-def key_rows(block: Any) -> list[Rows]:
+def key_rows(block: Any) -> list[ConvNorm]:
     """Of the hidden layer, the features and the values of a block's keys."""
     hidden, features, _ = block.key_project
-    return [Rows(layer.conv, layer.bn) for layer in (hidden, features, block.value_project)]
+    return [ConvNorm(layer.conv, layer.bn) for layer in (hidden, features, block.value_project)]
 
 
 def alike(layers: Iterable[Layer]) -> bool:
     """Whether the batch norms of one call all use statistics of the batch, over the same processes, or none does."""
     norms = [rows.bn for layer in layers for rows in layer]
     return len({(uses_batch_statistics(bn), synchronised_over(bn)) for bn in norms}) == 1
-
-
-def attend(
-    maps: Sequence[Tensor],
-    layers: Sequence[Layer],
-    branches: Sequence[Branch],
-    pairs: Sequence[Pair],
-    *,
-    eps: float,
-    updates: Sequence[int] | None = None,
-) -> list[Tensor]:
-    """`seqca.ops.cross_attention` on layers that are `alike`, whose running statistics it updates.
-
-    Args:
-        maps, branches, pairs: of the operator.
-        layers: in its order; the batch norms have one eps.
-        eps: lower bound of the denominators.
-        updates: how often the running statistics of each layer are updated; by default once.
-
-    Returns:
-        Attended maps, for each branch that has queries.
-    """
-
-    def joined(read: Callable[[Rows], Tensor]) -> list[Tensor]:
-        return [torch.cat([read(rows) for rows in layer]) if len(layer) > 1 else read(layer[0]) for layer in layers]
-
-    first = layers[0][0].bn
-    batch = uses_batch_statistics(first)
-    attended, means, variances = cross_attention(
-        maps,
-        joined(lambda rows: rows.conv.weight),
-        joined(lambda rows: rows.bn.weight),
-        joined(lambda rows: rows.bn.bias),
-        branches,
-        pairs,
-        running_means=None if batch else joined(lambda rows: running_statistics(rows.bn)[0]),
-        running_vars=None if batch else joined(lambda rows: running_statistics(rows.bn)[1]),
-        norm_eps=first.eps,
-        eps=eps,
-        group=synchronised_over(first),
-    )
-    if batch:
-        for layer, mean, variance, count in zip(layers, means, variances, updates or [1] * len(layers), strict=True):
-            sizes = [len(rows.conv.weight) for rows in layer]
-            for rows, *statistics in zip(layer, mean.split(sizes), variance.split(sizes), strict=True):
-                for _ in range(count):
-                    update_running_statistics(rows.bn, *statistics)
-    return attended
 
 
 def against_blocks(blocks: Mapping[str, Any]) -> str | None:

@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqca.nn.conv_norm import ConvNorm
+from seqca.nn.cross_attention import attend_joined, read_once
 from seqca.nn.cross_scale import aggregate
 from seqca.ops import Branch, Pair, from_coarser
 
 from .fingerprint import matches
-from .joined_attention import Layer, Rows, against_blocks, against_layers, alike, attend, key_rows, query_rows
+from .joined_attention import Layer, against_blocks, against_layers, alike, key_rows, query_rows
 from .layers import against_head
 from .lazy import upsampled_lazily
 from .replacement import Replacement, register
@@ -91,11 +93,11 @@ def _distilled(module: Any, x: dict[str, Tensor], layers: list[Layer]) -> dict[s
     targets, sources = list(module.tasks), list(module.auxilary_tasks)
     blocks = module.cross_attention[targets[0]].values()
     maps = [x[f"features_{source}"] for source in sources]
-    gathered = attend(maps, layers, *_between_tasks(targets, sources), eps=next(iter(blocks)).eps)
+    gathered = attend_joined(maps, layers, *_between_tasks(targets, sources), eps=next(iter(blocks)).eps)
     attended = dict(zip([source for source in sources if source in targets], gathered, strict=True))
     reduction = module.dimensionality_reduction
     convolution, norm = reduction.downsample
-    first, shortcut = (_read_once(conv.weight, len(sources) - 1) for conv in (reduction.conv1, convolution))
+    first, shortcut = (read_once(conv.weight, len(sources) - 1) for conv in (reduction.conv1, convolution))
 
     def reduced(z: Tensor) -> Tensor:
         hidden = reduction.relu(reduction.bn1(F.conv2d(z, first, padding=1)))
@@ -105,18 +107,12 @@ def _distilled(module: Any, x: dict[str, Tensor], layers: list[Layer]) -> dict[s
     return {target: f + reduced(torch.cat([f, attended[target]], 1)) for target, f in own.items()}
 
 
-def _read_once(weight: Tensor, copies: int) -> Tensor:
-    """The weight of a convolution of [F, A_1, F, A_2, …] as one of [F, A_1, A_2, …]."""
-    own, attended = weight.unflatten(1, (copies, 2, -1)).unbind(2)
-    return torch.cat([own.sum(1), attended.flatten(1, 2)], 1)
-
-
 def _layers_from_coarser(head: Any, k: int) -> list[Layer]:
     """Those of the queries of a scale, then of each coarser one, its projection in front."""
     block = getattr(head, f"cross_scale_attention{k}")
     rows = query_rows(block)
     for j in range(k + 1, 4):
-        rows += [Rows(*getattr(head, f"upsample{j}{k}")), *key_rows(block)]
+        rows += [ConvNorm(*getattr(head, f"upsample{j}{k}")), *key_rows(block)]
     return [[one] for one in rows]
 
 
@@ -126,7 +122,7 @@ def _predicted(head: Any, x: list[Tensor], exchanges: list[list[Layer]]) -> Tens
         coarser = 3 - k
         updates = [coarser, coarser, *[1] * (4 * coarser)]  # there the queries are computed once for each source
         eps = getattr(head, f"cross_scale_attention{k}").eps
-        (gathered,) = attend(x[k:4], layers, *from_coarser(1, coarser), eps=eps, updates=updates)
+        (gathered,) = attend_joined(x[k:4], layers, *from_coarser(1, coarser), eps=eps, updates=updates)
         maps += [m for attended in gathered.chunk(coarser, 1) for m in (x[k], attended)]
     conv, bn, _, prediction = head.last_layer
     return aggregate([*maps, x[3]], conv, bn, prediction)
@@ -190,7 +186,7 @@ def _against_head(head: Any) -> str | None:
         for name, projection in projections.items():
             if type(projection) is not nn.Sequential or len(projection) != 2:
                 return f"{name} is no Sequential of a convolution and a norm"
-        layers = {name: [Rows(*projection)] for name, projection in projections.items()}
+        layers = {name: [ConvNorm(*projection)] for name, projection in projections.items()}
         reason = against_blocks(block) or against_layers(layers | {"queries": query_rows(*block.values())})
         if reason:
             return reason

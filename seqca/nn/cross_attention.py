@@ -1,6 +1,6 @@
 """Cross attention from a source map to a target map, and the exchange between tasks that is built of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -11,6 +11,7 @@ from seqca.ops import Branch, Pair, between_tasks, cross_attention
 from .batch_norm import running_statistics, synchronised_over, update_running_statistics, uses_batch_statistics
 from .blocks import BasicBlock
 from .checks import check_alike, check_features, check_map, check_positive, checked_maps, checked_tasks
+from .conv_norm import ConvNorm
 
 
 class ConvBN(nn.Module):
@@ -57,24 +58,55 @@ def attend(
             "batch norms of one exchange: got some in training and some in evaluation mode, or of several eps or "
             "process groups, expected all alike"
         )
-    ((batch, eps, group),) = modes
+    return attend_joined(maps, [[ConvNorm(layer.conv, layer.bn)] for layer in layers], branches, pairs, updates=updates)
+
+
+def attend_joined(
+    maps: Sequence[Tensor],
+    layers: Sequence[Sequence[ConvNorm]],
+    branches: Sequence[Branch],
+    pairs: Sequence[Pair],
+    *,
+    eps: float = 1e-12,
+    updates: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """`seqca.ops.cross_attention` on layers whose rows are those of several convolutions, one after the other.
+
+    Args:
+        maps, branches, pairs: of the operator.
+        layers: in its order, each as what reads the same map. All batch norms are in the same mode, of one eps and of
+            the same processes. Their running statistics are updated.
+        eps: lower bound of the denominators.
+        updates: how often the running statistics of each layer are updated; by default once.
+
+    Returns:
+        Attended maps, for each branch that has queries.
+    """
+
+    def joined(read: Callable[[ConvNorm], Tensor]) -> list[Tensor]:
+        return [torch.cat([read(rows) for rows in layer]) if len(layer) > 1 else read(layer[0]) for layer in layers]
+
+    first = layers[0][0].bn
+    batch = uses_batch_statistics(first)
     attended, means, variances = cross_attention(
         maps,
-        [layer.conv.weight for layer in layers],
-        [bn.weight for bn in norms],
-        [bn.bias for bn in norms],
+        joined(lambda rows: rows.conv.weight),
+        joined(lambda rows: rows.bn.weight),
+        joined(lambda rows: rows.bn.bias),
         branches,
         pairs,
-        running_means=None if batch else [running_statistics(bn)[0] for bn in norms],
-        running_vars=None if batch else [running_statistics(bn)[1] for bn in norms],
-        norm_eps=eps,
-        group=group,
+        running_means=None if batch else joined(lambda rows: running_statistics(rows.bn)[0]),
+        running_vars=None if batch else joined(lambda rows: running_statistics(rows.bn)[1]),
+        norm_eps=first.eps,
+        eps=eps,
+        group=synchronised_over(first),
     )
     if batch:
-        times = updates or [1] * len(norms)
-        for bn, mean, variance, count in zip(norms, means, variances, times, strict=True):
-            for _ in range(count):
-                update_running_statistics(bn, mean, variance)
+        for layer, mean, variance, count in zip(layers, means, variances, updates or [1] * len(layers), strict=True):
+            sizes = [len(rows.conv.weight) for rows in layer]
+            for rows, *statistics in zip(layer, mean.split(sizes), variance.split(sizes), strict=True):
+                for _ in range(count):
+                    update_running_statistics(rows.bn, *statistics)
     return attended
 
 
@@ -149,16 +181,18 @@ class Reduction(BasicBlock):
     def weights(self) -> tuple[Tensor, Tensor]:
         """Of the first convolution and of the shortcut's, for the channels [F, A_1, A_2, …]."""
         convolution, _ = cast(nn.Sequential, self.shortcut)
-        return self._summed(self.conv1.weight), self._summed(cast(nn.Conv2d, convolution).weight)
+        return read_once(self.conv1.weight, self.pairs), read_once(cast(nn.Conv2d, convolution).weight, self.pairs)
 
     def forward(self, x: Tensor | Sequence[Tensor], weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """[F, A_1, A_2, …], (1 + pairs)·C channels in all → (B, C, H, W); with `weights()` they are not summed anew."""
         maps = checked_maps("x", x, (1 + self.pairs) * self.channels, self.conv1.weight)
         return self._of_maps(maps, *(weights or self.weights()))
 
-    def _summed(self, weight: Tensor) -> Tensor:
-        copies, attended = weight.unflatten(1, (self.pairs, 2, -1)).unbind(2)
-        return torch.cat([copies.sum(1), attended.flatten(1, 2)], 1)
+
+def read_once(weight: Tensor, copies: int) -> Tensor:
+    """The weight of a convolution of [F, A_1, F, A_2, …] as that of one of [F, A_1, A_2, …]."""
+    own, attended = weight.unflatten(1, (copies, 2, -1)).unbind(2)
+    return torch.cat([own.sum(1), attended.flatten(1, 2)], 1)
 
 
 class CrossTaskAttention(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from seqca import accelerate
 from seqca.acceleration import LazyMap, fingerprint, joined_attention, sca_mtl
+from seqca.nn import cross_attention as exchange
 
 from .sca_mtl import (
     CHANNELS,
@@ -108,9 +109,9 @@ def test_state_dicts_have_the_same_keys(kind: type[nn.Module]) -> None:
 @pytest.mark.parametrize("kind", [Exchange, Scales])
 def test_one_call_of_the_operator_serves_a_scale(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     net, calls = network(kind), []
-    operator = joined_attention.cross_attention
+    operator = exchange.cross_attention
     monkeypatch.setattr(
-        joined_attention, "cross_attention", lambda *args, **kwargs: calls.append(args) or operator(*args, **kwargs)
+        exchange, "cross_attention", lambda *args, **kwargs: calls.append(args) or operator(*args, **kwargs)
     )
     accelerate(net)
     net(images())
