@@ -25,8 +25,8 @@ def recognises(checkout: Path) -> bool:
     return file.is_file() and "cross_scale_attention" not in file.read_text()
 
 
-def build(checkout: Path, tasks: Sequence[str], size: Size) -> Training:
-    """Its MTINet on an HRNet-18, and MTINetLoss, for tasks of NYUD-v2."""
+def build(checkout: Path, tasks: Sequence[str], size: Size, channels: Sequence[int] = CHANNELS) -> Training:
+    """Its MTINet on an HRNet-18, and MTINetLoss, for tasks of NYUD-v2; heads read so many channels."""
     importable(checkout)
     backbones, networks = importlib.import_module("models.seg_hrnet"), importlib.import_module("models.mti_net")
     outputs = {task: NYUD_TASKS[task] for task in tasks}
@@ -36,6 +36,6 @@ def build(checkout: Path, tasks: Sequence[str], size: Size) -> Training:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = backbones.HighResolutionNet(configuration)
-        heads = nn.ModuleDict({task: backbones.HighResolutionHead(CHANNELS, n) for task, n in outputs.items()})
-        model = networks.MTINet(settings, backbone, list(CHANNELS), heads)
+        heads = nn.ModuleDict({task: backbones.HighResolutionHead(channels, n) for task, n in outputs.items()})
+        model = networks.MTINet(settings, backbone, list(channels), heads)
     return Training(without_randomness(model), criterion(tasks), batches(tasks, size))

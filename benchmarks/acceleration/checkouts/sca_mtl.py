@@ -4,21 +4,12 @@ Its `get_model` hands 18, 36, 72 and 144 channels to heads and blocks that read 
 2022; so the network is put together here as it was before.
 """
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-
-import torch
-import yaml
-from torch import nn
-
-from seqca.configuration import NYUD_TASKS
 
 from ...cases.shapes import CHANNELS
-from ..training import Size, Training, without_randomness
-from .importing import importable
-from .nyud import batches, criterion
+from ..training import Size, Training
+from . import mti_net
 
 
 def recognises(checkout: Path) -> bool:
@@ -29,15 +20,4 @@ def recognises(checkout: Path) -> bool:
 
 def build(checkout: Path, tasks: Sequence[str], size: Size) -> Training:
     """Its MTINet and MTINetLoss for tasks of NYUD-v2; drop path is off."""
-    importable(checkout)
-    backbones, networks = importlib.import_module("models.seg_hrnet"), importlib.import_module("models.mti_net")
-    outputs = {task: NYUD_TASKS[task] for task in tasks}
-    both = SimpleNamespace(NAMES=list(tasks), NUM_OUTPUT=outputs)
-    settings = SimpleNamespace(TASKS=both, AUXILARY_TASKS=both)
-    configuration = yaml.safe_load((checkout / "models" / "model_info" / "hrnet_w18.yml").read_text())
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        backbone = backbones.HighResolutionNet(configuration)
-        heads = nn.ModuleDict({task: backbones.HighResolutionHead(CHANNELS, n) for task, n in outputs.items()})
-        model = networks.MTINet(settings, backbone, list(CHANNELS), heads)
-    return Training(without_randomness(model), criterion(tasks), batches(tasks, size))
+    return mti_net.build(checkout, tasks, size, CHANNELS)
