@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from torch import nn
 
+from seqca.nn.conv_norm import has_hooks
+
 from .fingerprint import fingerprint, matches
 from .replaced import fused_class, is_replaced
 from .replacement import REPLACEMENTS, Replacement
-
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 class Part(NamedTuple):
@@ -142,7 +142,7 @@ def _reason_against(module: nn.Module, replacement: Replacement) -> str | None:
     if "forward" in vars(module):
         return "has a forward of its own, set on the instance"
     for path, child in _passed_by(module, replacement):
-        if any(getattr(child, hooks, None) for hooks in _HOOKS):
+        if has_hooks(child):
             return f"{path} has hooks, which the fused forward would not run"
         if "forward" in vars(child):
             return f"{path} has a forward of its own, set on the instance, which the fused one would not run"

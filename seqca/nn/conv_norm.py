@@ -38,7 +38,7 @@ def fusable(layers: Sequence[tuple[nn.Module, nn.Module]], *others: nn.Module) -
         return False
     if not all(type(module) in (nn.ReLU, nn.Identity) for module in others):
         return False
-    if any(map(_has_hooks, (*(module for layer in layers for module in layer), *others))):
+    if any(map(has_hooks, (*(module for layer in layers for module in layer), *others))):
         return False
     return len({(uses_batch_statistics(bn), bn.eps, synchronised_over(bn)) for bn in norms}) == 1  # type: ignore[arg-type]
 
@@ -92,6 +92,7 @@ def _is_plain(conv: nn.Conv2d) -> bool:
     )
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of a module runs more than its `forward`."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(map(len, hooks))
