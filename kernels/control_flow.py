@@ -3,7 +3,7 @@
 Nothing but the listing says how many that are, with the loops that the assembler has unrolled, run ahead or cut off.
 What decides branches is computed: integer arithmetic on the arguments, the program and the thread. A branch that turns
 on data, on memory or floating point, is taken to skip what it can, as around the rare cases of a division; of a loop
-that would end by data nothing can be said. For sm_90.
+that would end by data, at its end or from its middle, nothing can be said. For sm_90.
 """
 
 import re
@@ -93,7 +93,7 @@ class _Operation:
         self._suffixes = frozenset(instruction.opcode.split(".")[1:])
         self._guard = _source(instruction.guard) if instruction.guard else None
         self._function = SEMANTICS.get(base)
-        if base == "SHFL" and ("IDX" not in self._suffixes or operands[2] not in ("RZ", "0x0")):
+        if base == "SHFL" and ("IDX" not in self._suffixes or operands[3] not in ("RZ", "0x0")):
             self._function = None  # but from the first lane
         if base == "MUFU" and "RCP" not in self._suffixes:
             self._function = None
@@ -105,6 +105,7 @@ class _Operation:
         self._carries = self._taken(operands) if carries else []
         self._wide = bool(self._suffixes & {"WIDE", "64", "128", "F64"}) or base in ("DADD", "DMUL", "DFMA")
         self._wide |= base == "CS2R" and "32" not in self._suffixes
+        self._width = _registers_written(instruction.opcode) if self._data else 2 if self._wide else 1
         self._sources = [_source(x) for x in operands]
         self._copies = base in ("LDC", "CS2R")
         entry = _ENTRY.fullmatch(operands[0]) if base == "LDC" else None
@@ -129,8 +130,11 @@ class _Operation:
 
     def results(self) -> set[str]:
         """Names that it writes."""
-        names = {*self._predicates, *self._carries, self._register}
-        return (names | {_next(self._register)} if self._wide and self._register else names) - {"", *_FIXED}
+        names, register = {*self._predicates, *self._carries}, self._register
+        for _ in range(self._width if register else 0):
+            names.add(register)
+            register = _next(register)
+        return names - {*_FIXED}
 
     def needs(self) -> set[str]:
         """Names that results depend on, as far as they are computed."""
@@ -193,6 +197,19 @@ class _Operation:
         return values | {_next(self._register): state.get(_next(name))} if self._wide else values
 
 
+def _registers_written(opcode: str) -> int:
+    """By a load, a product or other arithmetic on data."""
+    group = re.match(r"HGMMA\.64x(\d+)x\d+\.(F32)?", opcode)
+    if group:  # 64 rows over the 128 threads of four warps
+        return int(group[1]) // (2 if group[2] else 4)
+    loaded = re.search(r"\.(64|128)\b", opcode) or re.match(r"LDSM\..*\.([124])$", opcode)
+    if loaded:
+        return {"64": 2, "128": 4}.get(loaded[1]) or int(loaded[1])
+    if opcode.startswith("HMMA"):
+        return 4 if ".F32" in opcode else 2
+    return 2 if re.match(r"D(ADD|MUL|FMA)|[FI]2F\.F64", opcode) else 1
+
+
 def _halves(operands: Sequence[str]) -> int | None:
     """The word of two constants in half precision, which is loaded by adding them to nothing."""
     if [x.lstrip("-") for x in operands[:2]] != ["RZ", "RZ"]:
@@ -217,6 +234,7 @@ class ControlFlow:
             x.run if x.results() & deciding else None for x in operations
         ]
         jumps = {i: self._target(x) for i, x in enumerate(listing) if _base(x.opcode) in ("BRA", "CALL")}
+        self._loops = [(target, i) for i, target in jumps.items() if target <= i and _base(listing[i].opcode) == "BRA"]
         ends = {i + 1 for i, x in enumerate(listing) if _base(x.opcode) in _BRANCHES}
         starts = sorted({0, *jumps.values(), *ends} - {len(listing)})
         self._ends = dict(zip(starts, [*starts[1:], len(listing)], strict=True))
@@ -261,6 +279,11 @@ class ControlFlow:
                 found[instruction.opcode] += times
         return found
 
+    def _ends_loop(self, at: int) -> bool:
+        """Whether a branch decides how often a loop runs: it goes back, or out of one."""
+        target = self._target(self._listing[at])
+        return target <= at or any(start <= at < end < target for start, end in self._loops)
+
     def _after(self, last: int, state: State, returns: list[int]) -> int:
         """The instruction that follows one; −1 at the end."""
         instruction = self._listing[last]
@@ -270,7 +293,7 @@ class ControlFlow:
         conditions = [_read(state, x) for x in self._conditions(instruction)]
         if False in conditions:
             return last + 1
-        if None in conditions or (DATA in conditions and base == "BRA" and self._target(instruction) <= last):
+        if None in conditions or (DATA in conditions and base == "BRA" and self._ends_loop(last)):
             what = "one that is not understood" if None in conditions else "data"
             raise ValueError(f"condition of the branch at {instruction.address:#x}: got {what}, expected a known one")
         if DATA in conditions and base != "BRA":

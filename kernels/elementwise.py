@@ -24,7 +24,7 @@ def power_of_two(x):
 
 
 @triton.jit
-def exact_softplus(x):
+def _exact_softplus(x):
     """log(1 + e^x) = max(x, 0) + log(1 + e^(−|x|))."""
     # e^(−a) = 2^(−n) e^(−r), r = a − n log 2: the exponential in hardware is exact to the last bits for small arguments
     # only. Beyond 110 it is 0 in any case; NaN stays.
@@ -44,3 +44,21 @@ def exact_softplus(x):
     series = series * t + 2 / 5
     series = series * t + 2 / 3
     return tl.maximum(x, 0.0) + (e - s * (e - t * series))
+
+
+@triton.jit
+def softplus(x, EXACT: tl.constexpr):
+    """log(1 + e^x), to the last bits or as half precision needs it."""
+    if EXACT:
+        y = _exact_softplus(x)
+    else:
+        # log(1 + e) = e p(e), p the minimax polynomial of its degree on [0, 1]: within 8.4e-6 of it, relatively, a
+        # thirtieth of what float16 rounds. A logarithm would take more instructions, and loses the digits of a small e.
+        e = tl.exp(-tl.abs(x))
+        p = e * -0.0238691517 + 0.101222285
+        p = p * e - 0.21004869
+        p = p * e + 0.32520668
+        p = p * e - 0.499361365
+        p = p * e + 0.999991598
+        y = at_least(x, 0.0) + e * p
+    return y

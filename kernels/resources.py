@@ -20,7 +20,7 @@ from types import ModuleType
 
 import triton
 
-import seqca.ops  # noqa: F401, registers the operators
+import seqca.ops  # registers the operators
 from seqca.ops.shared.operator import OPERATORS
 
 from .compilation import SHARED_LIMIT, Resources, measure
@@ -44,12 +44,20 @@ def compiled(quick: bool) -> Iterator[Resources]:
                 yield from measure(case, arch)
 
 
+def sources() -> dict[str, Path]:
+    """All that the kernels are compiled from, by the name of the module: theirs, and what these use of the package."""
+    kernels, package = Path(__file__).parent, Path(seqca.ops.__file__).parents[1]
+    found = {f"kernels/{path.relative_to(kernels).as_posix()}": path for path in kernels.rglob("*.py")}
+    used = (*(package / "ops" / "shared").rglob("*.py"), package / "configuration.py", package / "pairs.py")
+    found |= {path.relative_to(package).as_posix(): path for path in used}
+    return dict(sorted(found.items()))
+
+
 def sources_hash() -> str:
-    """Of all that the kernels are compiled from."""
-    folder = Path(__file__).parent
+    """Of `sources`."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, path in sources().items():
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -13,10 +13,16 @@ os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 import pytest
 import torch
 
+# cuDNN's convolutions, which `norm_relu` computes with, are deterministic where they are asked to be.
+torch.backends.cudnn.deterministic = True
+
 # Triton reads this when it is imported: without a GPU its kernels run in the interpreter, on the CPU. With one they are
 # compiled, some 600 variants: several processes (`make test WORKERS=8`) share them through Triton's cache on the disk.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+    from .interpreter import replace_functions_once_a_launch
+
+    replace_functions_once_a_launch()
 
 # As many workers as cores: one thread each, in the processes that tests start too. The number of threads decides the
 # order of sums, so that a run and its continuation must agree in it.

@@ -5,7 +5,8 @@ second layers; queries and keys; states of the sources; outputs of the targets. 
 statistics and states, and then goes back through it, gradients taking the places of what they are gradients of.
 
 Products take weights as they are; means, γ/σ and β enter in fp32 after them. Sums are fp32 over a program's tokens,
-and their sums, like all that lies between the passes, fp64. Each is taken in an order that depends on shapes alone.
+those of the moments of fp32 maps fp64. Their sums, like all that lies between the passes, are fp64. Each is taken in an
+order that depends on shapes alone.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from torch import Tensor
 
 from seqca.ops.shared.synchronisation import merged_covariance, summed
 
+from .activation_gradients import ActivationGradients
 from .activations import Activations
-from .folding import MapMoments
 from .fused_activations import FusedActivations
-from .gradients import ActivationGradients, ParameterGradients, StateGradient
+from .fused_gradients import FusedGradients
+from .gradients import ParameterGradients, StateGradient
 from .groups import branch_groups
 from .problem import Problem
+from .stacks import MapMoments
 from .statistics import LayerStatistics
 
 
@@ -41,26 +44,26 @@ def forward(
     problem = Problem(maps, weights, scales, shifts, branches, pairs)
     training = not running_means
     if training:
-        statistics = LayerStatistics(problem)
+        statistics = LayerStatistics.empty(weights)
         moments = [_moments(problem, i, group) for i in range(len(problem.stacks))]
     else:
-        statistics = LayerStatistics.running(problem, running_means, running_vars, norm_eps)
+        statistics = LayerStatistics.running(running_means, running_vars, norm_eps)
         moments = None
     activations: list[Activations | FusedActivations] = []
     for each in branch_groups(problem):
-        of_maps = None if moments is None else moments[problem.stacks.index(each.stack)].of(each)
+        of_maps = None if moments is None else each.moments_of(moments[problem.stacks.index(each.stack)])
         computed = FusedActivations if each.fused else Activations
-        activations.append(computed(each, None if training else statistics, of_maps, norm_eps))
+        activations.append(computed(each, statistics, not training, of_maps, norm_eps))
         if training:
-            activations[-1].normalise(statistics, group)
+            activations[-1].normalise(group)
     sums = {i: state for x in activations if x.group.keys for i, state in x.states().items()}
     attended = {i: output for x in activations if x.group.queries for i, output in x.outputs(sums, eps).items()}
     return (
         [attended[i] for i in problem.targets()],
-        torch.cat(statistics.means),
-        torch.cat(statistics.variances),
+        statistics.means,
+        statistics.variances,
         _kept(problem, moments),
-        torch.cat(statistics.inverses),
+        statistics.inverses,
         [sums[i] for i in problem.sources()],
     )
 
@@ -68,20 +71,19 @@ def forward(
 def _moments(problem: Problem, stack: int, group: str) -> MapMoments:
     """Moments of the maps of a stack, of all processes together."""
     x = problem.stacks[stack]
-    mean, covariance = x.moments()
-    if group:
-        merged = [merged_covariance(x.tokens, *of_map, group) for of_map in zip(mean, covariance, strict=True)]
-        mean, covariance = map(torch.stack, zip(*merged, strict=True))
-    return MapMoments(mean, covariance)
+    own = MapMoments(x.moments(), x.tokens)
+    if not group:
+        return own
+    of_maps = zip(own.mean, own.covariance, strict=True)
+    totals, means, covariances = zip(*(merged_covariance(x.tokens, *of_map, group) for of_map in of_maps), strict=True)
+    return MapMoments(torch.cat([torch.stack(means)[:, None], torch.stack(covariances)], 1), totals[0])
 
 
 def _kept(problem: Problem, moments: list[MapMoments] | None) -> list[Tensor]:
     """Moments as backward takes them: by map, mean and below it covariance; zeros in evaluation."""
     if moments is None:
         return [x.new_zeros(x.shape[1] + 1, x.shape[1], dtype=torch.float64) for x in problem.maps]
-    by_stack = [
-        torch.split_with_sizes_copy(torch.cat([x.mean[:, None], x.covariance], 1), [1] * len(x.mean)) for x in moments
-    ]
+    by_stack = [torch.split_with_sizes_copy(x.values, [1] * len(x.values)) for x in moments]
     return [by_stack[stack][place][0] for stack, place in (problem.place[i] for i in range(len(problem.maps)))]
 
 
@@ -103,12 +105,16 @@ def backward(
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     """Gradients of the maps, of the weights, of γ and of β, contiguous, in their dtypes."""
     problem = Problem(maps, weights, scales, shifts, branches, pairs)
-    statistics = LayerStatistics.kept(problem, means, inverse)
-    kept = [MapMoments(x[:, 0], x[:, 1:]) for x in problem.stacked(moments)]
-    passes = []
+    statistics = LayerStatistics(means, means, inverse)
+    stacked = zip(problem.stacked(moments), problem.stacks, strict=True)
+    kept = [MapMoments(values, stack.tokens) for values, stack in stacked]
+    passes: list[ActivationGradients | FusedGradients] = []
     for each in branch_groups(problem):
-        of_maps = kept[problem.stacks.index(each.stack)].of(each) if training else None
-        passes.append(ActivationGradients(Activations(each, statistics, of_maps)))
+        of_maps = each.moments_of(kept[problem.stacks.index(each.stack)]) if training else None
+        if each.fused:
+            passes.append(FusedGradients(FusedActivations(each, statistics, True, of_maps)))
+        else:
+            passes.append(ActivationGradients(Activations(each, statistics, True, of_maps)))
     by_target = dict(zip(problem.targets(), grads, strict=True))
     by_source = dict(zip(problem.sources(), sums, strict=True))
     of_states: dict[tuple[int, int], list[StateGradient]] = {}
@@ -119,22 +125,25 @@ def backward(
                 of_states.setdefault((pair.source, pair.key), []).append((d_states, i))
     added = {block: _added(states) for block, states in of_states.items()}
     d_maps = [x.new_empty(x.shape) for x in maps]
-    parameters = ParameterGradients(weights, scales, shifts)
+    parameters = ParameterGradients(problem)
     for x in passes:
         if x.group.keys:
             x.from_states(added)
         x.through_layers(d_maps, parameters, group)
     if training and problem.dtype == torch.float32:
         _centre(d_maps, group)
-    return d_maps, parameters.weights, parameters.scales, parameters.shifts
+    return d_maps, *parameters.like(weights, scales, shifts)
 
 
 def _centre(d_maps: list[Tensor], group: str) -> None:
     """Takes from gradients of maps their mean over tokens, of which batch norms leave nothing but rounding errors."""
     for x in d_maps:
-        total = x.sum((0, 2, 3), dtype=torch.float64)
-        tokens, total, _ = summed(x.numel() // x.shape[1], total, total, group)
-        x -= (total / tokens).float()[:, None, None]
+        mean = x.mean((0, 2, 3), dtype=torch.float64)
+        if group:
+            own = x.numel() // x.shape[1]
+            tokens, total, _ = summed(own, mean * own, mean, group)
+            mean = total / tokens
+        x -= mean[:, None, None]
 
 
 def _added(states: list[StateGradient]) -> StateGradient:

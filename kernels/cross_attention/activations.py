@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from .folding import MapMoments
 from .forward import (
     cross_attention_forward_features,
     cross_attention_forward_hidden,
@@ -14,38 +13,33 @@ from .forward import (
     cross_attention_forward_states,
     cross_attention_forward_statistics,
 )
-from .groups import BranchGroup
 from .layers import Layers
-from .statistics import LayerStatistics
 
 
 class Activations(Layers):
     """First layers, queries and keys of a group, padded, (blocks, tokens, C)."""
 
-    def __init__(
-        self, group: BranchGroup, known: LayerStatistics | None, moments: MapMoments | None, norm_eps: float = 0.0
-    ) -> None:
-        super().__init__(group, known, moments, norm_eps)
-        g, first = group, self.first
-        vectors = g.padded_rows(torch.stack([first.mean, first.scale, first.shift], 1))
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        g = self.group
         self.hidden = g.stack.rows.new_empty(g.size * g.blocks, g.stack.tokens, g.padded)
         grid = (g.token_tiles * g.tiles(g.blocks * g.padded), g.size)
         # Of a coarser map with more channels more is loaded ahead, in registers of more threads.
         warps = 8 if g.stack.padded > 64 >= g.padded else 0
         g.start(
             cross_attention_forward_hidden, grid, warps=warps, rows=g.stack.rows, weights=self.first_weight,
-            vectors=vectors, hidden=self.hidden, members=g.table,
+            vectors=self.first_vectors, hidden=self.hidden, members=g.table,
         )  # fmt: skip
 
-    def normalise(self, statistics: LayerStatistics, process_group: str) -> None:
-        """Takes the statistics of the second layers; keeps those of all layers."""
+    def normalise(self, process_group: str) -> None:
+        """Takes the statistics of the second layers."""
         g = self.group
         means, squares = g.new_sums(2, g.size * g.features, g.token_tiles, g.padded)
         g.start(
-            cross_attention_forward_statistics, g.feature_grid, hidden=self.hidden, weights=g.second,
+            cross_attention_forward_statistics, g.feature_grid, hidden=self.hidden, weights=self.second,
             means=means, squares=squares,
         )  # fmt: skip
-        self.keep(statistics, means, squares, g.tile_sizes.tokens, process_group)
+        self.keep(means, squares, g.tile_sizes.tokens, process_group)
 
     @cached_property
     def features(self) -> Tensor:
@@ -53,7 +47,7 @@ class Activations(Layers):
         g = self.group
         features = g.stack.rows.new_empty(g.size * g.features, g.stack.tokens, g.padded)
         g.start(
-            cross_attention_forward_features, g.feature_grid, hidden=self.hidden, weights=g.second,
+            cross_attention_forward_features, g.feature_grid, hidden=self.hidden, weights=self.second,
             vectors=self.second_vectors, features=features,
         )  # fmt: skip
         return features

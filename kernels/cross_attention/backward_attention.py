@@ -11,7 +11,6 @@ from .tiles import (
     image_tile,
     load_rows,
     load_state,
-    load_transposed_state,
     matrix,
     normalised,
     product,
@@ -21,7 +20,7 @@ from .tiles import (
 
 
 @triton.jit
-def _load_gradient(grads, branch, image, pixel, known, channel, limit, width):
+def load_gradient(grads, branch, image, pixel, known, channel, limit, width):
     """Gradient of what a branch attends to, (pixels, channels), of any strides."""
     place = tl.cast(image, tl.int64) * pick(branch, grads, 1)
     place += tl.cast(pixel // width, tl.int64) * pick(branch, grads, 3)
@@ -51,7 +50,7 @@ def cross_attention_backward_weights(
     for start in tl.range(0, CHANNELS, BLOCK_C):
         row = start + tl.arange(0, BLOCK_C)
         o = numerators(queries, source, token, known, row, CHANNELS, C, BLOCK_K, PRECISION) * inverse[:, None]
-        g = _load_gradient(grads, branch, image, pixel, known, first + row, first + CHANNELS, width)
+        g = load_gradient(grads, branch, image, pixel, known, first + row, first + CHANNELS, width)
         total += tl.sum(o * g.to(tl.float32), 1)
     sink = weights + 2 * (tl.cast(pair, tl.int64) * tokens + token)
     tl.store(sink, inverse, mask=known)
@@ -84,7 +83,7 @@ def cross_attention_backward_states(
         inverse = tl.load(source, mask=known, other=0.0)
         last = tl.load(source + 1, mask=known, other=0.0)
         q = load_rows(queries, token, known, column, C).to(tl.float32) * inverse[:, None]
-        g = _load_gradient(grads, branch, image, pixel, known, first + row, first + CHANNELS, width)
+        g = load_gradient(grads, branch, image, pixel, known, first + row, first + CHANNELS, width)
         total = add_products(total, g, last, q, row, CHANNELS, dtype, PRECISION)
     sink = state(partials, pair, image * parts + part, images * parts, CHANNELS)
     mask = (row <= CHANNELS)[:, None] & (column < CHANNELS)[None, :]
@@ -92,7 +91,13 @@ def cross_attention_backward_states(
 
 
 @triton.jit
-def _through_softplus(
+def through_softplus(d, z, known):
+    """The gradient of z by that of softplus(z), d; 0 of what is not known."""
+    return tl.where(known, d / (1.0 + tl.exp(-z)), 0.0)
+
+
+@triton.jit
+def _through_feature(
     d, hidden, weights, vectors, gradients, sums, block, source, token, known, column, tile, tiles, tokens,
     CHANNELS: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -102,8 +107,7 @@ def _through_softplus(
         C, C, 1, C, BLOCK_K, PRECISION,
     )  # fmt: skip
     deviation, z = normalised(u, vectors + block * (3 * C), column, C)
-    s = tl.where(known[:, None] & (column < CHANNELS)[None, :], d / (1.0 + tl.exp(-z)), 0.0)
-    s = s.to(gradients.dtype.element_ty)
+    s = through_softplus(d, z, known[:, None] & (column < CHANNELS)[None, :]).to(gradients.dtype.element_ty)
     store_rows(matrix(gradients, block, tokens, C), token, known, column, s, C)
     s = s.to(tl.float32)
     sink = sums + (tl.cast(block, tl.int64) * tiles + tile) * (2 * C) + column
@@ -138,7 +142,7 @@ def cross_attention_backward_queries(
         weighted = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
         for start in tl.range(0, CHANNELS, BLOCK_K):
             row = start + tl.arange(0, BLOCK_K)
-            g = _load_gradient(grads, branch, image, pixel, known, first + row, first + CHANNELS, width)
+            g = load_gradient(grads, branch, image, pixel, known, first + row, first + CHANNELS, width)
             weighted += multiply(g, load_state(source, row, column, CHANNELS, CHANNELS), dtype, PRECISION)
         z = tl.load(source + CHANNELS * CHANNELS + column, mask=column < CHANNELS, other=0.0)
         at = weights + 2 * (tl.cast(pair, tl.int64) * tokens + token)
@@ -146,7 +150,7 @@ def cross_attention_backward_queries(
         last = tl.load(at + 1, mask=known, other=0.0)
         d += (weighted + last[:, None] * z[None, :]) * inverse[:, None]
     tiles = images * tl.cdiv(area, BLOCK_N)
-    _through_softplus(
+    _through_feature(
         d, hidden, second, vectors, gradients, sums_of_norm, branch * FEATURES + query, branch * BLOCKS + query,
         token, known, column, place, tiles, tokens, CHANNELS, C, BLOCK_K, PRECISION,
     )  # fmt: skip
@@ -178,7 +182,7 @@ def cross_attention_backward_keys(
     d += tl.load(source + CHANNELS * CHANNELS + column, mask=column < CHANNELS, other=0.0)[None, :]
     block = FEATURES - KEYS + key
     tiles = images * tl.cdiv(area, BLOCK_N)
-    _through_softplus(
+    _through_feature(
         d, hidden, second, vectors, gradients, sums_of_norm, branch * FEATURES + block, branch * BLOCKS + block,
         token, known, column, place, tiles, tokens, CHANNELS, C, BLOCK_K, PRECISION,
     )  # fmt: skip
@@ -205,35 +209,3 @@ def cross_attention_backward_values(
     d = numerators(keys, source, token, known, row, CHANNELS, C, BLOCK_K, PRECISION)
     v = load_rows(values, token, known, row, C)
     store_rows(values, token, known, row, tl.where(v > 0, d, 0.0), C)
-
-
-@triton.jit
-def cross_attention_backward_sources(
-    hidden, features, second, vectors, gradients, sums_of_norm, states, tokens, area, images, CHANNELS: tl.constexpr,
-    C: tl.constexpr, BLOCKS: tl.constexpr, FEATURES: tl.constexpr, KEYS: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """What `keys` and `values` do, where a tile holds all channels."""
-    image, pixel, _, place = image_tile(area, BLOCK_N, 1)
-    channel = tl.arange(0, BLOCK_C)
-    branch = tl.program_id(2)
-    key = tl.program_id(1)
-    known = pixel < area
-    token = image * area + pixel
-    dtype: tl.constexpr = hidden.dtype.element_ty
-    block = FEATURES - KEYS + key
-    values = matrix(hidden, branch * BLOCKS + BLOCKS - KEYS + key, tokens, C)
-    entry = branch * KEYS + key
-    source = state(pick(entry, states, 0), pick(entry, states, 1), image, images, CHANNELS)
-    d_state = load_state(source, channel, channel, CHANNELS, CHANNELS)
-    v = load_rows(values, token, known, channel, C)
-    d = multiply(v, d_state, dtype, PRECISION)
-    d += tl.load(source + CHANNELS * CHANNELS + channel, mask=channel < CHANNELS, other=0.0)[None, :]
-    k = load_rows(matrix(features, branch * FEATURES + block, tokens, C), token, known, channel, C)
-    d_values = multiply(k, load_transposed_state(source, channel, channel, CHANNELS), dtype, PRECISION)
-    store_rows(values, token, known, channel, tl.where(v > 0, d_values, 0.0), C)
-    tiles = images * tl.cdiv(area, BLOCK_N)
-    _through_softplus(
-        d, hidden, second, vectors, gradients, sums_of_norm, branch * FEATURES + block, branch * BLOCKS + block,
-        token, known, channel, place, tiles, tokens, CHANNELS, C, BLOCK_K, PRECISION,
-    )  # fmt: skip

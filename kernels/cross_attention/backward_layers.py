@@ -56,39 +56,6 @@ def cross_attention_backward_hidden(
 
 
 @triton.jit
-def cross_attention_backward_layer(
-    hidden, weights, vectors, gradients, products, tokens, span,
-    C: tl.constexpr, BLOCKS: tl.constexpr, FEATURES: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """What `second`, `products` and `hidden` do, of which du is nobody else's, where a tile holds all channels."""
-    inside = tl.arange(0, BLOCK_C)
-    outside = tl.arange(0, BLOCK_C)
-    block = tl.program_id(2) * FEATURES + tl.program_id(1)
-    weight = load_state(matrix(weights, block, C, C), outside, inside, C, C)
-    own = vectors + block * (4 * C)
-    mean, scale = vector(own, 0, outside, C), vector(own, 1, outside, C)
-    constant, slope = vector(own, 2, outside, C), vector(own, 3, outside, C)
-    source = matrix(gradients, block, tokens, C)
-    sink = matrix(hidden, tl.program_id(2) * BLOCKS + tl.program_id(1), tokens, C)
-    first = tl.program_id(0) * span
-    total = tl.zeros([BLOCK_C, BLOCK_C], tl.float32)
-    for start in tl.range(first, tl.minimum(first + span, tokens), BLOCK_N):
-        token = start + tl.arange(0, BLOCK_N)
-        known = token < tokens
-        h = load_rows(sink, token, known, inside, C)
-        u = tl.dot(h, tl.trans(weight), input_precision=PRECISION)
-        s = load_rows(source, token, known, outside, C).to(tl.float32)
-        d = tl.where(known[:, None], s * scale - (constant + slope * (u - mean)), 0.0).to(h.dtype)
-        total = tl.dot(tl.trans(d), h, total, input_precision=PRECISION)
-        through = tl.dot(d, weight, input_precision=PRECISION)
-        store_rows(sink, token, known, inside, tl.where(h > 0, through, 0.0), C)
-    place = (tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)) * FEATURES + tl.program_id(1)
-    at = products + tl.cast(place, tl.int64) * (C * C) + outside[:, None] * C + inside[None, :]
-    tl.store(at, total, mask=(outside < C)[:, None] & (inside < C)[None, :])
-
-
-@triton.jit
 def cross_attention_backward_products(
     left, right, centres, members, products, sums, tokens, span,
     C: tl.constexpr, K: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, BLOCKS: tl.constexpr,
@@ -113,7 +80,7 @@ def cross_attention_backward_products(
     first = tl.program_id(0) * span
     totals, own = outer_sums(
         matrix(left, branch * LEFT + block, tokens, C), source, tl.zeros([BLOCK_C], tl.float32), centre,
-        first, tl.minimum(first + span, tokens), row, column, C, K, BLOCK_N, PRECISION,
+        first, tl.minimum(first + span, tokens), row, column, products.dtype.element_ty, C, K, BLOCK_N, PRECISION,
     )  # fmt: skip
     place = tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)
     store_outer_sums(totals, own, products, sums, place, row, column, C, K)

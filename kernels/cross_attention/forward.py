@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ..elementwise import at_least
+from ..elementwise import at_least, softplus
 from ..products import multiply
 from ..tiles import pick
 from .tiles import (
@@ -14,7 +14,6 @@ from .tiles import (
     normalised,
     outer_sums,
     product,
-    softplus,
     state,
     store_outer_sums,
     store_rows,
@@ -54,7 +53,10 @@ def cross_attention_forward_moments(
     of_left = tl.load(centres + map * C + row, mask=row < C, other=0.0)
     of_right = tl.load(centres + map * C + column, mask=column < C, other=0.0)
     end = tl.minimum(first + span, tokens)
-    totals, own = outer_sums(source, source, of_left, of_right, first, end, row, column, C, C, BLOCK_N, PRECISION)
+    DTYPE: tl.constexpr = products.dtype.element_ty
+    totals, own = outer_sums(
+        source, source, of_left, of_right, first, end, row, column, DTYPE, C, C, BLOCK_N, PRECISION
+    )
     place = tl.program_id(0) * tl.num_programs(2) + map
     store_outer_sums(totals, own, products, sums, place, row, column, C, C)
 

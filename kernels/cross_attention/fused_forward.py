@@ -7,44 +7,46 @@ registers. Layers are rounded where the kernels of `forward` write them, by whic
 import triton
 import triton.language as tl
 
-from ..elementwise import at_least
+from ..elementwise import at_least, softplus
 from ..products import multiply
 from ..tiles import pick
-from .tiles import load_transposed_state, matrix, normalised, product, softplus, state
+from .tiles import load_transposed_state, matrix, product, state, vector
 
 
 @triton.jit
-def _first_layer(
+def scaled(u, vectors, block, column, C: tl.constexpr):
+    """γ/σ u + (β − γ/σ mean): a vector less than `normalised` takes stays in registers, and fp32 has digits for it."""
+    scale = tl.broadcast_to(vector(vectors + block * (2 * C), 0, column, C), u.shape)
+    shift = tl.broadcast_to(vector(vectors + block * (2 * C), 1, column, C), u.shape)
+    return tl.fma(u, scale, shift)
+
+
+@triton.jit
+def first_layer(
     source, weights, vectors, block, token, tokens, column,
     K: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BN(W x) of a block of the layers that read maps."""
     u = product(source, matrix(weights, block, C, K), token, tokens, column, K, C, 1, K, BLOCK_K, PRECISION)
-    _, z = normalised(u, vectors + block * (3 * C), column, C)
-    return z
+    return scaled(u, vectors, block, column, C)
 
 
 @triton.jit
-def _second_layer(
-    source, first, first_vectors, second, hidden, block, token, tokens, column,
-    K: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """u = W₂ h of a block, of h = relu(BN(W x)), which is block `hidden` of the layers that read maps."""
-    z = _first_layer(source, first, first_vectors, hidden, token, tokens, column, K, C, BLOCK_K, PRECISION)
-    h = at_least(z, 0.0).to(source.dtype.element_ty)
-    return tl.dot(h, load_transposed_state(matrix(second, block, C, C), column, column, C), input_precision=PRECISION)
+def second_layer(hidden, weights, block, column, C: tl.constexpr, PRECISION: tl.constexpr):
+    """u = W₂ h of a block."""
+    weight = load_transposed_state(matrix(weights, block, C, C), column, column, C)
+    return tl.dot(hidden, weight, input_precision=PRECISION)
 
 
 @triton.jit
-def _feature(
+def feature(
     source, first, first_vectors, second, second_vectors, hidden, block, token, tokens, column,
     K: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """softplus(BN(W₂ h)): queries or keys; what pads them is not 0."""
-    u = _second_layer(
-        source, first, first_vectors, second, hidden, block, token, tokens, column, K, C, BLOCK_K, PRECISION
-    )
-    _, z = normalised(u, second_vectors + block * (3 * C), column, C)
+    z = first_layer(source, first, first_vectors, hidden, token, tokens, column, K, C, BLOCK_K, PRECISION)
+    u = second_layer(at_least(z, 0.0).to(source.dtype.element_ty), second, block, column, C, PRECISION)
+    z = scaled(u, second_vectors, block, column, C)
     return softplus(z, False).to(source.dtype.element_ty)
 
 
@@ -66,17 +68,15 @@ def cross_attention_forward_fused_statistics(
     begin = tl.program_id(0) * span
     end = tl.minimum(begin + span, tokens)
     token = begin + tl.arange(0, BLOCK_N)
-    u = _second_layer(
-        source, first, first_vectors, second, hidden, block, token, tokens, column, K, C, BLOCK_K, PRECISION
-    )
+    z = first_layer(source, first, first_vectors, hidden, token, tokens, column, K, C, BLOCK_K, PRECISION)
+    u = second_layer(at_least(z, 0.0).to(rows.dtype.element_ty), second, block, column, C, PRECISION)
     centre = tl.sum(tl.where((token < end)[:, None], u, 0.0), 0) / tl.minimum(end - begin, BLOCK_N)
     total = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
     of_squares = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
     for start in tl.range(begin, end, BLOCK_N):
         token = start + tl.arange(0, BLOCK_N)
-        u = _second_layer(
-            source, first, first_vectors, second, hidden, block, token, tokens, column, K, C, BLOCK_K, PRECISION
-        )
+        z = first_layer(source, first, first_vectors, hidden, token, tokens, column, K, C, BLOCK_K, PRECISION)
+        u = second_layer(at_least(z, 0.0).to(rows.dtype.element_ty), second, block, column, C, PRECISION)
         deviation = tl.where((token < end)[:, None], u - centre[None, :], 0.0)
         total += deviation
         of_squares += deviation * deviation
@@ -110,11 +110,11 @@ def cross_attention_forward_fused_states(
     for start in tl.range(part * span, tl.minimum(part * span + span, area), BLOCK_N):
         pixel = start + tl.arange(0, BLOCK_N)
         token = image * area + pixel
-        k = _feature(
+        k = feature(
             source, first, first_vectors, second, second_vectors, hidden, block, token, end, column,
             K, C, BLOCK_K, PRECISION,
         )  # fmt: skip
-        z = _first_layer(source, first, first_vectors, hidden + KEYS, token, end, column, K, C, BLOCK_K, PRECISION)
+        z = first_layer(source, first, first_vectors, hidden + KEYS, token, end, column, K, C, BLOCK_K, PRECISION)
         v = tl.where((pixel < area)[:, None], at_least(z, least[None, :]), 0.0).to(k.dtype)
         total = tl.dot(tl.trans(v), k, total, input_precision=PRECISION)
     sink = state(partials, tl.program_id(1), image * parts + part, images * parts, CHANNELS)
@@ -145,7 +145,7 @@ def cross_attention_forward_fused_output(
     channel = tl.cast(image, tl.int64) * pick(pair, attended, 1) + pick(pair, pairs, 2) * CHANNELS + column
     for start in tl.range(part * span, tl.minimum(part * span + span, area), BLOCK_N):
         pixel = start + tl.arange(0, BLOCK_N)
-        q = _feature(
+        q = feature(
             map, first, first_vectors, second, second_vectors, branch * BLOCKS + query, branch * FEATURES + query,
             image * area + pixel, end, column, K, C, BLOCK_K, PRECISION,
         )  # fmt: skip

@@ -1,11 +1,11 @@
 """Branches of one shape, which share launches, with their layers side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
@@ -13,22 +13,12 @@ from seqca.pairs import Pair
 
 from ..launch import launch
 from ..map_tables import MAX_ENTRIES
+from .forward_sums import cross_attention_forward_sources
 from .problem import Problem
-from .stacks import padded, precision, split, tile_sizes
+from .stacks import MapMoments, padded, precision, split, tile_sizes
 
 _MAX_ROWS = 48
 """Rows at most of a table that a launch takes as arguments, of which CUDA promises 4 KB."""
-
-
-class ByKind(NamedTuple):
-    """A vector for every branch of a group, (branches, rows), by kind of layer."""
-
-    projection: Tensor
-    """Rows of projections; none where there is no projection."""
-    first: Tensor
-    """Rows of hidden layers, then of values."""
-    second: Tensor
-    """Rows of features."""
 
 
 class BranchGroup:
@@ -53,59 +43,23 @@ class BranchGroup:
         self.channels, self.padded = problem.channels, padded(problem.channels)
         self.tile_sizes = tile_sizes(self.padded, problem.dtype)
 
-    def of_maps(self, x: Tensor) -> Tensor:
-        """Entries of the maps of the branches, (branches, …), of a tensor with one for each map of the stack."""
-        return x if self.places == list(range(len(x))) else torch.stack([x[i] for i in self.places])
-
-    def indices(self, *names: str) -> list[int]:
-        """The layers of those names, branch after branch, by their index in the call."""
-        found = [getattr(layers, name) for layers in self.layers for name in names]
-        return [i for i in found if i is not None]
-
-    def weights(self, *names: str) -> Tensor:
-        """Weights of the named layers, those of a branch below each other, (branches, rows, columns)."""
-        joined = torch.cat([self.problem.weights[i].flatten(1) for i in self.indices(*names)])
-        return joined.unflatten(0, (self.size, -1))
-
-    def vectors(self, *lists: Sequence[Tensor]) -> list[ByKind]:
-        """The vectors of all layers, from lists that have one for each layer of the call, in float64."""
-        which = self.indices("projection", "hidden", "values", "features")
-        joined = torch.cat([x[i] for x in lists for i in which]).double().unflatten(0, (len(lists), self.size, -1))
-        blocks = [int(self.projected), self.blocks, self.features]
-        return [ByKind(*x.split([n * self.channels for n in blocks], 1)) for x in joined]
+    def moments_of(self, stack: MapMoments) -> MapMoments:
+        """Moments of the maps of the branches, from those of the maps of the stack."""
+        x = stack.values
+        if self.places == list(range(len(x))):
+            return stack
+        return MapMoments(torch.stack([x[i] for i in self.places]), stack.tokens)
 
     @cached_property
-    def norms(self) -> list[ByKind]:
-        """γ and β of all layers."""
-        return self.vectors(self.problem.scales, self.problem.shifts)
+    def layer_table(self) -> tuple[tuple[Any, ...], ...]:
+        """A row for each layer of the branches: weight, γ, β, and its first row among those of all layers."""
+        p = self.problem
+        return tuple((p.weights[i], p.scales[i], p.shifts[i], p.starts[i]) for i in self.layer_order)
 
-    def parted(self, x: Tensor, tensors: list[Tensor], *names: str) -> None:
-        """Parts (branches, rows, …) of the named layers into their places in `tensors`, in memory of their own."""
-        which = self.indices(*names)
-        shapes = [tensors[i].shape for i in which]
-        flat = x.to(tensors[which[0]].dtype).flatten()
-        parts = torch.split_with_sizes_copy(flat, [shape.numel() for shape in shapes])
-        for i, shape, part in zip(which, shapes, parts, strict=True):
-            tensors[i] = part.view(shape)
-
-    def padded_rows(self, x: Tensor) -> Tensor:
-        """Vectors (…, blocks·C) with the blocks padded, in float32."""
-        return F.pad(x.unflatten(-1, (-1, self.channels)), (0, self.padded - self.channels)).flatten(-2).float()
-
-    def padded_weight(self, x: Tensor, columns: int) -> Tensor:
-        """Weights (branches, blocks·C, C_in) with blocks and columns padded, in the dtype of the maps."""
-        rows = x.unflatten(1, (-1, self.channels)).to(self.problem.dtype)
-        return F.pad(rows, (0, columns - x.shape[2], 0, self.padded - self.channels)).flatten(1, 2)
-
-    def by_block(self, *vectors: Tensor) -> Tensor:
-        """Vectors (branches, blocks·C) side by side, block by block, (branches·blocks, vectors, C), padded."""
-        rows = torch.stack([x.unflatten(1, (-1, self.channels)) for x in vectors], 2)
-        return self.padded_rows(rows).flatten(0, 1)
-
-    @cached_property
-    def second(self) -> Tensor:
-        """W₂, padded, (branches, features·C, C)."""
-        return self.padded_weight(self.weights("features"), self.padded)
+    @property
+    def layer_order(self) -> list[int]:
+        """The layers of the branches, by their index in the call."""
+        return [i for layers in self.layers for i in sorted(i for i in layers if i is not None)]
 
     @cached_property
     def pairs(self) -> list[tuple[int, int, int, Pair]]:
@@ -126,6 +80,21 @@ class BranchGroup:
         """A row for each pair: the states of its source."""
         return tuple((states[pair.source],) for *_, pair in self.pairs)
 
+    def of_blocks(self, states: Mapping[tuple[int, int], tuple[Tensor, int]]) -> tuple[tuple[Tensor, int], ...]:
+        """A row for each block of keys, of what is given by branch of the call and block."""
+        return tuple(states[member, key] for member in self.members for key in range(self.keys))
+
+    def gradient_table(self, grads: Mapping[int, Tensor]) -> tuple[tuple[Any, ...], ...]:
+        """A row for each branch: the gradient of what its queries attend to, and strides."""
+        return tuple((grads[i], *grads[i].stride()) for i in self.members)
+
+    @property
+    def pairs_of_blocks(self) -> tuple[tuple[int, int], ...]:
+        """A row for each block of queries: the first of its pairs, and how many it has."""
+        own = [(i, query) for i, query, *_ in self.pairs]
+        order = [(i, query) for i in range(self.size) for query in range(self.queries)]
+        return tuple((own.index(block), own.count(block)) for block in order)
+
     def new_outputs(self) -> dict[int, Tensor]:
         """Memory for what the queries attend to, (B, pairs · C, H, W), by branch of the call."""
         x = self.stack
@@ -139,8 +108,14 @@ class BranchGroup:
 
     def summed_states(self, partials: Tensor) -> dict[int, Tensor]:
         """States (keys, B, C + 1, C) by branch of the call, of the parts of each image."""
-        by_branch = partials.unflatten(0, (self.size, self.keys))
-        return {member: x.sum(2) for member, x in zip(self.members, by_branch, strict=True)}
+        parts, *size = partials.shape[2:]
+        states = [self.new_sums(self.keys, self.stack.images, *size) for _ in self.members]
+        grid = (triton.cdiv(prod(size), 256), self.keys * self.stack.images, self.size)
+        self.start(
+            cross_attention_forward_sources, grid, warps=4, partials=partials, states=tuple((x,) for x in states),
+            parts=parts, SIZE=prod(size), BLOCK=256,
+        )  # fmt: skip
+        return dict(zip(self.members, states, strict=True))
 
     def arguments(self, *names: str) -> dict[str, Any]:
         """Arguments that kernels have in common, those of these names."""
@@ -157,6 +132,10 @@ class BranchGroup:
             "FEATURES": self.features,
             "KEYS": self.keys,
             "QUERIES": self.queries,
+            "layers": self.layer_table,
+            "LAYERS": len(self.layer_table) // self.size,
+            "PROJECTED": self.projected,
+            "READ": self.stack.channels,
             "BLOCK_N": b.tokens,
             "BLOCK_C": b.channels,
             "BLOCK_K": b.depth,
@@ -164,10 +143,10 @@ class BranchGroup:
         }
         return {name: known[name] for name in names}
 
-    def start(self, kernel: Any, grid: tuple[int, ...], warps: int = 0, **own: Any) -> None:
+    def start(self, kernel: Any, grid: tuple[int, ...], warps: int = 0, stages: int = 3, **own: Any) -> None:
         """Launch with arguments of its own and those that it has in common with others."""
         names = [name for name in kernel.arg_names if name not in own]
-        options = {"num_warps": warps or self.tile_sizes.warps}
+        options = {"num_warps": warps or self.tile_sizes.warps, "num_stages": stages}
         launch(kernel, grid, self.stack.rows.device, {**own, **self.arguments(*names)}, **options)
 
     def new_sums(self, *size: int) -> Tensor:
@@ -179,13 +158,8 @@ class BranchGroup:
         return triton.cdiv(channels, self.tile_sizes.channels)
 
     @property
-    def whole(self) -> bool:
-        """Whether a tile holds all channels of a block."""
-        return self.tiles(self.padded) == 1
-
-    @property
     def fused(self) -> bool:
-        """Whether the pass forward keeps in registers what is between its maps and its sums.
+        """Whether passes keep in registers what is between maps and sums.
 
         A tile needs all channels of a block and a column more. In float32 products of so many channels have no tensor
         cores, and take all registers by themselves.

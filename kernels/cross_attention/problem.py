@@ -1,6 +1,7 @@
 """The arguments of a call, with its maps stacked by shape."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -23,7 +24,11 @@ class Problem:
         branches: Sequence[int],
         pairs: Sequence[int],
     ) -> None:
-        self.maps, self.weights, self.scales, self.shifts = maps, weights, scales, shifts
+        self.maps = maps
+        self.weights = [x.flatten(1).contiguous() for x in weights]
+        self.scales, self.shifts = _alike(scales), _alike(shifts)
+        self.starts = [0, *accumulate(map(len, weights))]
+        """The first row of each layer among those of all."""
         self.branches, self.pairs = branches_of(branches), pairs_of(pairs)
         self.layers: list[BranchLayers] = layers_of(self.branches)
         self.dtype = maps[0].dtype
@@ -53,3 +58,9 @@ class Problem:
         for i, x in enumerate(by_map):
             parts[self.place[i][0]].append(x)
         return [torch.stack(x) for x in parts]
+
+
+def _alike(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Vectors that a launch can take together: of one dtype, without gaps."""
+    dtype = vectors[0].dtype if all(x.dtype == vectors[0].dtype for x in vectors) else torch.float32
+    return [x.to(dtype).contiguous() for x in vectors]

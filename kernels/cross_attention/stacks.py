@@ -10,6 +10,7 @@ from torch import Tensor
 from ..launch import launch
 from ..map_tables import MAX_ENTRIES
 from .forward import cross_attention_forward_moments, cross_attention_forward_rows
+from .forward_sums import cross_attention_forward_centres, cross_attention_forward_covariances
 
 PROGRAMS = 528
 """Programs of a sum over tokens where there are enough of these: four for each multiprocessor of an H200."""
@@ -48,6 +49,25 @@ def precision() -> str:
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
+class MapMoments(NamedTuple):
+    """Means and below them covariances of maps, biased, in float64."""
+
+    values: Tensor
+    """(maps, C + 1, C)."""
+    tokens: int | Tensor
+    """Of all processes together."""
+
+    @property
+    def mean(self) -> Tensor:
+        """(maps, C)."""
+        return self.values[:, 0]
+
+    @property
+    def covariance(self) -> Tensor:
+        """(maps, C, C)."""
+        return self.values[:, 1:]
+
+
 class Stack:
     """Maps of one shape as matrices (maps, tokens, channels padded)."""
 
@@ -79,15 +99,24 @@ class Stack:
         """Parts of the tokens where there are so many programs for each of them, and tokens of a part."""
         return split(self.tokens, self.tile_sizes.tokens, programs)
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Means (maps, C) and covariances (maps, C, C), biased, in float64."""
+    def moments(self) -> Tensor:
+        """Means and below them covariances, see `MapMoments`."""
         b, count, c = self.tile_sizes, len(self.rows), self.padded
-        some = self.rows[:, : 4 * b.tokens].float()
-        variance, mean = torch.var_mean(some, 1, correction=0)
-        centres = exact_centres(mean, variance, self.rows.dtype)
+        device = self.rows.device
+        centres = self.rows.new_empty(count, c, dtype=torch.float32)
+        launch(
+            cross_attention_forward_centres, (triton.cdiv(c, b.channels), count), device,
+            {
+                "rows": self.rows, "centres": centres, "tokens": self.tokens, "some": min(self.tokens, 4 * b.tokens),
+                "C": c, "BLOCK_N": b.tokens, "BLOCK_C": b.channels,
+            },
+            num_warps=4,
+        )  # fmt: skip
         tiles = triton.cdiv(c, b.channels) ** 2
         parts, span = self.span(tiles * count)
-        products, sums = centres.new_empty(parts, count, c, c), centres.new_empty(parts, count, c)
+        # A layer may see little of a map's variance. The digits that half precision has of it fp32 sums keep.
+        dtype = torch.float64 if self.rows.dtype == torch.float32 else torch.float32
+        products, sums = (centres.new_empty(parts, count, *size, dtype=dtype) for size in [(c, c), (c,)])
         arguments = {
             "rows": self.rows,
             "centres": centres,
@@ -100,24 +129,17 @@ class Stack:
             "BLOCK_C": b.channels,
             "PRECISION": precision(),
         }
-        launch(cross_attention_forward_moments, (parts, tiles, count), centres.device, arguments, num_warps=b.warps)
-        own = slice(self.channels)
-        away = sums[..., own].sum(0, dtype=torch.float64) / self.tokens
-        mean = away + centres[:, own]
-        covariance = products[..., own, own].sum(0, dtype=torch.float64) / self.tokens
-        return mean, torch.baddbmm(covariance, away[:, :, None], away[:, None], alpha=-1)
-
-
-def exact_centres(means: Tensor, variances: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is taken from maps before they are multiplied, so that large means do not cancel, in float32.
-
-    In half precision x less the mean would be rounded, and all x between two powers of two alike: that biases products.
-    x less a rounded number of about its size is exact (Sterbenz 1974), which is most x where the mean is large beside
-    the deviation; elsewhere nothing is taken, as nothing cancels.
-    """
-    if dtype == torch.float32:
-        return means.float()
-    return torch.where(means.square() > 16 * variances, means, 0).to(dtype).float()
+        launch(cross_attention_forward_moments, (parts, tiles, count), device, arguments, num_warps=b.warps)
+        moments = centres.new_empty(count, self.channels + 1, self.channels, dtype=torch.float64)
+        launch(
+            cross_attention_forward_covariances, (triton.cdiv(self.channels, 16) ** 2, count), device,
+            {
+                "products": products, "sums": sums, "centres": centres, "moments": moments, "parts": parts,
+                "tokens": self.tokens, "CHANNELS": self.channels, "C": c, "BLOCK": 16,
+            },
+            num_warps=4,
+        )  # fmt: skip
+        return moments
 
 
 def split(tokens: int, block: int, programs: int) -> tuple[int, int]:

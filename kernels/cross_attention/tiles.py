@@ -7,8 +7,6 @@ pads is 0 everywhere: in weights, in the vectors of a norm and in activations.
 import triton
 import triton.language as tl
 
-from ..elementwise import at_least, exact_softplus
-
 
 @triton.jit
 def product(
@@ -41,24 +39,6 @@ def normalised(u, vectors, column, COLUMNS: tl.constexpr):
     scale = tl.broadcast_to(vector(vectors, 1, column, COLUMNS), u.shape)
     shift = tl.broadcast_to(vector(vectors, 2, column, COLUMNS), u.shape)
     return deviation, tl.fma(deviation, scale, shift)
-
-
-@triton.jit
-def softplus(x, EXACT: tl.constexpr):
-    """log(1 + e^x), to the last bits or as half precision needs it."""
-    if EXACT:
-        y = exact_softplus(x)
-    else:
-        # log(1 + e) = e p(e), p the minimax polynomial of its degree on [0, 1]: within 8.4e-6 of it, relatively, a
-        # thirtieth of what float16 rounds. A logarithm would take more instructions, and loses the digits of a small e.
-        e = tl.exp(-tl.abs(x))
-        p = e * -0.0238691517 + 0.101222285
-        p = p * e - 0.21004869
-        p = p * e + 0.32520668
-        p = p * e - 0.499361365
-        p = p * e + 0.999991598
-        y = at_least(x, 0.0) + e * p
-    return y
 
 
 @triton.jit
@@ -114,21 +94,22 @@ def load_transposed_state(source, row, column, C: tl.constexpr):
 
 @triton.jit
 def outer_sums(
-    left, right, of_left, of_right, first, end, row, column,
+    left, right, of_left, of_right, first, end, row, column, DTYPE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Σ a bᵀ and Σ a over tokens, of `left` and `right` less a vector each, rounded to their dtype; in fp32."""
-    totals = tl.zeros([row.shape[0], column.shape[0]], tl.float32)
-    sums = tl.zeros([row.shape[0]], tl.float32)
+    """Σ a bᵀ and Σ a over tokens, in DTYPE, of `left` and `right` less a vector each, rounded to their dtype."""
+    # Products of float32 numbers are exact in float64 alone.
+    factor: tl.constexpr = DTYPE if tl.float64 == DTYPE else left.dtype.element_ty
+    totals = tl.zeros([row.shape[0], column.shape[0]], DTYPE)
+    sums = tl.zeros([row.shape[0]], DTYPE)
     for start in tl.range(first, end, BLOCK_N):
         token = start + tl.arange(0, BLOCK_N)
         known = token < end
         a = load_rows(left, token, known, row, ROWS).to(tl.float32) - of_left[None, :]
         a = tl.where(known[:, None], a, 0.0)
         b = load_rows(right, token, known, column, COLUMNS).to(tl.float32) - of_right[None, :]
-        sums += tl.sum(a, 0)
-        a = a.to(left.dtype.element_ty)
-        totals = tl.dot(tl.trans(a), b.to(left.dtype.element_ty), totals, input_precision=PRECISION)
+        sums += tl.sum(a.to(DTYPE), 0)
+        totals = tl.dot(tl.trans(a.to(factor)), b.to(factor), totals, input_precision=PRECISION, out_dtype=DTYPE)
     return totals, sums
 
 

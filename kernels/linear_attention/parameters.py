@@ -70,9 +70,9 @@ PARAMETERS: dict[torch.dtype, dict[int, LaunchParameters]] = {
         ),
         0: LaunchParameters(
             states=TileSizes(64, 64, 64, 8, 3),
-            output=TileSizes(64, 64, 64, 8, 3),
+            output=TileSizes(64, 64, 64, 4, 3),
             queries=TileSizes(64, 64, 64, 8, 3),
-            sources=TileSizes(64, 64, 64, 8, 3),
+            sources=TileSizes(64, 64, 64, 4, 3),
             parts=4,
         ),
     },

@@ -27,6 +27,9 @@ from .kernels import (
 _GRADIENT_BYTES = 2**28
 """Bytes of the gradient of y that exist at a time, about."""
 
+_FAR = 2**31
+"""Elements of the right operand from which on offsets into it take 64 bits."""
+
 _FEW_CELLS = 1024
 """Cells of a level in all images, below which the mean of their rounding errors is not left to chance."""
 
@@ -44,7 +47,11 @@ class TileSizes(NamedTuple):
 
 
 def tile_sizes(dtype: torch.dtype) -> TileSizes:
-    """Sizes by dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
+    """Sizes by dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning.
+
+    In float32 a product takes few rows also because tensor cores cut off what they add up, towards 0: the errors of a
+    long sum have a mean. Sums of products are rounded.
+    """
     return TileSizes(32, 16, 16, 8) if dtype == torch.float32 else TileSizes(64, 256, 64, 8)
 
 
@@ -118,7 +125,7 @@ class Pyramid:
             **self._sizes(),
             "K": self.geometry.depth,
             "BLOCK_K": self.geometry.block,
-            "FAR": self.right.numel() >= 2**31,
+            "FAR": self.right.numel() >= _FAR,
             "BLOCK": self.tile_sizes.channels,
             "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3",
         }
@@ -144,6 +151,7 @@ class Pyramid:
 
     def _copy(self, kernel: Any, x: Tensor, rows: Tensor, tiled: bool) -> None:
         g = self.geometry
+        channels = 16 if x.dtype == torch.float32 else 32  # 64 bytes of a row; twice as many float32 spill
         arguments = {
             "map": x,
             "rows": rows,
@@ -158,9 +166,9 @@ class Pyramid:
             "HIGH": g.tile_height if tiled else 0,
             "WIDE": g.tile_width,
             "ROWS": TOKENS,
-            "CHANNELS": 32,
+            "CHANNELS": channels,
         }
-        grid = (triton.cdiv(len(rows), TOKENS), triton.cdiv(x.shape[1], 32))
+        grid = (triton.cdiv(len(rows), TOKENS), triton.cdiv(x.shape[1], channels))
         launch(kernel, grid, x.device, arguments, num_warps=4)
 
     def _fill_left(self) -> None:

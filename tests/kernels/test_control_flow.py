@@ -50,6 +50,50 @@ def test_a_loop_that_data_ends_and_a_branch_that_is_not_understood_are_refused()
         flow("NEW P0, R1", "@P0 BRA 0x0", "EXIT").issued({})
 
 
+def test_a_branch_on_data_inside_a_loop_skips_in_every_turn_and_one_out_of_the_loop_is_refused() -> None:
+    inside = (*LOOP[:3], "LDG.E R4, [R2.64]", "FSETP.GT.AND P1, PT, R4, 1, PT")
+    end = ("ISETP.GE.AND P0, PT, R0, UR4, PT", "@!P0 BRA 0x20", "FMUL R4, R4, 1", "EXIT")
+    known = {"SR_CTAID.X": 0, word(0x210): 8}
+    issued = flow(*inside, "@P1 BRA 0x70", "FADD R4, R4, 1", *end).issued(known)
+    assert (issued["FADD"], issued["LDG.E"], issued["FMUL"]) == (0, 4, 1)
+    with pytest.raises(ValueError, match="0x50: got data"):
+        flow(*inside, "@P1 BRA 0x90", "FADD R4, R4, 1", *end).issued(known)
+
+
+def test_a_shuffle_from_the_first_lane_is_known_and_one_from_another_is_data() -> None:
+    def shuffled(lane: str) -> ControlFlow:
+        return flow(LOOP[0], LOOP[1], f"SHFL.IDX PT, R0, R0, {lane}, 0x1f", LOOP[2], LOOP[4], "@!P0 BRA 0x30", "EXIT")
+
+    assert shuffled("RZ").issued({"SR_CTAID.X": 0, word(0x210): 6})["VIADD"] == 3
+    with pytest.raises(ValueError, match="got data"):
+        shuffled("R1").issued({"SR_CTAID.X": 0, word(0x210): 6})
+
+
+@pytest.mark.parametrize(
+    ("writes", "last"),
+    [
+        ("LDG.E R8, [R2.64]", 8),
+        ("LDG.E.64 R8, [R2.64]", 9),
+        ("LDS.128 R8, [R2]", 11),
+        ("LDSM.16.M88.4 R8, [R2]", 11),
+        ("HMMA.16816.F32.BF16 R8, R4, R2, RZ", 11),
+        ("HMMA.16816.F16 R8, R4, R2, RZ", 9),
+        ("HGMMA.64x16x16.F32.BF16 R8, gdesc[UR4], RZ", 15),
+    ],
+)
+def test_every_register_that_a_load_or_a_product_writes_is_data(writes: str, last: int) -> None:
+    def turns(register: int) -> int:
+        bound = f"MOV R{register}, 0x6"
+        compare = f"ISETP.GE.AND P0, PT, R0, R{register}, PT"
+        return flow(LOOP[1], bound, writes, LOOP[2], compare, "@!P0 BRA 0x30", "EXIT").issued({"SR_CTAID.X": 0})[
+            "VIADD"
+        ]
+
+    with pytest.raises(ValueError, match="got data"):
+        turns(last)
+    assert turns(last + 1) == 3
+
+
 def test_a_table_among_the_arguments_is_indexed_and_a_missing_predicate_leaves_the_register() -> None:
     lines = (
         "S2UR UR5, SR_CTAID.X",

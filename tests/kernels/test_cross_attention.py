@@ -15,7 +15,7 @@ from seqca.ops import use_backend
 from seqca.ops.samples.cross_attention import exchange_sample
 from seqca.ops.shared.branches import flattened
 from seqca.ops.shared.operator import OPERATORS
-from seqca.ops.shared.sample import Sample
+from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,3 +75,15 @@ def test_statistics_are_of_the_hidden_layers_that_backward_makes_again(monkeypat
     _, *expected = forward_of(sample)
     for x, y in zip(fused, expected, strict=True):
         assert ((x - y).abs() <= 2e-5 * y.abs().clamp(min=y.abs().median())).all()
+
+
+def test_moments_of_float32_maps_tell_a_millionth_of_the_variance() -> None:
+    """Also where the first tokens, by which a map is centred, are unlike the others."""
+    g = Generator().manual_seed(0)
+    common, seen = (normal(1, 1, 12, 25, generator=g) for _ in range(2))
+    common[..., 6:, :] += 3
+    x = torch.cat([1000 * common, 1000 * common + seen], 1).to(DEVICE, torch.float32)
+    covariance = stacks.Stack([x]).moments()[0, 1:]
+    found = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    expected = (x[:, 1] - x[:, 0]).double().var(correction=0)
+    assert abs(found / expected - 1) < 1e-4

@@ -70,13 +70,34 @@ def test_a_head_launches_a_copy_for_each_map_and_pass_and_few_kernels_besides() 
     assert names.total() == 43
 
 
+def test_offsets_into_more_than_two_to_the_31_elements_take_64_bits() -> None:
+    (many,) = [case for case in CASES if "320 images" in case.shape]
+    with record() as launches:
+        many.run()
+    far = {launch.arguments["FAR"] for launch in launches if "FAR" in launch.arguments}
+    assert far == {True}
+
+
+@pytest.mark.parametrize("name", ["aggregation_head", "scale_aggregation"])
+def test_with_offsets_of_64_bits_results_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, generator = OPERATORS[name], Generator().manual_seed(0)
+    sample = rounded(operator.samples["odd ratios"](12, 40, generator), torch.float32, DEVICE)
+    gradients = cotangents(operator, sample, generator)
+    with use_backend("triton"):
+        near = evaluate(operator.function, sample, gradients)
+        monkeypatch.setattr(pyramids, "_FAR", 1)
+        far = evaluate(operator.function, sample, gradients)
+    for what, expected in near.items():
+        assert torch.equal(far[what], expected), what
+
+
 @pytest.mark.parametrize("name", ["aggregation_head", "scale_aggregation"])
 def test_tiles_rows_outputs_and_images_that_follow_each_other_add_up(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Three tiles for a program, several blocks of the operands' rows, two of the outputs, a gradient of one image.
     monkeypatch.setattr(aggregation_head, "_PROGRAMS", 2)
-    monkeypatch.setattr(pyramids, "tile_sizes", lambda dtype: TileSizes(64, 64, 16, 4))
+    monkeypatch.setattr(pyramids, "tile_sizes", lambda dtype: TileSizes(64, 16, 16, 4))
     monkeypatch.setattr(pyramids, "_GRADIENT_BYTES", 1)
     operator, generator = OPERATORS[name], Generator().manual_seed(0)
     sample = rounded(operator.samples["repeated maps"](90, 128, generator), torch.float32, DEVICE)

@@ -17,6 +17,7 @@ from seqca.kernels.resources import (
     longest_launches,
     modules,
     predicted_table,
+    sources,
     sources_hash,
     worst_table,
 )
@@ -24,6 +25,7 @@ from seqca.kernels.resources import (
 from seqca import use_backend
 from seqca.ops.shared.operator import OPERATORS, Operator
 from seqca.ops.verification.judge import leaves, rounded
+from tests.test_layers import KERNELS, imported_modules
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "resources.md"
@@ -111,6 +113,14 @@ def test_the_page_of_resources_has_each_kernel_once_in_both_tables_and_tells_eve
 
 def test_the_page_of_resources_is_made_of_these_sources() -> None:
     assert f"of sources {sources_hash()}" in PAGE.read_text(), "python -m seqca.kernels.resources > docs/resources.md"
+
+
+def test_the_page_is_made_anew_where_anything_changes_that_kernels_use_of_the_package() -> None:
+    modules = tuple(name.removesuffix(".py").replace("/", ".") + "." for name in sources())
+    used = {name for file in KERNELS.rglob("*.py") for name in imported_modules(file, KERNELS, "seqca.kernels")}
+    of_package = {name.removeprefix("seqca.") for name in used if name.startswith("seqca.")} - {"ops"}
+    assert {name for name in of_package if not f"{name}.".startswith(("kernels.", *modules))} == set()
+    assert len([name for name in modules if name.startswith("kernels.")]) == len(list(KERNELS.rglob("*.py")))
 
 
 def test_no_kernel_issues_a_tenth_more_instructions_than_the_page_says_with_its_version_of_triton(
