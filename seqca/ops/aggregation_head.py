@@ -7,7 +7,7 @@ Every backend's module offers, with layers = (weight, bias, norm_weight, norm_bi
     backward(grad, maps, order, *layers, *kept, training, group) -> (gradients of the maps, then of the layers)
 
 Maps come once each; `order` has for each place of the concatenation the index of its map. Kept are 1/σ; on `aten` what
-the mean of y exceeds the centred sum by and the mean of the maps, on `triton` the mean of y less its bias. Under a
+the mean of y exceeds the centred sum by, and the moments of the maps, on `triton` the mean of y less its bias. Under a
 process group (by its name, "" for none) the sums of all processes are gathered between the statistics and the
 predictions, and between the pass backward and what follows from its sums.
 """
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from seqca.reference.aggregation_head import aggregation_head as reference
 
+from .aten.scatter import packed_length
 from .samples.aggregation_head import SAMPLES
 from .scale_aggregation import check_maps
 from .shared.arguments import distinct_maps, given
@@ -70,13 +71,15 @@ def aggregation_head(
     """V · relu(batch_norm(y)) + c, where y = W · concat(up(X_0), up(X_1), …) + b as in `scale_aggregation`.
 
     y, which has C channels at the finest resolution, is never kept, nor on `aten` ever whole: backward computes it
-    again from the maps, which with the statistics of the batch norm are all that is kept (Kim et al. 2022, section 2.4;
-    the algebra is in docs/aggregation.md). On the backend `reference` this is `seqca.reference.aggregation_head`.
+    again from the maps, which with the statistics of the batch norm, and on `aten` the covariance of large maps, are
+    all that is kept (Kim et al. 2022, section 2.4; the algebra is in docs/aggregation.md). On the backend `reference`
+    this is `seqca.reference.aggregation_head`.
 
     Args:
-        maps: (B, C_j, H_j, W_j), any strides, the first at the finest resolution; any ratio of sizes, per axis; a map
-            may stand several times. float32, bfloat16, float16 or float64. Under autocast maps, W, b, V and c are cast
-            to its dtype.
+        maps: (B, C_j, H_j, W_j), any strides, the first at the finest resolution; any ratio of sizes, per axis. A map
+            that stands several times, as the same tensor object, is read once, by the sum of its columns of W; a view
+            of it is another map, right but read again. float32, bfloat16, float16 or float64. Under autocast maps, W,
+            b, V and c are cast to its dtype.
         weight: W (C, Σ C_j, 1, 1), as of a convolution.
         bias: b (C,).
         norm_weight, norm_bias: scale and shift of the batch norm, (C,), in the dtype of the maps or float32.
@@ -164,7 +167,7 @@ def _backward(
     prediction_bias: Tensor | None,
     inverse: Tensor,
     excess: Tensor,
-    average: Tensor,
+    moments: Tensor,
     training: bool,
     group: str,
     backend: str,
@@ -172,7 +175,7 @@ def _backward(
     layers = (weight, bias, norm_weight, norm_bias, prediction_weight, prediction_bias)
     with kernel_scope(weight):
         implementation = OPERATOR.implementation(backend)
-        return implementation.backward(grad, maps, order, *layers, inverse, excess, average, training, group)
+        return implementation.backward(grad, maps, order, *layers, inverse, excess, moments, training, group)
 
 
 @_forward.register_fake
@@ -195,8 +198,9 @@ def _(
     wide = torch.promote_types(weight.dtype, torch.float32)
     prediction = first.new_empty(first.shape[0], prediction_weight.shape[0], *first.shape[2:])
     mean, variance, inverse, excess = (weight.new_empty(weight.shape[0], dtype=wide) for _ in range(4))
-    average = weight.new_empty(sum(x.shape[1] for x in maps), dtype=torch.float64)
-    return prediction, mean, variance, inverse, excess, average
+    kept = packed_length(maps) if backend == "aten" and running_mean is None else 0
+    moments = weight.new_empty(sum(x.shape[1] for x in maps) + kept, dtype=torch.float64)
+    return prediction, mean, variance, inverse, excess, moments
 
 
 @_backward.register_fake
@@ -212,7 +216,7 @@ def _(
     prediction_bias: Tensor | None,
     inverse: Tensor,
     excess: Tensor,
-    average: Tensor,
+    moments: Tensor,
     training: bool,
     group: str,
     backend: str,

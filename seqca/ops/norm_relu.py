@@ -76,11 +76,15 @@ def norm_relu(
     from the maps, the outputs of the convolutions and the statistics, which are all that is kept (docs/blocks.md). On
     the backend `reference` this is `seqca.reference.norm_relu`.
 
+    Convolutions are torch's: on a GPU the same bits in every run where `torch.backends.cudnn.deterministic` is set, and
+    TF32 where `torch.backends.cudnn.allow_tf32` is, as it is by default.
+
     Args:
         maps: (B, C_j, H, W) of one size, any strides, concatenated in the channels. float32, bfloat16, float16 or
-            float64. Under autocast maps, weights and residual are cast to its dtype.
-        weights: of the convolutions, (C_i, C_{i−1}, k, k) with odd k, without bias, padded by k // 2. Without any there
-            is one norm, which is of the maps themselves.
+            float64. Under autocast maps and residual are cast to its dtype.
+        weights: of the convolutions, (C_i, C_{i−1}, k, k) with odd k, without bias, padded by k // 2, in the dtype of
+            the maps, or in float32 and then rounded to it. Without any there is one norm, which is of the maps
+            themselves.
         norm_weights, norm_biases: scale and shift of the batch norms, (C_i,), in the dtype of the maps or float32.
         residual: of the shape of the output, added behind the last norm.
         strides: of the convolutions, by default 1.
@@ -115,7 +119,7 @@ def norm_relu(
     if residual is not None:
         check_tensor("residual", residual)
         (residual,) = to_autocast_dtype([residual])
-    maps, weights = to_autocast_dtype(maps), to_autocast_dtype(weights)
+    maps = to_autocast_dtype(maps)
     if not isinstance(projection, bool):
         raise TypeError(f"projection: got {projection!r}, expected True or False")
     if strides is not None and not isinstance(strides, (list, tuple)):
@@ -134,7 +138,7 @@ def norm_relu(
         return NormReLUResult(
             *reference(
                 maps,
-                weights,
+                [weight.to(maps[0].dtype) for weight in weights],
                 norm_weights,
                 norm_biases,
                 residual,
@@ -320,7 +324,7 @@ def _check_layers(
         side = weight.shape[2] if weight.ndim == 4 else 0
         if not side % 2 or not len(weight) or tuple(weight.shape[1:]) != (rows, side, side):
             raise ValueError(f"weights[{i}]: got shape {tuple(weight.shape)}, expected (C, {rows}, k, k) with odd k")
-        check_kind(f"weights[{i}]", weight, maps[0])
+        check_kind(f"weights[{i}]", weight, maps[0], torch.float32)
         rows = weight.shape[0]
     channels = [weight.shape[0] for weight in weights] or [joined]
     for name in ("norm_weights", "norm_biases", "running_means", "running_vars"):

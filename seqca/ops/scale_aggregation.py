@@ -38,8 +38,8 @@ def scale_aggregation(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | Non
 
     A 1×1 convolution commutes with bilinear upsampling (align_corners=False), so that products are computed at each
     map's own resolution, and nothing upsampled is kept for backward: the maps and the weight alone are. A map that
-    stands several times in the list, as the same tensor object, is read once, by the sum of its columns of W. On the
-    backend `reference` this is `seqca.reference.scale_aggregation`.
+    stands several times in the list, as the same tensor object, is read once, by the sum of its columns of W; a view of
+    it is another map, right but read again. On the backend `reference` this is `seqca.reference.scale_aggregation`.
 
     Args:
         maps: (B, C_j, H_j, W_j), any strides, the first at the finest resolution; any ratio of sizes, per axis.

@@ -24,10 +24,10 @@ def batch_norm(
 
     By the mean and variance given, in the dtype of the weight; without them by those of the batch.
     """
-    if x.dtype == torch.float64 and mean is None:
-        centred = x - x.mean((0, 2, 3), keepdim=True)
-        own = centred.square().mean((0, 2, 3), keepdim=True)
-        return centred * (own + eps).rsqrt() * weight[:, None, None] + bias[:, None, None]
+    if x.dtype == torch.float64:
+        centred = x - (x.mean((0, 2, 3)) if mean is None else mean.to(x))[:, None, None]
+        spread = centred.square().mean((0, 2, 3)) if variance is None else variance.to(x)
+        return centred * ((spread + eps).rsqrt() * weight)[:, None, None] + bias[:, None, None]
     # As (B, C, N): of a single image (B, C, H, W), torch on a CPU computes a wrong gradient from one whose channels are
     # the densest dimension and whose first stride is that of a pixel (2.14).
     running_mean, running_var = (None if y is None else y.to(weight.dtype) for y in (mean, variance))

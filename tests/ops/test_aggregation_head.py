@@ -7,20 +7,26 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
+from torch.nn.functional import interpolate
 
 from benchmarks.cases.aggregation_head import network_levels
 from benchmarks.cases.scale_aggregation import pyramid_maps
 from benchmarks.cases.shapes import nyud
-from benchmarks.harness.quantities import kept_bytes
+from benchmarks.harness.quantities import kept_bytes, peak_bytes
 from seqca.ops import aggregation_head, use_backend
 from seqca.ops.aten import pyramid
+from seqca.ops.aten.interpolation import bands, interpolation
 from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
 from tests.processes import in_two_processes
 
+from . import two_processes
+
 HEAD = OPERATORS["aggregation_head"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+on_both = pytest.mark.parametrize("backend", ["aten", "triton"])
 
 
 def head_sample(batch: int = 2, size: tuple[int, int] = (8, 12)) -> Sample:
@@ -55,14 +61,14 @@ def check(sample: Sample, backend: str = "aten") -> None:
         assert verdict.ok, str(verdict)
 
 
-@pytest.mark.parametrize("backend", ["aten", "triton"])
+@on_both
 @pytest.mark.parametrize(
     ("sizes", "channels"),
     [
         ([(7, 9)], 18),
         ([(7, 9)] * 3, 18),
         ([(12, 16), (12, 16), (6, 8), (5, 16), (3, 4), (2, 2), (1, 1)], 18),
-        ([(8, 8), (4, 4), (2, 2)], 1440),
+        pytest.param([(8, 8), (4, 4), (2, 2)], 1440, marks=pytest.mark.exhaustive),
     ],
     ids=["one map", "finest scale alone", "seven maps", "1440 channels"],
 )
@@ -74,24 +80,34 @@ def test_takes_any_number_of_maps_and_as_many_channels_as_a_network_has(
     check(rounded(head_on(maps, channels, g), torch.float32, DEVICE), backend)
 
 
+@on_both
+def test_takes_as_many_channels_in_half_precision(backend: str) -> None:
+    g = Generator().manual_seed(0)
+    maps = [normal(1, 32, *size, generator=g) for size in [(4, 4), (2, 2)]]
+    check(rounded(head_on(maps, 1440, g), torch.float16, DEVICE), backend)
+
+
 def test_an_image_of_many_tiles_is_the_sum_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyramid, "_TILES", {"cpu": (2, 3)})
     check(rounded(head_sample(), torch.float32))
 
 
-def test_keeps_the_maps_and_numbers_by_channel_alone() -> None:
-    sample = rounded(head_sample(size=(40, 60)), torch.float32)
+@pytest.mark.parametrize(("size", "channels"), [((8, 12), 51), ((40, 60), 51 * 54 // 2)], ids=["small", "large"])
+def test_keeps_the_maps_numbers_by_channel_and_of_large_maps_their_covariance(
+    size: tuple[int, int], channels: int
+) -> None:
+    sample = rounded(head_sample(size=size), torch.float32)
     arguments = sample.arguments
     parameters = [x for name, x in arguments.items() if name != "maps"]
     with use_backend("aten"):
         kept = kept_bytes(lambda: aggregation_head(**arguments).prediction, parameters)
     maps = sum(x.nbytes for x in {id(x): x for x in arguments["maps"]}.values())
-    assert maps <= kept <= maps + 4 * 4 * 24 + 8 * 51
+    assert maps + 8 * channels <= kept <= maps + 4 * 4 * 24 + 8 * channels
 
 
 def test_a_head_of_the_network_keeps_less_than_a_twelfth_of_what_the_plain_sequence_keeps() -> None:
     g = Generator().manual_seed(0)
-    maps = pyramid_maps(network_levels(nyud(1)._replace(height=96, width=128)), 1, "fp64", g)
+    maps = pyramid_maps(network_levels(nyud(1)), 1, "fp32", g)
     arguments = rounded(head_on(maps, sum(x.shape[1] for x in maps), g), torch.float32).arguments
     parameters = [x for name, x in arguments.items() if name != "maps"]
     kept = {}
@@ -101,32 +117,73 @@ def test_a_head_of_the_network_keeps_less_than_a_twelfth_of_what_the_plain_seque
     assert 12 * kept["aten"] <= kept["reference"]
 
 
-def test_an_offset_of_many_deviations_costs_no_digits_of_the_gradients() -> None:
+@on_both
+@pytest.mark.processor
+def test_an_offset_of_many_deviations_costs_no_digits_of_the_gradients(backend: str) -> None:
     sample = head_sample(size=(16, 24))
     shifted = [x + 100 for x in sample.arguments["maps"]]
     shifted[3] = shifted[0]
-    check(rounded(sample._replace(arguments=sample.arguments | {"maps": shifted}), torch.float32))
+    check(rounded(sample._replace(arguments=sample.arguments | {"maps": shifted}), torch.float32, DEVICE), backend)
 
 
-def test_a_variance_that_cancels_keeps_its_digits() -> None:
+@pytest.mark.parametrize(("backend", "seed"), [("aten", 0), ("aten", 1), ("aten", 2), ("triton", 0)])
+@pytest.mark.processor
+def test_a_variance_that_cancels_keeps_its_digits(backend: str, seed: int) -> None:
     """What two maps have in common is hundreds of times as large as what they differ in, which alone is seen."""
-    g = Generator().manual_seed(0)
+    g = Generator().manual_seed(seed)
     common, seen = (normal(2, 8, 64, 96, generator=g) for _ in range(2))
     sample = head_on([300 * common, 300 * common + seen], 24, g)
     weight = sample.arguments["weight"].clone()
     weight[:, 8:] = -weight[:, :8]
-    check(rounded(sample._replace(arguments=sample.arguments | {"weight": weight}), torch.float32))
+    check(rounded(sample._replace(arguments=sample.arguments | {"weight": weight}), torch.float32, DEVICE), backend)
 
 
-def test_an_axis_of_many_pixels_needs_no_matrix_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any) -> Tensor:
-        raise AssertionError("interpolation of 40,000 pixels")
+def test_interpolation_of_many_pixels_needs_no_matrix_of_them() -> None:
+    generator = Generator().manual_seed(0)
+    maps = [normal(1, 4, *size, generator=generator) for size in [(1, 20_000), (1, 10_000)]]
+    sample = head_on(maps, 8, generator)
+    running = {"running_mean": torch.zeros(8), "running_var": torch.ones(8)}
+    arguments = rounded(sample, torch.float32).arguments | running
 
-    monkeypatch.setattr(pyramid, "interpolation", refused)
-    sample = head_on([normal(1, 8, 1, 40_000, generator=Generator().manual_seed(0))], 8, Generator().manual_seed(1))
-    arguments = rounded(sample, torch.float32).arguments
+    def work() -> None:
+        prediction = aggregation_head(**arguments).prediction
+        torch.autograd.grad(prediction.sum(), arguments["maps"])
+
     with use_backend("aten"):
-        assert aggregation_head(**arguments).prediction.isfinite().all()
+        assert peak_bytes(work) <= 20_000 * 10_000  # an eighth of a matrix of all pixels and cells
+
+
+@pytest.mark.parametrize(("cells", "pixels", "length"), [(5, 17, 4), (8, 64, 16), (1, 7, 3), (9, 9, 4), (3, 10, 20)])
+def test_bands_are_blocks_of_the_matrix_outside_of_which_it_is_zero(cells: int, pixels: int, length: int) -> None:
+    matrix = interpolation(cells, pixels, torch.device("cpu"))
+    for band in bands(cells, pixels, length, torch.float64, torch.device("cpu")):
+        assert torch.equal(band.weights, matrix[band.pixels, band.cells])
+        matrix[band.pixels, band.cells] = 0
+    assert not matrix.any()
+
+
+@pytest.mark.parametrize(
+    ("cells", "pixels", "kinds"), [(60, 120, 3), (15, 120, 3), (40, 120, 5), (1, 120, 8), (37, 119, 8)]
+)
+def test_bands_of_a_pattern_have_the_same_weights(cells: int, pixels: int, kinds: int) -> None:
+    weights: dict[tuple[int, ...], Tensor] = {}
+    for band in bands(cells, pixels, 16, torch.float64, torch.device("cpu")):
+        assert torch.equal(weights.setdefault(band.pattern, band.weights), band.weights)
+    assert len(weights) == kinds
+
+
+@pytest.mark.parametrize("sizes", [[(96, 96), (48, 48), (12, 12)], [(99, 101), (47, 40), (20, 13)]])
+def test_tiles_that_share_their_weights_sum_up_to_the_whole(sizes: list[tuple[int, int]]) -> None:
+    generator = Generator().manual_seed(0)
+    levels = [torch.randn(*size, 3, generator=generator, dtype=torch.float64) for size in sizes]
+    weights = [torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in sizes]
+    upsampled = [
+        interpolate((x @ w).permute(2, 0, 1)[None], sizes[0], mode="bilinear")[0].permute(1, 2, 0)
+        for x, w in zip(levels, weights, strict=True)
+    ]
+    expected = sum(upsampled)
+    for tile, found in pyramid.sums(levels, weights, torch.zeros(4, dtype=torch.float64)):
+        torch.testing.assert_close(tile.image(found), expected[tile.rows, tile.columns])
 
 
 @pytest.mark.parametrize(
@@ -173,11 +230,14 @@ def test_refuses_one_pixel_of_a_process_that_is_alone(tmp_path: Path) -> None:
         dist.destroy_process_group()
 
 
-def test_scales_may_be_zero_or_negative() -> None:
+@on_both
+@pytest.mark.processor
+def test_scales_may_be_zero_or_negative(backend: str) -> None:
     sample = head_sample()
     scales = sample.arguments["norm_weight"].clone()
     scales[::3], scales[1::3] = 0, -scales[1::3]
-    check(rounded(sample._replace(arguments=sample.arguments | {"norm_weight": scales}), torch.float32))
+    changed = sample._replace(arguments=sample.arguments | {"norm_weight": scales})
+    check(rounded(changed, torch.float32, DEVICE), backend)
 
 
 class Unread(torch.autograd.Function):
@@ -192,14 +252,16 @@ class Unread(torch.autograd.Function):
         return None
 
 
-def test_a_gradient_of_few_pixels_is_not_drowned_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_both
+@pytest.mark.processor
+def test_a_gradient_of_few_pixels_is_not_drowned_by_the_others(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where labels lie in one corner of the image alone."""
-    monkeypatch.setattr(pyramid, "_TILES", {"cpu": (4, 4)})
-    sample = rounded(head_sample(size=(32, 48)), torch.float32)
+    monkeypatch.setattr(pyramid, "_TILES", {DEVICE: (4, 4)})
+    sample = rounded(head_sample(size=(32, 48)), torch.float32, DEVICE)
     gradients = cotangents(HEAD, sample, Generator().manual_seed(1))
     gradients[0][..., 4:, :] = 0
     gradients[0][..., 4:] = 0
-    with use_backend("aten"):
+    with use_backend(backend):
         results = evaluate(aggregation_head, sample, gradients)
     for verdict in judge(HEAD, sample, gradients, results):
         assert verdict.ok, str(verdict)
@@ -215,14 +277,7 @@ def test_where_nothing_flows_back_nothing_goes_on(backend: str) -> None:
 
 
 def of_process(rank: int, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Two images of three on the first process, one on the second, each with its share of the gradient."""
-    sample, gradients = for_processes(dtype)
-    images = slice(0, 2) if rank == 0 else slice(2, 3)
-    own = {id(x): x.detach()[images].requires_grad_() for x in sample.arguments["maps"]}
-    arguments = sample.arguments | {"maps": [own[id(x)] for x in sample.arguments["maps"]], "group": dist.group.WORLD}
-    with use_backend(backend):
-        part = sample._replace(arguments=arguments)
-        return evaluate(aggregation_head, part, [gradients[0][images], *gradients[1:]])
+    return two_processes.of_process(rank, aggregation_head, *for_processes(dtype), backend)
 
 
 def for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
@@ -231,19 +286,7 @@ def for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
 
 
 def of_two_processes(path: Path, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Their results put together: images side by side, shares of parameters' gradients added."""
-    parts = in_two_processes(path, of_process, backend, dtype)
-    together = {}
-    for what in parts[0]:
-        shares = [part[what] for part in parts]
-        if what == "output[0]" or "maps" in what:
-            together[what] = torch.cat(shares)
-        elif what.startswith("output"):
-            assert torch.equal(*shares), what
-            together[what] = shares[0]
-        else:
-            together[what] = sum(shares)
-    return together
+    return two_processes.together(in_two_processes(path, of_process, backend, dtype))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="gloo gathers tensors of a CPU")

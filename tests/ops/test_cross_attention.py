@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Generator, Tensor
 
 from benchmarks.harness.quantities import kept_bytes
@@ -18,6 +16,9 @@ from seqca.ops.samples.cross_attention import SAMPLES, attention_sample, exchang
 from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, leaves, rounded
+from tests.processes import in_two_processes
+
+from . import two_processes
 
 CROSS = OPERATORS["cross_attention"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,7 +29,17 @@ def exchange_of(tasks: int, images: int = 2, size: tuple[int, int] = (4, 6), cha
     return exchange_sample(tasks, size, channels, Generator().manual_seed(0), images)
 
 
-def judged(sample: Sample, backend: str = "aten") -> dict[str, Tensor]:
+on_both = pytest.mark.parametrize("backend", ["aten", "triton"])
+
+# Triton has kernels of their own for half precision.
+on_all = pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("aten", torch.float32), ("triton", torch.float32), ("triton", torch.float16)],
+    ids=["aten", "triton", "triton in half precision"],
+)
+
+
+def judged(sample: Sample, backend: str) -> dict[str, Tensor]:
     """Outputs and gradients on a backend, agreeing with the reference."""
     gradients = cotangents(CROSS, sample, Generator().manual_seed(1))
     with use_backend(backend):
@@ -43,13 +54,14 @@ def changed(sample: Sample, **arguments: Any) -> Sample:
     return sample._replace(arguments=sample.arguments | arguments)
 
 
+@on_both
 @pytest.mark.parametrize("tasks", [2, 3, 4, 5, 6])
-def test_any_number_of_tasks_exchange(tasks: int) -> None:
-    results = judged(rounded(exchange_of(tasks), torch.float32))
+def test_any_number_of_tasks_exchange(tasks: int, backend: str) -> None:
+    results = judged(rounded(exchange_of(tasks, images=1), torch.float32, DEVICE), backend)
     assert [results[f"output[{i}]"].shape[1] for i in range(tasks)] == [6 * (tasks - 1)] * tasks
 
 
-@pytest.mark.parametrize("backend", ["aten", "triton"])
+@on_both
 def test_maps_of_one_shape_are_read_by_several_branches_in_any_order(backend: str) -> None:
     branches = [Branch(0, queries=1), Branch(0, queries=1), Branch(1, keys=1), Branch(1, queries=1)]
     pairs = [Pair(0, 0, 2, 0), Pair(1, 0, 2, 0), Pair(3, 0, 2, 0)]
@@ -57,7 +69,7 @@ def test_maps_of_one_shape_are_read_by_several_branches_in_any_order(backend: st
     judged(rounded(sample, torch.float32, DEVICE), backend)
 
 
-@pytest.mark.parametrize("backend", ["aten", "triton"])
+@on_both
 def test_nothing_of_a_call_outlives_it(backend: str) -> None:
     arguments = rounded(exchange_of(2), torch.float32, DEVICE).arguments
     maps = [x.detach().requires_grad_() * 1 for x in arguments["maps"]]
@@ -73,16 +85,18 @@ def test_nothing_of_a_call_outlives_it(backend: str) -> None:
         gc.enable()
 
 
+@on_both
 @pytest.mark.parametrize("images", [1, 16])
-def test_statistics_are_those_of_all_images_and_states_those_of_one(images: int) -> None:
-    judged(rounded(exchange_of(3, images), torch.float32))
+@pytest.mark.processor
+def test_statistics_are_those_of_all_images_and_states_those_of_one(images: int, backend: str) -> None:
+    judged(rounded(exchange_of(2, images), torch.float32, DEVICE), backend)
 
 
 @pytest.mark.parametrize("limit", [5, 60], ids=["parts of images", "several images"])
 @pytest.mark.parametrize("name", SAMPLES)
 def test_maps_of_many_pieces_are_the_sum_of_them(name: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projections, "_CPU_TOKENS", limit)
-    judged(rounded(SAMPLES[name](24, 6, Generator().manual_seed(0)), torch.float32))
+    judged(rounded(SAMPLES[name](24, 6, Generator().manual_seed(0)), torch.float32), "aten")
 
 
 def test_keeps_the_maps_and_nothing_of_pairs_and_pixels() -> None:
@@ -96,14 +110,19 @@ def test_keeps_the_maps_and_nothing_of_pairs_and_pixels() -> None:
     assert maps < kept <= maps + states + moments + layers
 
 
-def test_an_offset_of_a_hundred_deviations_costs_no_digits() -> None:
-    sample = exchange_of(3)
-    judged(rounded(changed(sample, maps=[x + 100 * x.std() for x in sample.arguments["maps"]]), torch.float32))
+@on_both
+@pytest.mark.processor
+def test_an_offset_of_a_hundred_deviations_costs_no_digits(backend: str) -> None:
+    sample = exchange_of(2)
+    maps = [x + 100 * x.std() for x in sample.arguments["maps"]]
+    judged(rounded(changed(sample, maps=maps), torch.float32, DEVICE), backend)
 
 
-def test_a_layer_that_sees_a_thousandth_of_the_variance_keeps_its_digits() -> None:
+@on_all
+@pytest.mark.processor
+def test_a_layer_that_sees_a_thousandth_of_the_variance_keeps_its_digits(backend: str, dtype: torch.dtype) -> None:
     """Maps vary by far most along a direction that first layers and values do not see."""
-    sample, g = exchange_of(3, channels=12), Generator().manual_seed(2)
+    sample, g = exchange_of(2, channels=12), Generator().manual_seed(2)
     unseen = normal(12, generator=g)
     unseen -= unseen.mean()  # the step of the sample stays seen
     unseen /= unseen.norm()
@@ -121,16 +140,18 @@ def test_a_layer_that_sees_a_thousandth_of_the_variance_keeps_its_digits() -> No
     ratio = torch.cov(rows @ tokens).diagonal()
     ratio = ratio / rows.square().sum(1) / torch.linalg.eigvalsh(torch.cov(tokens))[-1]
     assert ratio.min() < 1e-3
-    judged(rounded(changed(sample, maps=maps, weights=weights), torch.float32))
+    judged(rounded(changed(sample, maps=maps, weights=weights), dtype, DEVICE), backend)
 
 
-def test_scales_may_be_zero_or_negative() -> None:
-    sample = exchange_of(3)
+@on_all
+@pytest.mark.processor
+def test_scales_may_be_zero_or_negative(backend: str, dtype: torch.dtype) -> None:
+    sample = exchange_of(2)
     for scale, shift in zip(sample.arguments["scales"], sample.arguments["shifts"], strict=True):
         scale[::3] = 0
         scale[1::3] *= -1
         shift[1::3] *= -1  # so that nothing comes near the kink of a ReLU
-    judged(rounded(sample, torch.float32))
+    judged(rounded(sample, dtype, DEVICE), backend)
 
 
 def denominators(sample: Sample) -> Tensor:
@@ -143,9 +164,10 @@ def denominators(sample: Sample) -> Tensor:
     return 1e12 * (clamped / free)[free > 1e-3]
 
 
+@on_all
 @pytest.mark.parametrize("share", [0.5, 1.0], ids=["some", "all"])
-def test_a_clamped_denominator_takes_no_gradient(share: float) -> None:
-    sample = exchange_of(3)
+def test_a_clamped_denominator_takes_no_gradient(share: float, backend: str, dtype: torch.dtype) -> None:
+    sample = exchange_of(2)
     ordered = denominators(sample).sort().values
     if share == 1:
         eps = 2 * ordered[-1].item()
@@ -153,7 +175,7 @@ def test_a_clamped_denominator_takes_no_gradient(share: float) -> None:
         middle = ordered[len(ordered) // 4 : 3 * len(ordered) // 4]
         widest = middle.diff().argmax()
         eps = (middle[widest] + middle[widest + 1]).item() / 2
-    judged(rounded(changed(sample, eps=eps), torch.float32))
+    judged(rounded(changed(sample, eps=eps), dtype, DEVICE), backend)
 
 
 def test_what_the_loss_does_not_read_sends_no_gradient() -> None:
@@ -251,31 +273,29 @@ def test_refuses_to_take_a_variance_of_one_pixel() -> None:
         cross_attention(**arguments)
 
 
-def for_processes(name: str) -> tuple[Sample, list[Tensor]]:
+def for_processes(name: str, dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
     """Images for two processes, and gradients of what they gather."""
     drawn = exchange_of(3, images=3) if name == "exchange" else SAMPLES[name](24, 6, Generator().manual_seed(0))
-    sample = rounded(drawn, torch.float64)
+    sample = rounded(drawn, dtype)
     return sample, cotangents(CROSS, sample, Generator().manual_seed(1))
 
 
-def _of_process(rank: int, path: Path, backend: str, name: str) -> None:
-    """All images but the last on the first process, that one on the second, each with its share of the gradient."""
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
-    sample, gradients = for_processes(name)
-    images = slice(None, -1) if rank == 0 else slice(-1, None)
-    maps = [x.detach()[images].requires_grad_() for x in sample.arguments["maps"]]
-    own = [g[images] if g.ndim == 4 else g for g in gradients]
-    with use_backend(backend):
-        results = evaluate(cross_attention, changed(sample, maps=maps, group=dist.group.WORLD), own)
-    torch.save(results, path / f"{rank}.pt")
-    dist.destroy_process_group()
+def of_process(rank: int, name: str, dtype: torch.dtype, backend: str) -> dict[str, Tensor]:
+    return two_processes.of_process(rank, cross_attention, *for_processes(name, dtype), backend)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="gloo gathers tensors of a CPU")
+@pytest.mark.parametrize("name", ["exchange", "mixed"])
+def test_two_processes_agree_with_the_reference_on_all_images(tmp_path: Path, name: str) -> None:
+    results = two_processes.together(in_two_processes(tmp_path, of_process, name, torch.float32, "triton"))
+    for verdict in judge(CROSS, *for_processes(name, torch.float32), results):
+        assert verdict.ok, str(verdict)
 
 
 @pytest.mark.parametrize("name", ["exchange", "mixed"])
 def test_two_processes_with_images_of_their_own_are_as_one(tmp_path: Path, name: str) -> None:
-    mp.spawn(_of_process, (tmp_path, "aten", name), nprocs=2)
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    sample, gradients = for_processes(name)
+    together = two_processes.together(in_two_processes(tmp_path, of_process, name, torch.float64, "aten"))
+    sample, gradients = for_processes(name, torch.float64)
     with use_backend("reference"):
         whole = evaluate(cross_attention, sample, gradients)
     largest: dict[str, float] = {}
@@ -283,12 +303,5 @@ def test_two_processes_with_images_of_their_own_are_as_one(tmp_path: Path, name:
         kind = what.partition("[")[0] if what.startswith("gradient") else what
         largest[kind] = max(largest.get(kind, 0), x.abs().max().item())
     for what, expected in whole.items():
-        kind, shares = what.partition("[")[0], [part[what] for part in parts]
-        if kind == "gradient of maps" or (kind == "output" and expected.ndim == 4):
-            found = torch.cat(shares)
-        elif kind == "output":
-            assert torch.equal(*shares), what
-            found = shares[0]
-        else:
-            found = shares[0] + shares[1]
-        assert (found - expected).abs().max() <= 1e-12 * largest[what if kind == "output" else kind], what
+        kind = what.partition("[")[0]
+        assert (together[what] - expected).abs().max() <= 1e-12 * largest[what if kind == "output" else kind], what

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
@@ -16,6 +15,8 @@ from seqca.ops.shared.operator import OPERATORS, Call
 from seqca.ops.shared.sample import Sample, normal
 from seqca.ops.verification.judge import cotangents, evaluate, judge, rounded
 from tests.processes import in_two_processes
+
+from . import two_processes
 
 OPERATOR = OPERATORS["norm_relu"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -74,10 +75,27 @@ def check(sample: Sample, backend: str = "aten") -> None:
         assert verdict.ok, str(verdict)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_any_chain_of_convolutions_is_as_its_layers_one_by_one(name: str, backend: str) -> None:
     check(rounded(BLOCKS[name], torch.float32, DEVICE), backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED])
+def test_weights_in_float32_are_read_rounded_and_get_gradients_in_float32(backend: str) -> None:
+    arguments = rounded(BLOCKS["projected basic block"], torch.float16, DEVICE).arguments
+    weights = arguments.pop("weights")
+    results = []
+    for each in (weights, [weight.detach().float().requires_grad_() for weight in weights]):
+        with use_backend(backend):
+            output = norm_relu(weights=each, **arguments).output
+            results.append((output, *torch.autograd.grad(output.float().square().sum(), each)))
+    (output, *of_rounded), (same, *of_wide) = results
+    assert torch.equal(output, same)
+    assert {x.dtype for x in of_wide} == {torch.float32}
+    for x, y in zip(of_rounded, of_wide, strict=True):
+        torch.testing.assert_close(x, y.half(), rtol=2**-10, atol=0)
 
 
 def test_the_basic_block_is_that_of_the_textbook() -> None:
@@ -143,6 +161,7 @@ def test_a_cpu_computes_channels_last_where_pixels_can_be_dealt_to_short_sums() 
         check(sample)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("backend", FUSED)
 def test_a_mean_of_many_deviations_costs_no_more_digits_than_in_torch(backend: str) -> None:
     check(rounded(block([100 + x for x in maps_of(18, size=(24, 32))], []), torch.float32, DEVICE), backend)
@@ -154,7 +173,8 @@ def test_scales_may_be_zero_or_negative(backend: str) -> None:
     scales = [x.clone() for x in sample.arguments["norm_weights"]]
     for scale in scales:
         scale[::3], scale[1::3] = 0, -scale[1::3]
-    check(rounded(sample._replace(arguments=sample.arguments | {"norm_weights": scales}), torch.float32), backend)
+    sample = sample._replace(arguments=sample.arguments | {"norm_weights": scales})
+    check(rounded(sample, torch.float32, DEVICE), backend)
 
 
 @pytest.mark.parametrize(
@@ -224,34 +244,13 @@ def for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
 
 
 def of_process(rank: int, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Two images of three on the first process, one on the second, each with its share of the gradient."""
-    sample, gradients = for_processes(dtype)
-    images = slice(0, 2) if rank == 0 else slice(2, 3)
-    maps = [x.detach()[images].requires_grad_() for x in sample.arguments["maps"]]
-    part = sample._replace(arguments=sample.arguments | {"maps": maps, "group": dist.group.WORLD})
-    with use_backend(backend):
-        return evaluate(norm_relu, part, [gradients[0][images], *gradients[1:]])
-
-
-def of_two_processes(path: Path, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Their results put together: images side by side, shares of parameters' gradients added."""
-    parts = in_two_processes(path, of_process, backend, dtype)
-    together = {}
-    for what in parts[0]:
-        shares = [part[what] for part in parts]
-        if what == "output[0]" or "maps" in what:
-            together[what] = torch.cat(shares)
-        elif what.startswith("output"):
-            assert torch.equal(*shares), what
-            together[what] = shares[0]
-        else:
-            together[what] = sum(shares)
-    return together
+    return two_processes.of_process(rank, norm_relu, *for_processes(dtype), backend)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="gloo gathers tensors of a CPU")
 @pytest.mark.parametrize("backend", FUSED)
 def test_two_processes_with_other_numbers_of_images_are_as_one(tmp_path: Path, backend: str) -> None:
     sample, gradients = for_processes(torch.float32)
-    for verdict in judge(OPERATOR, sample, gradients, of_two_processes(tmp_path, backend, torch.float32)):
+    results = two_processes.together(in_two_processes(tmp_path, of_process, backend, torch.float32))
+    for verdict in judge(OPERATOR, sample, gradients, results):
         assert verdict.ok, str(verdict)

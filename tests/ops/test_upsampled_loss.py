@@ -277,16 +277,19 @@ def test_a_training_step_keeps_no_prediction_of_full_size() -> None:
     channels = {"semseg": 40, "depth": 1, "normals": 3, "edge": 1}
     tall, wide = 96, 128
     targets = {
-        "semseg": torch.randint(40, (2, tall, wide)),
-        "depth": torch.rand(2, 1, tall, wide),
-        "normals": F.normalize(torch.randn(2, 3, tall, wide), dim=1),
-        "edge": torch.rand(2, 1, tall, wide).round(),
+        "semseg": torch.randint(40, (2, tall, wide), device=DEVICE),
+        "depth": torch.rand(2, 1, tall, wide, device=DEVICE),
+        "normals": F.normalize(torch.randn(2, 3, tall, wide, device=DEVICE), dim=1),
+        "edge": torch.rand(2, 1, tall, wide, device=DEVICE).round(),
     }
 
     def kept(backend: str) -> tuple[int, int]:
         """Bytes that the losses keep for backward beside the labels, and those of the predictions."""
         levels = [
-            {name: torch.randn(2, c, tall // s, wide // s, requires_grad=True) for name, c in channels.items()}
+            {
+                name: torch.randn(2, c, tall // s, wide // s, device=DEVICE).requires_grad_()
+                for name, c in channels.items()
+            }
             for s in (4, 4, 8, 16, 32)
         ]
         predictions = [prediction for level in levels for prediction in level.values()]

@@ -18,6 +18,8 @@ from torch import Tensor
 from ..shared.concatenation import Concatenation
 from ..shared.synchronisation import merged_moments, summed
 from .pyramid import Adjoint, Resampling, image_levels, image_maps, sums
+from .rectifier import through_relu
+from .scatter import Scatter, packed, packed_length, unpacked
 
 
 def forward(
@@ -34,15 +36,21 @@ def forward(
     eps: float,
     group: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Prediction, mean and unbiased variance of y, and for backward 1/σ and `excess` (C,) and m (Σ c_i,) in float64."""
+    """Prediction, mean and unbiased variance of y, and for backward 1/σ, `excess` (C,) and moments of the maps.
+
+    The moments are m (Σ c_i,) and behind it what `packed_length` keeps of the scatter T · K, in float64.
+    """
     head = _Head(maps, order, weight)
-    own_bias = 0 if bias is None else bias.double()
+    own_bias, kept = 0 if bias is None else bias.double(), []
     if running_mean is None or running_var is None:
         average = head.mean()
-        centre = average.to(head.wide)
+        centre = head.centre(average)
         own = head.of(average) + own_bias
-        total, mean, squares = merged_moments(head.tokens, own, head.squares(centre), group)
+        scatter = head.scatter(centre)
+        total, mean, squares = merged_moments(head.tokens, own, head.squares(scatter, average - centre), group)
         inverse, variance = (squares / total + eps).rsqrt(), squares / (total - 1)
+        if packed_length(maps):
+            kept.append(packed(scatter))
     else:
         average = head.weight.new_zeros(len(head.weight), dtype=torch.float64)
         centre = average.to(head.wide)
@@ -58,7 +66,8 @@ def forward(
         for tile, hidden in sums(levels, head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias):
             predicted = torch.addmm(offset, hidden.relu_(), last)
             place[:, tile.rows, tile.columns] = tile.image(predicted).permute(2, 0, 1)
-    return output, mean.to(head.wide, copy=True), variance.to(head.wide, copy=True), inverse, excess, average
+    moments = torch.cat([average, *kept])
+    return output, mean.to(head.wide, copy=True), variance.to(head.wide, copy=True), inverse, excess, moments
 
 
 def backward(
@@ -73,17 +82,19 @@ def backward(
     prediction_bias: Tensor | None,
     inverse: Tensor,
     excess: Tensor,
-    average: Tensor,
+    moments: Tensor,
     training: bool,
     group: str,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the maps, the weight, its bias, γ, β, and of the last layer's weight and bias, in their dtypes."""
     head = _Head(maps, order, weight)
-    centre = average.to(head.wide)
+    average, kept = moments.tensor_split([len(head.weight)])
+    centre = head.centre(average) if training else average.to(head.wide)
     scale = norm_weight * inverse
     last = prediction_weight.flatten(1).to(head.wide)
     d_last, d_offset = last.new_zeros(last.shape), grad.sum((0, 2, 3), dtype=head.wide)
-    scaled, shift = head.concatenation.by_level(head.weight * scale), excess * scale + norm_bias
+    products = average.new_zeros(len(weight))
+    scaled, shift = head.concatenation.by_level(head.weight * scale), excess * scale
     adjoint = Adjoint(scaled)
     # In training s is passed on less a constant, its mean if all tiles were as active as the first: what all tokens
     # have in common cancels in the end, and would leave what was rounded of it. Of few bits: sums of it are exact.
@@ -91,27 +102,32 @@ def backward(
     gradients = []
     for gradient, levels in zip(grad, head.images(centre), strict=True):
         adjoint.start(levels)
-        for tile, hidden in sums(levels, scaled, shift):
+        for tile, normalised in sums(levels, scaled, shift):
             g = gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(head.wide).flatten(0, 1)
-            active = hidden.relu_()
+            active = torch.add(normalised, norm_bias).relu_()
             d_last += torch.mm(g.T, active)
-            s = torch.mm(g, last).mul_(active.sign_())
+            s = torch.mm(g, last)
+            through_relu(s, active, out=s)
+            products += normalised.mul_(s).sum(0)
             if common is None:
-                common = (torch.mv(last.T, d_offset / head.tokens) * active.mean(0)).bfloat16().to(s.dtype)
+                common = (torch.mv(last.T, d_offset / head.tokens) * active.sign().mean(0)).bfloat16().to(s.dtype)
             adjoint.add(tile, s.sub_(common) if training else s)
         gradients.append(adjoint.finish())
     assert common is not None  # there is an image
     rest, of_common = average - centre, head.tokens * common.double()
     d_joined, d_shift = adjoint.weight(), adjoint.shift() + of_common
     d_scale = (d_joined * head.weight).sum(0, dtype=torch.float64) + of_common * head.of(rest) + d_shift * excess
-    d_scale = d_scale.to(head.wide) * inverse
+    d_scale = d_scale * inverse
+    # R ⊙ W cancels where y varies little beside x; sums of s times γ (y − mean) / σ do not, where γ is not 0.
+    d_scale = torch.where(norm_weight == 0, d_scale, products / norm_weight).to(head.wide)
     d_joined, d_bias = d_joined * scale, (d_shift * scale).to(head.wide)
     if training:
         # What is taken from γ/σ · s everywhere is constant + slope · W (x − centre), by the sums of all processes.
         total, shifts, scales = summed(head.tokens, d_shift, d_scale, group)
         slope = scale * scales * inverse / total
         constant = scale * (shifts / total - common).to(head.wide) + slope * excess
-        scatter = head.subtract_affine(gradients, centre, constant, slope)
+        head.subtract_affine(gradients, centre, constant, slope)
+        scatter = unpacked(kept, len(head.weight)) if len(kept) else head.scatter(centre)
         d_joined -= torch.mm(scatter, (head.weight * slope).double()).to(head.wide)
         d_joined -= torch.outer(rest.to(head.wide), head.tokens * constant)
         # The mean of y less that of all processes is 0 where there is one process.
@@ -143,11 +159,20 @@ class _Head:
         self.weight = self.concatenation.merged(weight, self.wide)
         self.tokens = len(maps[0]) * self.concatenation.sizes[0][0] * self.concatenation.sizes[0][1]
         self._resampling = Resampling(self.concatenation.sizes, weight.device)
+        self._last: tuple[int, Tensor, list[Tensor]] | None = None
 
     def images(self, centre: Tensor) -> Iterator[list[Tensor]]:
-        """The levels of each image less the centre, (h_l, w_l, c_l)."""
+        """The levels of each image less the centre, (h_l, w_l, c_l).
+
+        The last one's are kept: a single image's are made once for all passes over it.
+        """
         for image in range(len(self.maps[0])):
-            yield image_levels(self.maps, image, self.concatenation, self.concatenation.by_level(centre))
+            if self._last is None or self._last[0] != image or self._last[1] is not centre:
+                self._last = image, centre, self._levels(image, centre)
+            yield self._last[2]
+
+    def _levels(self, image: int, centre: Tensor) -> list[Tensor]:
+        return image_levels(self.maps, image, self.concatenation, self.concatenation.by_level(centre))
 
     def mean(self) -> Tensor:
         """The mean of the tokens, m (Σ c_i,), in float64."""
@@ -158,60 +183,55 @@ class _Head:
             means += [(self.maps[i] * pixels.to(self.wide)).sum((0, 2, 3), dtype=torch.float64) for i in members]
         return torch.cat(means) / self.tokens
 
+    def centre(self, mean: Tensor) -> Tensor:
+        """The mean of the tokens, of which every x is to be less: a multiple of the last place of the largest |x|.
+
+        Then the difference is exact where |x| is large, and elsewhere rounded one way as often as the other. With more
+        digits of the mean it would be rounded alike for all x between two powers of two, and the mean of all is known
+        to be 0: where y varies little beside x, that is most of the error of its mean.
+        """
+        members = [i for level in self.concatenation.members for i in level]
+        largest = torch.cat([torch.linalg.vector_norm(self.maps[i], torch.inf, (0, 2, 3)) for i in members])
+        _, exponent = torch.frexp(largest.to(self.wide))
+        unit = torch.ldexp(torch.full_like(mean, torch.finfo(self.wide).eps), exponent - 1)
+        return ((mean / unit).round() * unit).to(self.wide)
+
     def of(self, token: Tensor) -> Tensor:
         """W of a token (Σ c_i,), in float64."""
         return torch.mv(self.weight.T.double(), token.double())
 
-    def squares(self, centre: Tensor) -> Tensor:
-        """Sums of the squared deviations of y from its mean, (C,).
+    def scatter(self, centre: Tensor) -> Tensor:
+        """Σ (x − centre)(x − centre)ᵀ, (Σ c_i, Σ c_i).
 
         In float64: W K Wᵀ cancels where y varies little, by the square of what W x does.
         """
-        scatter, weight = _Scatter(self, torch.float64), self.weight.double()
-        for levels in ([x.double() for x in image] for image in self.images(centre)):
+        scatter = Scatter(self.concatenation.level_channels(), centre.device)
+        for image in range(len(self.maps[0])):
+            levels = self._levels(image, centre.double())
             for i, level in enumerate(levels):
                 for j in range(i + 1):
-                    scatter.add(j, i, self._resampling(levels[j], j, i), level)
-        return (torch.mm(scatter.sums, weight) * weight).sum(0).clamp_(min=0)
+                    scatter.add(j, i, self._resampling(levels[j], j, i).flatten(0, 1), level.flatten(0, 1))
+        return scatter.sums
 
-    def subtract_affine(self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor) -> Tensor:
-        """Take constant + slope · W (x − centre) from the gradient of y, in those of the levels; returns T · K."""
-        scatter = _Scatter(self, torch.float64)
+    def squares(self, scatter: Tensor, rest: Tensor) -> Tensor:
+        """Sums of the squared deviations of y from its mean, (C,), by sums about a centre, `rest` below it."""
+        weight = self.weight.double()
+        about_centre = (torch.mm(scatter, weight) * weight).sum(0)
+        return about_centre.sub_(self.tokens * self.of(rest).square()).clamp_(min=0)
+
+    def subtract_affine(self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor) -> None:
+        """Take constant + slope · W (x − centre) from the gradient of y, in those of the levels."""
         between = [
             self.concatenation.by_level(columns.T)
             for columns in self.concatenation.by_level(torch.mm(self.weight * slope, self.weight.T))
         ]
         constants = self.concatenation.by_level(torch.mv(self.weight, constant))
-        for results, rounded in zip(gradients, self.images(centre), strict=True):
-            for tile, affine in sums(rounded, between[0], constants[0]):
+        for results, levels in zip(gradients, self.images(centre), strict=True):
+            for tile, affine in sums(levels, between[0], constants[0]):
                 results[0][tile.rows, tile.columns] -= tile.image(affine)
-            levels = [x.double() for x in rounded]
-            scatter.add(0, 0, levels[0], levels[0])
             for i in range(1, len(levels)):
                 rows, columns = self._resampling.coverage(i)
                 results[i] -= (rows[:, None] * columns).to(self.wide)[..., None] * constants[i]
                 tokens = results[i].view(-1, len(constants[i]))
                 for j, level in enumerate(levels):
-                    moved = self._resampling(level, j, i)
-                    tokens.addmm_(moved.flatten(0, 1).to(self.wide), between[i][j], alpha=-1)
-                    if j <= i:
-                        scatter.add(j, i, moved, levels[i])
-        return scatter.sums
-
-
-class _Scatter:
-    """Σ (x − centre)(x − centre)ᵀ over the tokens, (Σ c_i, Σ c_i), block by block."""
-
-    def __init__(self, head: _Head, dtype: torch.dtype) -> None:
-        channels = len(head.weight)
-        self.sums = head.weight.new_zeros(channels, channels, dtype=dtype)
-        self._blocks = [
-            block.split(head.concatenation.level_channels(), 1) for block in head.concatenation.by_level(self.sums)
-        ]
-
-    def add(self, j: int, i: int, moved: Tensor, level: Tensor) -> None:
-        """Add level j, moved to the size of level i, times level i: a block, and the one that mirrors it."""
-        product = torch.mm(moved.flatten(0, 1).T, level.flatten(0, 1))
-        self._blocks[j][i].add_(product)
-        if i != j:
-            self._blocks[i][j].add_(product.T)
+                    tokens.addmm_(self._resampling(level, j, i).flatten(0, 1), between[i][j], alpha=-1)

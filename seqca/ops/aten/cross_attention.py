@@ -18,6 +18,7 @@ from ..shared.synchronisation import merged_covariance, merged_moments, summed
 from .folding import MapMoments
 from .layers import Layers, ParameterGradients, Sums
 from .projections import BranchView, Features, FirstLayer, Piece, centred, pieces, softplus, times, with_shift
+from .rectifier import through_relu
 
 
 def forward(
@@ -136,7 +137,7 @@ def _moments(x: Tensor, group: str) -> Tensor:
     for piece in pieces(x):
         deviation = piece.of(x).double() - mean[:, None]
         scatter += torch.bmm(deviation, deviation.mT).sum(0)
-    mean, covariance = merged_covariance(count, mean, scatter / count, group)
+    _, mean, covariance = merged_covariance(count, mean, scatter / count, group)
     return torch.cat([mean[None], covariance])
 
 
@@ -159,11 +160,11 @@ def _by_branch(branches: Sequence[Branch], sums: Sequence[Tensor]) -> list[Tenso
 
 def _states(view: BranchView) -> Tensor:
     """(keys, B, C + 1, C): S and below it z."""
-    hidden, features, values = view.hidden(view.keys), view.features(view.keys), view.values()
+    features, values = view.features_of_pieces(view.keys), view.values()
     channels, blocks = view.channels, view.keys.stop - view.keys.start
     sums = view.tokens.new_zeros(blocks, len(view.tokens), channels + 1, channels, dtype=view.dtype)
     for piece, x in view.pieces():
-        k = features(hidden(x))
+        k = features(x)
         v = values(x).view(k.shape)
         place = sums[:, piece.images].transpose(0, 1)
         place[:, :, :-1] += torch.matmul(v, k.mT)
@@ -173,9 +174,9 @@ def _states(view: BranchView) -> Tensor:
 
 def _attend(view: BranchView, pairs: Sequence[Pair], states: Sequence[Tensor], eps: float, result: Tensor) -> None:
     """Writes what the pairs of a branch gather to (B, pairs·C, N)."""
-    hidden, features = view.hidden(view.queries), view.features(view.queries)
+    features = view.features_of_pieces(view.queries)
     for piece, x in view.pieces():
-        q = features(hidden(x))
+        q = features(x)
         for pair, place in zip(pairs, piece.of(result).split(view.channels, 1), strict=True):
             both = torch.bmm(states[pair.source][pair.key, piece.images], q[:, pair.query])
             numerator, denominator = both.split((view.channels, 1), 1)
@@ -192,8 +193,10 @@ class _Backward:
         def zeros(*shape: int) -> Tensor:
             return d_tokens.new_zeros(shape)
 
-        self._outer_hidden = zeros(blocks, channels, inputs + 1)
-        self._outer_values = zeros((view.keys.stop - view.keys.start) * channels, inputs + 1)
+        def first_sums(blocks: int) -> Sums:
+            return Sums(zeros(blocks * channels, inputs), zeros(blocks * channels))
+
+        self._hidden_sums, self._value_sums = first_sums(blocks), first_sums(view.keys.stop - view.keys.start)
         self._d_weight = zeros(blocks, channels, channels)
         self._d_scale, self._d_shift = (zeros(blocks, channels, 1).double() for _ in range(2))
 
@@ -237,7 +240,7 @@ class _Backward:
             d_sums, d_normaliser = d_states[:, piece.images].transpose(0, 1).split((view.channels, 1), 2)
             d_k = torch.matmul(d_sums.mT, v.view(k.shape)).add_(d_normaliser.mT)
             d_v = torch.matmul(d_sums, k).view(v.shape)
-            self._first_backward(piece, x, values, d_v.mul_(v.sign_()), self._outer_values)
+            self._first_backward(piece, x, values, through_relu(d_v, v, out=d_v), self._value_sums)
             sums.add(h, d_k.mul_(normalised.sigmoid_()), deviation)
         self._features_backward(sums, hidden, features)
 
@@ -247,8 +250,13 @@ class _Backward:
 
     def folded(self) -> tuple[Sums, Sums | None]:
         """The sums of the first layer and of the values."""
-        values = _as_sums(self._outer_values) if len(self._outer_values) else None
-        return _as_sums(self._outer_hidden.flatten(0, 1)), values
+        values = self._exact(self._value_sums) if len(self._value_sums.total) else None
+        return self._exact(self._hidden_sums), values
+
+    def _exact(self, sums: Sums) -> Sums:
+        """In float64, R less what rounding has left of the mean: gradients of all tokens may be alike."""
+        total = sums.total.double()
+        return Sums(sums.outer.double().addr_(total, self._view.remainder, alpha=-1), total)
 
     def _features_backward(self, sums: "_FeatureSums", hidden: FirstLayer, features: Features) -> None:
         """Goes from the gradients behind the batch norm of a second layer to those of the map."""
@@ -261,18 +269,20 @@ class _Backward:
             total, shifts, products = summed(count, sums.total.flatten(), sums.products.flatten(), self._group)
             shift = (-shifts / total).view_as(features.inverse).to(view.dtype)
             tilt = (-products / total).view_as(features.inverse).mul_(features.inverse.square()).to(view.dtype)
-        d_weight, outer = self._d_weight[blocks], self._outer_hidden[blocks].flatten(0, 1)
+        rows = slice(blocks.start * view.channels, blocks.stop * view.channels)
+        d_weight, own_sums = self._d_weight[blocks], Sums(*(x[rows] for x in self._hidden_sums))
         for (piece, x), (h, delta, deviation) in zip(view.pieces(), sums.of_pieces, strict=True):
             if shift is not None and tilt is not None:
                 delta += deviation.mul_(tilt).add_(shift)
             d_weight += torch.matmul(delta, h.view(delta.shape).mT).sum(0)
             d_hidden = torch.matmul(features.scaled.mT, delta).view(h.shape)
-            self._first_backward(piece, x, hidden, d_hidden.mul_(h.sign_()), outer)
+            self._first_backward(piece, x, hidden, through_relu(d_hidden, h, out=d_hidden), own_sums)
         d_weight *= features.scale
 
-    def _first_backward(self, piece: Piece, x: Tensor, layer: FirstLayer, gradient: Tensor, outer: Tensor) -> None:
+    def _first_backward(self, piece: Piece, x: Tensor, layer: FirstLayer, gradient: Tensor, sums: Sums) -> None:
         """Goes from the gradient s of a folded layer to that of the map, and its sums Σ s (x − m)ᵀ and Σ s."""
-        outer += torch.bmm(gradient, x.mT).sum(0)
+        sums.outer.add_(torch.bmm(gradient, x[:, :-1].mT).sum(0))
+        sums.total.add_(gradient.sum(2).sum(0))  # in a tree, where a product with ones adds up one by one
         piece.of(self._d_tokens).baddbmm_(layer.matrix.T.expand(len(x), -1, -1), gradient)
 
 
@@ -292,7 +302,3 @@ class _FeatureSums:
         self.of_pieces.append((hidden, gradient, deviation))
         self.total += gradient.sum(3, keepdim=True).sum(0)
         self.products += gradient.mul(deviation).sum(3, keepdim=True).sum(0)
-
-
-def _as_sums(outer: Tensor) -> Sums:
-    return Sums(outer[:, :-1].double(), outer[:, -1].double())

@@ -124,13 +124,13 @@ def differentiate(layer: Fold, given: Input, covariance: Tensor, outer: Tensor, 
         total: r (rows,).
     """
     d_scale = (outer * layer.matrix).sum(1)
-    d_matrix = layer.scale[:, None] * outer
     d_covariance = None
     given_mean = torch.zeros_like(given.mean)
     if layer.excess is None:
-        more, d_covariance = through_variances(layer.matrix, covariance, layer.scale, layer.inverse, d_scale)
-        d_matrix = d_matrix + more
+        d_matrix, d_covariance = through_variances(layer.matrix, covariance, layer.scale, layer.inverse, d_scale)
+        d_matrix.addcmul_(outer, layer.scale[:, None])
     else:
+        d_matrix = layer.scale[:, None] * outer
         d_scale = d_scale + total * layer.excess
         given_mean = torch.mv(layer.weight.T, layer.scale * total)
     weight, given_matrix = d_matrix, None

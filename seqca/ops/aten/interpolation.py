@@ -12,26 +12,46 @@ class Band(NamedTuple):
     pixels: slice
     cells: slice
     weights: Tensor
+    pattern: tuple[int, ...]
+    """Bands of an axis with the same pattern have the same weights."""
 
 
 def interpolation(cells: int, pixels: int, device: torch.device) -> Tensor:
     """The matrix (pixels, cells) of an axis, in float64."""
-    # In units of 1 / (2 · pixels) cells, positions are integers: pixel x lies at (2x + 1) · cells − pixels, held
-    # within the outermost centres, and cell c at 2 · pixels · c. A cell's weight falls linearly to 0 one cell away.
-    unit = 2 * pixels
-    at, centres = (torch.arange(n, dtype=torch.float64, device=device) for n in (pixels, cells))
-    at = at.mul_(2 * cells).add_(cells - pixels)
-    distance = (at.clamp_(0, unit * (cells - 1))[:, None] - centres.mul_(unit)).abs_()
-    return distance.neg_().add_(unit).clamp_(min=0).div_(unit)
+    pixel, cell = (torch.arange(n, dtype=torch.float64, device=device) for n in (pixels, cells))
+    return _weights(_positions(pixel[:, None], cells, pixels), cell, pixels)
 
 
 def bands(cells: int, pixels: int, length: int, dtype: torch.dtype, device: torch.device) -> list[Band]:
     """An axis of `cells`, upsampled to `pixels`, in bands of `length` pixels; the last has the rest."""
-    found, weights = [], interpolation(cells, pixels, device).to(dtype)
-    for first in range(0, pixels, length):
-        band = slice(first, min(first + length, pixels))
-        # The cells on both sides of the first and of the last pixel, whose positions are as in `interpolation`.
-        ends = [min(max((2 * x + 1) * cells - pixels, 0), 2 * pixels * (cells - 1)) for x in (first, band.stop - 1)]
-        touched = slice(ends[0] // (2 * pixels), -(-ends[1] // (2 * pixels)) + 1)
-        found.append(Band(band, touched, weights[band, touched]))
-    return found
+    runs = [slice(first, min(first + length, pixels)) for first in range(0, pixels, length)]
+    touched, patterns = [], []
+    for run in runs:
+        # The cells on both sides of the first and of the last pixel, whose positions are those of `_positions`.
+        ends = [min(max((2 * x + 1) * cells - pixels, 0), 2 * pixels * (cells - 1)) for x in (run.start, run.stop - 1)]
+        touched.append(slice(ends[0] // (2 * pixels), -(-ends[1] // (2 * pixels)) + 1))
+        # Where no pixel is held back, positions relative to the first cell follow from the first of them.
+        free = ends[1] - ends[0] == 2 * cells * (run.stop - 1 - run.start)
+        patterns.append((run.stop - run.start, ends[0] % (2 * pixels)) if free else (run.start,))
+    # All bands in one tensor, of the few cells that a band touches: the whole matrix grows as the square of the axis.
+    pixel = torch.arange(len(runs) * length, dtype=torch.float64, device=device).view(-1, length, 1)
+    at = _positions(pixel, cells, pixels)
+    most = max(cell.stop - cell.start for cell in touched)
+    cell = at[:, :1].div(2 * pixels, rounding_mode="floor") + torch.arange(most, device=device)
+    weights = _weights(at, cell, pixels).to(dtype)
+    return [
+        Band(run, near, own[: run.stop - run.start, : near.stop - near.start], pattern)
+        for run, near, own, pattern in zip(runs, touched, weights, patterns, strict=True)
+    ]
+
+
+def _positions(pixel: Tensor, cells: int, pixels: int) -> Tensor:
+    """Where pixels lie, in units of 1 / (2 · pixels) cells, held within the outermost centres: integers."""
+    return (pixel * (2 * cells)).add_(cells - pixels).clamp_(0, 2 * pixels * (cells - 1))
+
+
+def _weights(at: Tensor, cell: Tensor, pixels: int) -> Tensor:
+    """Of cells for pixels at these positions: they fall linearly from 1 at a cell's centre to 0 one cell away."""
+    unit = 2 * pixels
+    distance = (at - cell * unit).abs_()
+    return distance.neg_().add_(unit).clamp_(min=0).div_(unit)

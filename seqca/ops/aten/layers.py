@@ -29,7 +29,7 @@ class BranchFold(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums of the gradient s of a folded layer over the tokens x of a map with mean m, in float64."""
+    """Of the gradient s of a folded layer, over the tokens x of a map with mean m; float64 when complete."""
 
     outer: Tensor
     """R = Σ s (x − m)ᵀ, (rows, C_m)."""

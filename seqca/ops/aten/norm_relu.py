@@ -1,7 +1,8 @@
-"""`norm_relu` in torch operators: torch's own batch norm forward, applied again and backward.
+"""`norm_relu` in torch operators: on a CPU torch's own batch norm forward, applied again and backward.
 
-Torch's passes have no statistics of several processes, and add up float64, and channels-last maps on a CPU, one by one,
-with many roundings. Under a process group, in float64 and for such maps there are sums between the passes.
+Torch's passes have no statistics of several processes, and on a CPU add up float64, and channels-last maps, one by one,
+with many roundings. On a GPU they lose digits of a variance beside a large mean, and round partial sums of gradients to
+half precision (`Float2` in ATen/native/cuda/Normalization.cuh). In all these cases there are sums between the passes.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..shared import channel_sums, norm_block
 from ..shared.norm_block import Norm, Normalised, NormGradients
 from ..shared.synchronisation import merged_moments, summed
+from .rectifier import through_relu
 
 
 class _Passes:
@@ -66,8 +68,7 @@ class _Passes:
         rectified = grad
         if rectify:
             result = self.again(y, norm, addend, True) if result is None else result
-            rectified = torch.empty_like(y)
-            torch.ops.aten.threshold_backward.grad_input(grad, result, 0, grad_input=rectified)
+            rectified = through_relu(grad, result, out=torch.empty_like(y))
         scale = norm.weight * norm.inverse
         if training and _of_sums(y, group):
             tokens = y.numel() // y.shape[1]
@@ -93,7 +94,7 @@ class _Passes:
 
 
 def _of_torch(y: Tensor, group: str) -> bool:
-    return not group and y.dtype != torch.float64 and (y.is_contiguous() or y.device.type != "cpu")
+    return not group and y.device.type == "cpu" and y.dtype != torch.float64 and y.is_contiguous()
 
 
 def _of_sums(y: Tensor, group: str) -> bool:

@@ -1,11 +1,11 @@
 """Queries, keys and values of a branch of `cross_attention` on pieces of its map, in torch operators.
 
 Tokens come last: a piece is (images, channels, tokens). All blocks of a branch are rows of one product with the piece.
-Below its channels a piece has a row of ones, through which the product adds its shift, and through which the sums
-Σ s (x − m)ᵀ have Σ s as their last column.
+Below its channels a piece has a row of ones, through which the product adds its shift.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -61,17 +61,25 @@ def times(matrix: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
-class FirstLayer:
+class FirstLayer(NamedTuple):
     """Rows of a folded layer, and the ReLU behind it."""
 
-    def __init__(self, layer: Fold, rows: slice, dtype: torch.dtype) -> None:
-        self.matrix = layer.scaled(dtype)[rows]
+    extended: Tensor
+    """The matrix and what is added behind it, (rows, C_m + 1)."""
+
+    @classmethod
+    def of(cls, layer: Fold, dtype: torch.dtype) -> "FirstLayer":
+        """All rows, in the dtype of the pieces."""
+        return cls(with_shift(layer.scaled(dtype), layer.offset.to(dtype)))
+
+    @property
+    def matrix(self) -> Tensor:
         """(rows, C_m)."""
-        self._extended = with_shift(self.matrix, layer.offset[rows].to(dtype))
+        return self.extended[:, :-1]
 
     def __call__(self, x: Tensor) -> Tensor:
         """A piece (b, C_m + 1, n) → (b, rows, n)."""
-        return times(self._extended, x).relu_()
+        return times(self.extended, x).relu_()
 
 
 class Features:
@@ -98,14 +106,18 @@ class Features:
         mean, inverse, norm_scale, norm_shift = (
             x.double().view(-1, weight.shape[1], 1)[blocks] for x in (mean, inverse, norm_scale, norm_shift)
         )
-        self.inverse, self.scale = inverse, norm_scale * inverse
-        """1/σ and γ/σ, (blocks, C, 1), in float64."""
-        exact = blocked(weight)[blocks].double()
-        self.weight, self.scaled = exact.to(dtype), (self.scale * exact).to(dtype)
-        """W₂ and γ/σ W₂, (blocks, C, C)."""
+        self.mean, self.inverse, self.scale = mean, inverse, norm_scale * inverse
+        """Mean, 1/σ and γ/σ, (blocks, C, 1), in float64."""
+        self.weight = blocked(weight)[blocks].to(dtype)
+        """W₂, (blocks, C, C)."""
         self._negative_mean, self._slope, self._shift, self._offset = (
             x.to(dtype) for x in (-mean, self.scale, norm_shift, norm_shift - self.scale * mean)
         )
+
+    @cached_property
+    def scaled(self) -> Tensor:
+        """γ/σ W₂, (blocks, C, C)."""
+        return (self.scale * self.weight).to(self.weight.dtype)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(b, blocks·C, n) → the features (b, blocks, C, n)."""
@@ -115,14 +127,16 @@ class Features:
         """(b, blocks·C, n) → what is normalised less its mean, (b, blocks, C, n)."""
         return product(self.weight, hidden, self._negative_mean)
 
-    def normalised(self, deviation: Tensor) -> Tensor:
-        """What `centred` returned → what softplus is applied to."""
-        return torch.mul(deviation, self._slope).add_(self._shift)
+    def normalised(self, deviation: Tensor, excess: Tensor | None = None) -> Tensor:
+        """What `centred` returned → what softplus is applied to; `excess`, (blocks, C, 1), is added to the former."""
+        shift = self._shift if excess is None else torch.addcmul(self._shift, self._slope, excess)
+        return torch.mul(deviation, self._slope).add_(shift)
 
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x). In several passes: torch's own takes twice the time."""
-    return torch.maximum(x.clamp(max=80).exp_().log1p_(), x)
+    result = x.clamp(max=80).exp_().log1p_()
+    return torch.maximum(result, x, out=result)
 
 
 def blocked(weight: Tensor) -> Tensor:
@@ -154,7 +168,13 @@ class BranchView:
         self.dtype = dtype
         """The dtype of the pieces."""
         self._centre = moments.mean.to(dtype)
-        self._layers, self._place, self._folds = layers, layers.places[index], folds
+        self.remainder = moments.mean - self._centre.double()
+        """What rounding has left of the mean."""
+        self._layers, self._place = layers, layers.places[index]
+        self._hidden = FirstLayer.of(folds.hidden, dtype)
+        self._values = None if folds.values is None else FirstLayer.of(folds.values, dtype)
+        self._only: tuple[Tensor, Tensor] | None = None
+        """Of a small map what its second layer normalises less its mean (B, n, C, N), and that (n, C, 1)."""
 
     def pieces(self) -> Iterator[tuple[Piece, Tensor]]:
         """Pieces of the map, and what they hold, (b, C_m + 1, n)."""
@@ -169,7 +189,7 @@ class BranchView:
     def hidden(self, blocks: slice) -> FirstLayer:
         """The first layer of queries and keys."""
         rows = slice(blocks.start * self.channels, blocks.stop * self.channels)
-        return FirstLayer(self._folds.hidden, rows, self.dtype)
+        return FirstLayer(self._hidden.extended[rows])
 
     def features(self, blocks: slice) -> Features:
         """The second layer of queries and keys."""
@@ -177,25 +197,41 @@ class BranchView:
         norm = (layers.means[i], layers.inverse[i], layers.scales[i], layers.shifts[i])
         return Features(layers.weights[i], *norm, blocks, self.dtype)
 
+    def features_of_pieces(self, blocks: slice) -> Callable[[Tensor], Tensor]:
+        """From what a piece holds to its features (b, blocks, C, n)."""
+        hidden, features = self.hidden(blocks), self.features(blocks)
+        if self._only is None:
+            return lambda x: features(hidden(x))
+        deviation, mean = (x[..., blocks, :, :] for x in self._only)
+        # The mean that is normalised by is that of all processes.
+        excess = (mean - features.mean).to(self.dtype)
+        return lambda _: softplus(features.normalised(deviation, excess))
+
     def values(self) -> FirstLayer:
         """The layer of values."""
-        if self._folds.values is None:
+        if self._values is None:
             raise ValueError("branch: got one without keys, expected one that is attended to")
-        return FirstLayer(self._folds.values, slice(None), self.dtype)
+        return self._values
 
     def feature_moments(self) -> tuple[int, Tensor, Tensor]:
-        """Moments of what the second layer normalises: tokens; means and sums of squared deviations (n·C,)."""
+        """Moments of what the second layer normalises: tokens; means and sums of squared deviations (n·C,).
+
+        Of a map that is small enough for a piece on a CPU, what they are taken of is kept for `features_of_pieces`.
+        """
         hidden = self.hidden(self.all)
         weight = blocked(self._layers.weights[self._place.features])
         exact, weight = weight.double(), weight.to(self.dtype)
         counts, means, squares = [], [], []
+        small = len(self.tokens) * self.tokens.shape[2] <= _CPU_TOKENS
         for _, x in self.pieces():
             h = hidden(x)
             counts.append(h.shape[0] * h.shape[2])
             mean_hidden = h.sum(2).sum(0).double().view(len(weight), -1, 1) / counts[-1]
             means.append(torch.bmm(exact, mean_hidden))
             deviation = product(weight, h, -means[-1].to(self.dtype))
-            squares.append(deviation.square_().sum(3).sum(0).double().flatten())
+            squares.append((deviation.square() if small else deviation.square_()).sum(3).sum(0).double().flatten())
+            if small:
+                self._only = deviation, means[-1]
         return merged(counts, [mean.flatten() for mean in means], squares)
 
 

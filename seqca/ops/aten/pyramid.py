@@ -59,23 +59,28 @@ class Tile(NamedTuple):
 
 
 def tiles(levels: Sequence[Tensor]) -> Iterator[Tile]:
-    """The tiles of an image, X_i (h_i, w_i, c_i)."""
+    """The tiles of an image, X_i (h_i, w_i, c_i); the next one may overwrite `left`."""
     fine, *coarse = levels
     height, width, _ = fine.shape
     rows, columns = _tile_size(height, width, fine.device.type)
     down = [bands(x.shape[0], height, rows, fine.dtype, fine.device) for x in coarse]
     across = [bands(x.shape[1], width, columns, fine.dtype, fine.device) for x in coarse]
+    lefts: dict[tuple[tuple[int, ...], ...], Tensor] = {}
     for i, top in enumerate(range(0, height, rows)):
         for j, first in enumerate(range(0, width, columns)):
             own = fine[top : top + rows, first : first + columns]
             size = own.shape[:2]
-            cells, weights = [], [own, own.new_ones(*size, 1)]
-            for vertical, horizontal in zip((each[i] for each in down), (each[j] for each in across), strict=True):
-                cells.append((vertical.cells, horizontal.cells))
-                both = vertical.weights[:, None, :, None] * horizontal.weights[:, None]
-                weights.append(both.view(*size, -1))
+            axes = list(zip((each[i] for each in down), (each[j] for each in across), strict=True))
+            pattern = (tuple(size), *(band.pattern for both in axes for band in both))
+            if pattern not in lefts:
+                if len(lefts) == _PATTERNS:
+                    lefts.clear()
+                weights = [(v.weights[:, None, :, None] * h.weights[:, None]).view(*size, -1) for v, h in axes]
+                lefts[pattern] = torch.cat([own, own.new_ones(*size, 1), *weights], -1)
+            else:
+                lefts[pattern][..., : own.shape[2]] = own
             at = slice(top, top + size[0]), slice(first, first + size[1])
-            yield Tile(*at, torch.cat(weights, -1).flatten(0, 1), cells)
+            yield Tile(*at, lefts[pattern].flatten(0, 1), [(v.cells, h.cells) for v, h in axes])
 
 
 def sums(levels: Sequence[Tensor], weights: Sequence[Tensor], shift: Tensor) -> Iterator[tuple[Tile, Tensor]]:
@@ -188,6 +193,10 @@ class Resampling:
 # the weights of the cells that a tile touches grow with it.
 _TILES = {"cpu": (16, 16)}
 _TILE = (16, 32)
+
+# Tiles whose `left` differs in the finest level alone share it. Where ratios are powers of two there are nine kinds, by
+# the borders that a tile has.
+_PATTERNS = 16
 
 
 def _tile_size(height: int, width: int, device: str) -> tuple[int, int]:

@@ -16,11 +16,12 @@ _DEVICES = tuple(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", 
 def to_autocast_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Floating tensors in the dtype of the autocast of their device; unchanged outside autocast.
 
-    Like torch's own rules it leaves float64 alone.
+    Like torch's own rules it leaves float64 alone. What stands several times does so afterwards too.
     """
     if not [device for device in _DEVICES if torch.is_autocast_enabled(device)]:
         return list(tensors)
-    return [_cast(tensor) for tensor in tensors]
+    found = {id(tensor): _cast(tensor) for tensor in tensors}
+    return [found[id(tensor)] for tensor in tensors]
 
 
 def autocasts(device: str) -> bool:

@@ -5,7 +5,7 @@ lists of tensors. Here lists are one level deep, and autograd is given their ten
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
@@ -55,12 +55,14 @@ class CustomOperator:
                 call.single = isinstance(results, Tensor)
                 results = (results,) if call.single else results
                 ctx.taken, ctx.given = _counts(call.arguments), _counts(results)
+                ctx.repeated = _repeated(_tensors(call.arguments))
                 call.given = ctx.given
                 return tuple(_tensors(results))
 
             @staticmethod
             def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-                return (None, *_flat(backward(ctx, *_nested(gradients, ctx.given)), ctx.taken))
+                flat = _flat(backward(ctx, *_nested(gradients, ctx.given)), ctx.taken)
+                return (None, *_added(flat, ctx.repeated))
 
         def differentiated(keys: Any, *arguments: Any) -> Any:
             tensors = _tensors(arguments)
@@ -128,3 +130,27 @@ def _flat(gradients: Iterable[Any], counts: Sequence[int | None]) -> list[Tensor
         elif n is not None:
             flat.extend([None] * n if gradient is None else gradient)
     return flat
+
+
+def _repeated(tensors: Sequence[Tensor]) -> list[list[tuple[int, int]]]:
+    """Where a tensor stands first, and where again: for all tensors a second time, then for all a third time, …"""
+    places: dict[int, list[int]] = {}
+    for i, x in enumerate(tensors):
+        places.setdefault(id(x), []).append(i)
+    again = [[(first, i) for i in others] for first, *others in places.values() if others]
+    return [[pair for pair in turn if pair is not None] for turn in zip_longest(*again)]
+
+
+def _added(gradients: list[Tensor | None], repeated: list[list[tuple[int, int]]]) -> list[Tensor | None]:
+    """Gradients of a tensor that is an argument several times together: autograd would add them one by one."""
+    for turn in repeated:
+        by_dtype: dict[torch.dtype, list[tuple[int, int, Tensor, Tensor]]] = {}
+        for first, i in turn:
+            one, other = gradients[first], gradients[i]
+            if one is not None and other is not None:
+                by_dtype.setdefault(one.dtype, []).append((first, i, one, other))
+        for entries in by_dtype.values():
+            firsts, others, ones, added = zip(*entries, strict=True)
+            for first, i, x in zip(firsts, others, torch._foreach_add(ones, added), strict=True):
+                gradients[first], gradients[i] = x, None
+    return gradients

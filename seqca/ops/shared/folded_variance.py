@@ -25,7 +25,7 @@ def through_variances(
     spread = weight @ covariance
     d_variance = -0.5 * d_scale * scale * inverse.square()
     d_variance = d_variance.masked_fill(_sums(spread, weight) <= 0, 0)[..., None]
-    return 2 * d_variance * spread, weight.mT @ (d_variance * weight)
+    return spread.mul_(2 * d_variance), weight.mT @ (d_variance * weight)
 
 
 def _sums(spread: Tensor, weight: Tensor) -> Tensor:

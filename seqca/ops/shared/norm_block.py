@@ -202,6 +202,7 @@ def backward(
         found = passes.backward(rectified, projected, norms[-1], None, None, False, training, group)
         d_x = d_x.add_(through(block.last + 1, found, block.input))
     d_residual = grad.new_empty(0) if residual is None else rectified  # a schema has no optional results
+    d_weights = _converted(d_weights, [weight.dtype for weight in weights], torch.contiguous_format)
     return block.separated(d_x), d_weights, d_norm_weights, d_norm_biases, d_residual
 
 
@@ -219,7 +220,7 @@ class _Block:
     ) -> None:
         self._format = memory_format(maps)
         self._maps, self._strides = maps, strides
-        self._weights = [weight.contiguous(memory_format=self._format) for weight in weights]
+        self._weights = _converted(weights, [maps[0].dtype] * len(weights), self._format)
         self._norm_weights, self._norm_biases = norm_weights, norm_biases
         joined = maps[0] if len(maps) == 1 else torch.cat(list(maps), 1)
         self.input = joined.contiguous(memory_format=self._format)
@@ -246,7 +247,7 @@ class _Block:
         d_x, d_weight, _ = torch.ops.aten.convolution_backward(
             grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True, True, False]
         )
-        return d_x.contiguous(memory_format=self._format), d_weight.contiguous()
+        return d_x.contiguous(memory_format=self._format), d_weight
 
     def separated(self, grad: Tensor) -> list[Tensor]:
         """The gradient of the concatenation, map by map."""
@@ -254,3 +255,19 @@ class _Block:
             return [grad]
         parts: Iterator[Tensor] = iter(grad.split([x.shape[1] for x in self._maps], 1))
         return [part.clone(memory_format=self._format) for part in parts]
+
+
+def _converted(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype], layout: torch.memory_format) -> list[Tensor]:
+    """Tensors of four axes in other dtypes and a memory format; those that have to be copied are copied at once."""
+    results = list(tensors)
+    which = [
+        i
+        for i, (x, dtype) in enumerate(zip(tensors, dtypes, strict=True))
+        if x.dtype != dtype or not x.is_contiguous(memory_format=layout)
+    ]
+    if which:
+        copies = [torch.empty_like(tensors[i], dtype=dtypes[i], memory_format=layout) for i in which]
+        torch._foreach_copy_(copies, [tensors[i] for i in which])
+        for i, copy in zip(which, copies, strict=True):
+            results[i] = copy
+    return results

@@ -44,9 +44,8 @@ MEASURED: dict[str, tuple[Preference, ...]] = {
     "linear_attention": (
         Preference("cuda", ("cuda", "triton", "aten", "reference"), max_channels=36, dtypes=(torch.bfloat16,)),
     ),
-    # Products of weights, in float64, are most of the work where tokens are few, and there is little to keep: training
-    # steps of four tasks on one thread took 1.69 s of processor time on aten and 0.76 s on the reference for two images
-    # of 32×64, 3.76 and 3.28 s for four of 96×128.
+    # Products of weights, in float64, are most of the work where tokens are few, and there is little to keep: between
+    # four tasks of 300 tokens it takes longer than the published sequence (benchmarks/results/cpu-operators.json).
     "cross_attention": (Preference("cpu", ("reference", "aten", "triton", "cuda"), max_tokens=1000),),
 }
 """By operator, in front of `DEFAULT`."""

@@ -52,8 +52,8 @@ def merged_moments(tokens: int, mean: Tensor, squares: Tensor, group: str) -> tu
     return total, merged.to(mean), deviations.sum(0).to(mean)
 
 
-def merged_covariance(tokens: int, mean: Tensor, covariance: Tensor, group: str) -> tuple[Tensor, Tensor]:
-    """Means (C,) and covariances (C, C), divided by the number of tokens, of all processes together.
+def merged_covariance(tokens: int, mean: Tensor, covariance: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
+    """Number of tokens, means (C,) and covariances (C, C), divided by that number, of all processes together.
 
     Args:
         tokens: of this process.
@@ -61,13 +61,13 @@ def merged_covariance(tokens: int, mean: Tensor, covariance: Tensor, group: str)
         group: name of the group.
     """
     if not group:
-        return mean, covariance
+        return tokens, mean, covariance
     counts, means, scatters = _gathered(tokens, mean, tokens * covariance.flatten(), group)
     total = counts.sum(0)
     merged = (counts * means).sum(0) / total
     apart = means - merged
     between = torch.mm((counts * apart).T, apart)
-    return merged, (scatters.sum(0).view_as(covariance) + between) / total
+    return total, merged, (scatters.sum(0).view_as(covariance) + between) / total
 
 
 def summed(tokens: int, first: Tensor, second: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
@@ -80,6 +80,8 @@ def summed(tokens: int, first: Tensor, second: Tensor, group: str) -> tuple[int 
 
 def _gathered(number: int, first: Tensor, second: Tensor, group: str) -> tuple[Tensor, Tensor, Tensor]:
     """By process, in float64: (processes, 1), (processes, C), (processes, C)."""
+    if group not in _groups:  # as in a compiled graph that another process made
+        raise ValueError(f"group: got {group!r}, expected a process group of this process")
     own = torch.cat([first.new_full((1,), number, dtype=torch.float64), first.double(), second.double()])
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size(_groups[group]))]
     dist.all_gather(parts, own, _groups[group])

@@ -1,7 +1,7 @@
 """Draws of the reference's error, and results judged by them: the entry that tests, `selftest` and benchmarks share."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from .precision import without_tf32
 from .tolerance import DRAWS, Verdict, errors, multiple_allowed, read, typical_error
 
 Results = dict[str, Tensor]
@@ -43,6 +44,8 @@ class Allowance(NamedTuple):
     """Error in each norm, see `typical_error`."""
     multiple: float
     """Of the typical error that is allowed."""
+    dtype: torch.dtype
+    """That the reference gives the result in."""
 
 
 def compact(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -81,23 +84,18 @@ def _on(x: Tensor, generator: Generator) -> Generator:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Where the reference runs: with products of float32 in float32, and whatever operations torch has.
+    """Where the reference runs: without TF32, and with whatever operations torch has.
 
     Deterministic mode refuses some of those on a GPU, nll_loss2d among them.
     """
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    precision = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
     torch.use_deterministic_algorithms(False)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with without_tf32():
+            yield
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def exact_results(compute: Compute, inputs: Sequence[Tensor]) -> Results:
@@ -139,9 +137,11 @@ def allowances(draw: Callable[[], Draw], norms: Norms, draws: int = DRAWS) -> di
     """
     of_reference: dict[str, list[tuple[float, ...]]] = {}
     of_rounding: dict[str, list[tuple[float, ...]]] = {}
+    dtypes: dict[str, torch.dtype] = {}
     signs = Generator().manual_seed(0)
     for _ in range(draws):
         rough, exact = draw()
+        dtypes.update({what: x.dtype for what, x in rough.items()})
         found = [norms(x, exact[what]) for what, x in rough.items()]
         found += [norms(_rounded(exact[what], x.dtype, signs), exact[what]) for what, x in rough.items()]
         numbers = read(found)
@@ -152,6 +152,7 @@ def allowances(draw: Callable[[], Draw], norms: Norms, draws: int = DRAWS) -> di
         what: Allowance(
             tuple(map(typical_error, zip(*found, strict=True), zip(*of_rounding[what], strict=True))),
             multiple_allowed(draws),
+            dtypes[what],
         )
         for what, found in of_reference.items()
     }
@@ -183,6 +184,20 @@ def verdict(what: str, actual: Tensor, exact: Tensor, allowance: Allowance, norm
     return Verdict(what, found, type(found)(*bound))
 
 
+def verdicts(results: Results, exact: Results, allowance: Mapping[str, Allowance], norms: Norms) -> list[Verdict]:
+    """Every result, see `verdict`.
+
+    Raises:
+        ValueError: if they are not those of the reference, or one is neither in its dtype nor in float64.
+    """
+    if results.keys() != exact.keys():
+        raise ValueError(f"results: got {', '.join(results)}, expected {', '.join(exact)}")
+    for what, x in results.items():
+        if x.dtype not in (allowance[what].dtype, torch.float64):
+            raise ValueError(f"{what}: got {x.dtype}, expected {allowance[what].dtype} or torch.float64")
+    return [verdict(what, x, exact[what], allowance[what], norms) for what, x in results.items()]
+
+
 def judged(compute: Compute, inputs: Sequence[Tensor], results: Results, channel_axis: int = -1) -> list[Verdict]:
     """Results, by the tolerance rule.
 
@@ -194,4 +209,4 @@ def judged(compute: Compute, inputs: Sequence[Tensor], results: Results, channel
     """
     norms = partial(errors, channel_axis=channel_axis)
     exact, allowance = exact_results(compute, inputs), allowances(drawn_from(compute, as_drawn(inputs)), norms)
-    return [verdict(what, x, exact[what], allowance[what], norms) for what, x in results.items()]
+    return verdicts(results, exact, allowance, norms)

@@ -23,8 +23,9 @@ from .draws import (
     drawn_from,
     exact_results,
     plain_torch,
-    verdict,
+    verdicts,
 )
+from .precision import without_tf32
 from .tolerance import Verdict, errors
 
 
@@ -89,17 +90,18 @@ def cotangents(operator: Operator, sample: Sample, generator: Generator) -> list
 
 
 def evaluate(function: Callable[..., Any], sample: Sample, gradients: Sequence[Tensor]) -> Results:
-    """Outputs of a function, and the gradients of the differentiable arguments."""
-    outputs = leaves(function(**sample.arguments))
-    differentiable = [(x, g) for x, g in zip(outputs, gradients, strict=True) if x.requires_grad]
+    """Outputs of a function, and the gradients of the differentiable arguments; without TF32, see `without_tf32`."""
     inputs = {
         f"gradient of {name}[{i}]": tensor
         for name in sample.differentiable
         for i, tensor in enumerate(leaves(sample.arguments[name]))
     }
-    differentiated = torch.autograd.grad(
-        [x for x, _ in differentiable], list(inputs.values()), [g for _, g in differentiable]
-    )
+    with without_tf32():
+        outputs = leaves(function(**sample.arguments))
+        differentiable = [(x, g) for x, g in zip(outputs, gradients, strict=True) if x.requires_grad]
+        differentiated = torch.autograd.grad(
+            [x for x, _ in differentiable], list(inputs.values()), [g for _, g in differentiable]
+        )
     results = {f"output[{i}]": output.detach() for i, output in enumerate(outputs)}
     return results | dict(zip(inputs, differentiated, strict=True))
 
@@ -139,7 +141,7 @@ def judge(
     norms = partial(errors, channel_axis=operator.channel_axis)
     exact = exact_results(compute, inputs)
     allowance = _allowances(operator, sample, compute, as_drawn(inputs), norms)
-    return [verdict(what, x, exact[what], allowance[what], norms) for what, x in results.items()]
+    return verdicts(results, exact, allowance, norms)
 
 
 _REMEMBERED = 64

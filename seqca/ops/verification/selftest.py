@@ -1,5 +1,8 @@
 """A check, on the user's own machine, of every operator on every backend that runs there."""
 
+from collections import Counter
+from typing import NamedTuple
+
 import torch
 
 from ..shared.device import checked_device
@@ -11,10 +14,10 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def selftest(device: str | None = None, seed: int = 0) -> bool:
-    """Judges every operator on every backend against the float64 reference, and prints a line for each.
+    """Judges every operator on every backend against the float64 reference; prints a line for each, then their numbers.
 
-    Outputs and gradients on small inputs, by the rule of `seqca.ops.verification.tolerance`. Takes seconds; kernels may
-    have to be compiled first.
+    Outputs and gradients on small inputs, by the rule of `seqca.ops.verification.tolerance`. Takes a minute or two on a
+    CPU; kernels may have to be compiled first.
 
     Args:
         device: device type, of this machine; by default "cuda" where there is a GPU, else "cpu".
@@ -27,32 +30,51 @@ def selftest(device: str | None = None, seed: int = 0) -> bool:
         ValueError: a device that torch cannot use here.
     """
     device = checked_device(device)
-    passed = True
+    found: dict[str, Counter[str]] = {}
     for operator in OPERATORS.values():
         for backend in BACKENDS:
             if backend == "reference":
                 continue
             for dtype in _DTYPES:
-                outcome, right = _outcome(operator, backend, dtype, device, seed)
-                passed &= right
+                outcome = _outcome(operator, backend, dtype, device, seed)
+                found.setdefault(backend, Counter())[outcome.state] += 1
                 print(f"{operator.name:20} {backend:8} {str(dtype).removeprefix('torch.'):9} {outcome}")
-    return passed
+    for backend, states in found.items():
+        print(f"{backend}: {', '.join(f'{number} {state}' for state, number in states.items())}")
+    return not any(states["wrong"] for states in found.values())
 
 
-def _outcome(operator: Operator, backend: str, dtype: torch.dtype, device: str, seed: int) -> tuple[str, bool]:
+class _Outcome(NamedTuple):
+    state: str
+    """Right, wrong or not run."""
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.state} {self.detail}"
+
+
+def _outcome(operator: Operator, backend: str, dtype: torch.dtype, device: str, seed: int) -> _Outcome:
+    judged, refused = 0, None
     for name, sampler in operator.samples.items():
         generator = torch.Generator().manual_seed(seed)
         sample = rounded(sampler(63, 36, generator), dtype, device)
         reason = refusal(operator, backend, operator.describe(**sample.arguments))
         if reason is not None:
-            return f"not run: {reason}", True
-        gradients = cotangents(operator, sample, generator)
+            refused = refused or f"{name}: {reason}"
+            continue
         try:
+            gradients = cotangents(operator, sample, generator)
             with use_backend(backend):
                 results = evaluate(operator.function, sample, gradients)
+            verdicts = list(judge(operator, sample, gradients, results))
         except Exception as error:  # whatever a compiler or driver raises; the other checks still say something
-            return f"FAILED on {name}, {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", False
-        for verdict in judge(operator, sample, gradients, results):
+            message = (str(error).splitlines() or [""])[0]
+            return _Outcome("wrong", f"on {name}, {type(error).__name__}: {message}")
+        for verdict in verdicts:
             if not verdict.ok:
-                return f"WRONG on {name}, {verdict}", False
-    return f"right ({len(operator.samples)} samples, outputs and gradients)", True
+                return _Outcome("wrong", f"on {name}, {verdict}")
+        judged += 1
+    if not judged:
+        return _Outcome("not run", f"on {refused}")
+    left = f"; not run on {refused}" if refused else ""
+    return _Outcome("right", f"on {judged} samples, outputs and gradients{left}")

@@ -21,6 +21,11 @@ def runnable(operator: Operator, dtype: torch.dtype) -> list[str]:
     return [name for name in BACKENDS[1:] if refusal(operator, name, call) is None]
 
 
+def interpreted(backend: str) -> bool:
+    """Whether a backend runs in Triton's interpreter, which is slow."""
+    return backend == "triton" and DEVICE == "cpu"
+
+
 FUSED = [
     pytest.param(operator, backend, id=f"{operator.name}-{backend}")
     for operator in OPERATORS.values()
@@ -40,6 +45,15 @@ FUSED_SAMPLES = [
 ]
 
 
+def asked_of_torch(cases: list[Any]) -> list[Any]:
+    """The cases for what torch does around an operator, of which it knows the name of the backend and no more: one
+    without the slow interpreter answers for the oldest versions."""
+    return [
+        pytest.param(*case.values, id=case.id, marks=pytest.mark.exhaustive) if interpreted(case.values[1]) else case
+        for case in cases
+    ]
+
+
 def drawn(
     operator: Operator, sample: str, dtype: torch.dtype, tokens: int = 63, channels: int = 18
 ) -> tuple[Sample, list[Tensor]]:
@@ -52,11 +66,6 @@ def drawn(
 def first_sample(operator: Operator, **options: Any) -> tuple[Sample, list[Tensor]]:
     """Arguments and gradients where it does not matter which."""
     return drawn(operator, next(iter(operator.samples)), torch.float32, **options)
-
-
-def interpreted(backend: str) -> bool:
-    """Whether a backend runs in Triton's interpreter, which is slow."""
-    return backend == "triton" and DEVICE == "cpu"
 
 
 def few(backend: str) -> int:

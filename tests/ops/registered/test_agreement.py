@@ -17,8 +17,9 @@ from .pairs import Case, all_pairs
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 CHANNELS = (18, 36, 60, 72, 144, 288)
 TOKENS = (1, 63, 111)
-SLOW = {"cross_attention"}
-"""The interpreter takes half a minute for a call of theirs with 72 channels: one for each sample, and none of more."""
+SLOW = {"cross_attention", "upsampled_loss"}
+"""The interpreter takes long for a call of theirs: with 72 channels one for each sample, and none of more, which their
+kernels split like these."""
 
 
 def cases_of(operator: Operator, backend: str) -> list[Case]:
@@ -36,7 +37,8 @@ def cases_of(operator: Operator, backend: str) -> list[Case]:
     if backend != "triton":
         return affordable(all_pairs(channels=channels, tokens=TOKENS, **axes))
     slow = operator.name in SLOW
-    narrow = affordable(all_pairs(channels=[n for n in channels if n <= (36 if slow else 72)], tokens=TOKENS, **axes))
+    few = [n for n in channels if n <= (36 if slow else 72)]
+    narrow = affordable(all_pairs(channels=few, tokens=TOKENS, **axes), 0 if slow else 36)
     # Each of them with every value of the other axes, which change all at once.
     axes |= {
         "tokens": (9, 1, 9, 1) if slow else (63, 1, 111, 1, 9, 9, 1),
@@ -52,12 +54,13 @@ def cases_of(operator: Operator, backend: str) -> list[Case]:
     return narrow + wide
 
 
-def affordable(cases: list[Case]) -> list[Case]:
-    """The same, many channels with many tokens once each and then with few: a CPU takes long for them."""
+def affordable(cases: list[Case], narrow: int = 36) -> list[Case]:
+    """The same, many channels, those of more than `narrow`, with many tokens once each and then with few: a CPU takes
+    long for them."""
     met, changed = set(), []
     for case in cases:
         pair = case["channels"], case["tokens"]
-        many = case["channels"] > 36 and case["tokens"] > 9
+        many = case["channels"] > narrow and case["tokens"] > 9
         changed.append(case | {"tokens": 9} if many and pair in met else case)
         met.add(pair)
     return changed
@@ -65,14 +68,22 @@ def affordable(cases: list[Case]) -> list[Case]:
 
 def agreement_cases() -> list[Any]:
     """The cases of every operator and backend."""
-    params = []
+    params, met = [], set()
     for operator in OPERATORS.values():
         for backend in runnable(operator, torch.float32):
             for case in cases_of(operator, backend):
                 name = "-".join(str(value).removeprefix("torch.").replace(" ", "_") for value in case.values())
                 # Every value of the axes is with one or the other of these; all cases would take an hour.
-                mark = pytest.mark.processor if case["channels"] in (18, 144) else pytest.mark.exhaustive
-                params.append(pytest.param(operator, backend, case, id=f"{operator.name}-{backend}-{name}", marks=mark))
+                every = (18, 144, 288) if operator.name == "linear_attention" else (18, 144)
+                width = operator.name, backend, case["channels"]
+                marks = [pytest.mark.processor] if case["channels"] in every else []
+                if not marks and (case["tokens"] > 1 or width in met):  # the first of one token is for all to run
+                    marks = [pytest.mark.exhaustive]
+                elif not marks:
+                    met.add(width)
+                params.append(
+                    pytest.param(operator, backend, case, id=f"{operator.name}-{backend}-{name}", marks=marks)
+                )
     return params
 
 

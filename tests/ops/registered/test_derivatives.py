@@ -9,13 +9,13 @@ from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.shared.operator import OPERATORS, Operator
 from seqca.ops.verification.judge import inputs_of, leaves, mapped
 
-from .calls import FUSED, both, drawn, first_sample
+from .calls import FUSED, asked_of_torch, both, drawn, first_sample
 
 KEEPS_NO_ARGUMENT = {"softplus"}
 """What torch.compile says of a second derivative through these alone, as through torch.exp: an input is not used."""
 
 
-@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize(("operator", "backend"), asked_of_torch(FUSED))
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_second_derivative_is_refused(operator: Operator, backend: str, compiled: bool) -> None:
     arguments, gradients = first_sample(operator, tokens=7)
@@ -34,7 +34,7 @@ def test_a_second_derivative_is_refused(operator: Operator, backend: str, compil
             torch.autograd.grad(sum(d.square().sum() for d in first), source, retain_graph=True)
 
 
-@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize(("operator", "backend"), asked_of_torch(FUSED))
 def test_a_forward_mode_derivative_is_refused(operator: Operator, backend: str) -> None:
     arguments, _ = first_sample(operator, tokens=7)
     with use_backend(backend), forward_ad.dual_level():

@@ -14,7 +14,7 @@ from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.shared.operator import OPERATORS, Operator
 from seqca.ops.verification.judge import leaves, rounded
 
-from .calls import DEVICE, FUSED
+from .calls import DEVICE, FUSED, asked_of_torch
 
 SAMPLES = [
     pytest.param(operator, sample, id=f"{operator.name}-{sample}".replace(" ", "_"))
@@ -143,7 +143,7 @@ def test_the_reference_can_be_transformed(operator: Operator, sample: str, trans
     torch.testing.assert_close(leaves([found]), leaves([expected]))
 
 
-@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize(("operator", "backend"), asked_of_torch(FUSED))
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_a_fused_backend_computes_the_same_or_says_who_does(
@@ -161,7 +161,7 @@ def test_a_fused_backend_computes_the_same_or_says_who_does(
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("operator", "backend"), FUSED)
+@pytest.mark.parametrize(("operator", "backend"), asked_of_torch(FUSED))
 def test_a_failure_without_a_transform_keeps_its_words(
     operator: Operator, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,10 @@ A fault is a function of what a setting drew, and gives wrong results.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -23,25 +25,40 @@ from seqca.ops import (
     upsampled_loss,
 )
 from seqca.ops.shared.dispatch import use_backend
-from seqca.ops.verification.draws import Allowance, Results
-from seqca.ops.verification.judge import evaluate, leaves
+from seqca.ops.verification.draws import Results
+from seqca.ops.verification.judge import evaluate, inputs_of, leaves
+from seqca.ops.verification.tolerance import read
 
 from .settings import Drawn
 
 TIMES = 8
 """What is planted on single elements and channels, in multiples of the reference's typical error."""
 
+SOURCES = {"linear_attention": ("k", "v"), "cross_attention": ("maps",)}
+"""The arguments of attention whose tokens are summed over."""
+
 OFF = {torch.float32: 1 + 1 / 16, torch.float16: 1 + 1 / 16, torch.bfloat16: 2}
 """By how much constants are off: in bfloat16 some results err by more than a sixteenth of a constant changes."""
 
 
-def _exact(drawn: Drawn) -> Results:
-    return drawn.compute([x.double() for x in drawn.inputs])
+def _planted(drawn: Drawn, norm: int, plant: Callable[[Tensor, float], None]) -> Results:
+    """A fault in each result of the reference, in its dtype, so large that the error is eight times the typical one.
 
-
-def _planted(drawn: Drawn, plant: Callable[[Tensor, Allowance], Tensor]) -> Results:
-    """A fault in each result of a kernel that has no other errors, not even that of rounding."""
-    return {what: plant(x.clone(), drawn.allowance[what]) for what, x in _exact(drawn).items()}
+    Args:
+        drawn: with errors of its own, which a fault may add to or take from.
+        norm: that it is to be seen in.
+        plant: changes a result, in float64, by so much.
+    """
+    exact = drawn.compute([x.double() for x in drawn.inputs])
+    results = drawn.compute(drawn.inputs)
+    for what, x in results.items():
+        size, typical = TIMES, drawn.allowance[what].typical[norm]
+        while read([drawn.norms(results[what], exact[what])])[0][norm] < TIMES * typical:
+            changed = x.double()
+            plant(changed, size * typical)
+            results[what] = changed.to(x.dtype)
+            size *= 1.1
+    return results
 
 
 def _channel_axis(drawn: Drawn, x: Tensor) -> int:
@@ -52,22 +69,20 @@ def _channel_axis(drawn: Drawn, x: Tensor) -> int:
 def one_wrong_element(drawn: Drawn) -> Results:
     """One element is off by eight times the typical largest error."""
 
-    def plant(x: Tensor, allowance: Allowance) -> Tensor:
-        x[torch.unravel_index(torch.tensor(x.numel() // 2), x.shape)] += 1.001 * TIMES * allowance.typical[0]
-        return x
+    def plant(x: Tensor, error: float) -> None:
+        x[torch.unravel_index(torch.tensor(x.numel() // 2), x.shape)] += error
 
-    return _planted(drawn, plant)
+    return _planted(drawn, 0, plant)
 
 
 def bias_of_a_channel(drawn: Drawn) -> Results:
     """One channel is off by eight times the typical mean error of the worst channel."""
 
-    def plant(x: Tensor, allowance: Allowance) -> Tensor:
+    def plant(x: Tensor, error: float) -> None:
         channel = x.select(_channel_axis(drawn, x), 0) if x.ndim else x
-        channel += 1.001 * TIMES * allowance.typical[1]
-        return x
+        channel += error
 
-    return _planted(drawn, plant)
+    return _planted(drawn, 1, plant)
 
 
 def two_channels_exchanged(drawn: Drawn) -> Results:
@@ -85,16 +100,25 @@ def products_in_tf32(drawn: Drawn) -> Results:
     return drawn.compute([x.view(torch.int32).bitwise_and(-(2**13)).view(torch.float32) for x in drawn.inputs])
 
 
-def last_token_forgotten(drawn: Drawn) -> Results:
-    """The last token of every input, the last column of every map, is read as zero."""
+def one_token_forgotten(drawn: Drawn) -> Results:
+    """The first token of the first input, of images the first pixel, is read as zero (a stride may skip others)."""
+    first, *others = drawn.inputs
+    first = first.clone()
+    first[(..., 0, 0) if drawn.operator.channel_axis == 1 else (..., 0, slice(None))] = 0
+    return drawn.compute([first, *others])
 
-    def forget(x: Tensor) -> Tensor:
-        x = x.clone()
-        if x.ndim > 1:
-            x[..., -1:, :] = 0
-        return x
 
-    return drawn.compute([forget(x) for x in drawn.inputs])
+def one_source_forgotten(drawn: Drawn) -> Results:
+    """The last token of the keys and the values, of maps the last pixel of each, is read as zero."""
+    sources = {id(x) for x in leaves([drawn.sample.arguments[name] for name in SOURCES[drawn.operator.name]])}
+    inputs = [*inputs_of(drawn.sample), *drawn.gradients]
+    changed = []
+    for x, compact in zip(inputs, drawn.inputs, strict=True):
+        if id(x) in sources:
+            compact = compact.clone()
+            compact[(..., -1, -1) if drawn.operator.channel_axis == 1 else (..., -1, slice(None))] = 0
+        changed.append(compact)
+    return drawn.compute(changed)
 
 
 def wrong_stride(drawn: Drawn) -> Results:
@@ -113,6 +137,37 @@ def gradient_term_dropped(drawn: Drawn) -> Results:
     """Of linear attention the gradient through the denominator, of softplus the slope, of losses and
     aggregations the last image's."""
     return _by(drawn, _WITHOUT_A_TERM[drawn.operator.name])
+
+
+def mean_held(drawn: Drawn) -> Results:
+    """The gradient takes the mean of a batch for a constant: what all pixels have in common stays in it."""
+    return _by_norms_of_batches(drawn, _batch_norm_of_held_mean)
+
+
+def variance_held(drawn: Drawn) -> Results:
+    """The gradient takes the variance of a batch for a constant."""
+    return _by_norms_of_batches(drawn, _batch_norm_of_held_variance)
+
+
+def _by_norms_of_batches(drawn: Drawn, norm: Callable[..., Tensor]) -> Results:
+    """With another batch norm, which is by the statistics of the batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module(f"seqca.reference.{drawn.operator.name}"), "batch_norm", norm)
+        return drawn.compute(drawn.inputs)
+
+
+def _batch_norm_of_held_mean(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    centred = x - x.detach().to(weight.dtype).mean((0, 2, 3), keepdim=True)
+    return _scaled(centred, centred.square().mean((0, 2, 3)), weight, bias, eps).to(x)
+
+
+def _batch_norm_of_held_variance(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    centred = x - x.to(weight.dtype).mean((0, 2, 3), keepdim=True)
+    return _scaled(centred, centred.detach().square().mean((0, 2, 3)), weight, bias, eps).to(x)
+
+
+def _scaled(centred: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return centred * ((variance + eps).rsqrt() * weight)[:, None, None] + bias[:, None, None]
 
 
 def _by(drawn: Drawn, function: Callable[..., Any]) -> Results:
@@ -219,10 +274,13 @@ FAULTS = (
     bias_of_a_channel,
     two_channels_exchanged,
     products_in_tf32,
-    last_token_forgotten,
+    one_token_forgotten,
+    one_source_forgotten,
     wrong_stride,
     wrong_constant,
     gradient_term_dropped,
+    mean_held,
+    variance_held,
 )
 
 WITHOUT_CONSTANT = {
@@ -231,3 +289,17 @@ WITHOUT_CONSTANT = {
     ("scale_aggregation", "finest alone"),  # nothing is upsampled
 }
 """The samples, by operator and name, in which no constant matters."""
+
+WITH_BATCH_STATISTICS = {
+    ("aggregation_head", "batch statistics"),
+    ("aggregation_head", "repeated maps"),
+    ("aggregation_head", "odd ratios"),
+    ("cross_attention", "exchange"),
+    ("cross_attention", "across scales"),
+    ("cross_attention", "mixed"),
+    ("norm_relu", "basic block"),
+    ("norm_relu", "projection"),
+    ("norm_relu", "chain"),
+    ("norm_relu", "norm alone"),
+}
+"""The samples that batch norm normalises by the statistics of the batch."""

@@ -18,7 +18,7 @@ from seqca.ops.verification.draws import (
     as_drawn,
     drawn_from,
     moved,
-    verdict,
+    verdicts,
 )
 from seqca.ops.verification.judge import compute_of, cotangents, inputs_of, rounded
 from seqca.ops.verification.tolerance import Verdict, errors
@@ -83,7 +83,7 @@ class Drawn:
 
     def judged(self, draw: Draw) -> list[Verdict]:
         """Every result of a draw, as if a kernel had computed it."""
-        return [verdict(what, x, draw.exact[what], self.allowance[what], self.norms) for what, x in draw.rough.items()]
+        return verdicts(draw.rough, draw.exact, self.allowance, self.norms)
 
 
 def settings(*dtypes: torch.dtype) -> list[Setting]:

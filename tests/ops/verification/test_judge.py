@@ -31,6 +31,28 @@ def test_the_reference_never_runs_in_deterministic_mode(poison: None) -> None:
     assert torch.are_deterministic_algorithms_enabled()
 
 
+def test_results_are_computed_like_the_draws_that_judge_them_without_tf32() -> None:
+    modes = []
+
+    def noting(x: Tensor) -> Tensor:
+        modes.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return softplus(x)
+
+    operator = replace(OPERATORS["softplus"], function=noting)
+    generator = Generator().manual_seed(0)
+    sample = rounded(operator.samples["both signs"](4, 2, generator), torch.float32)
+    gradients = cotangents(operator, sample, generator)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        judge(operator, sample, gradients, evaluate(noting, sample, gradients))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert len(modes) > 2 and set(modes) == {(False, "highest")}
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_backends_share_the_draws_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     operator, generator = OPERATORS["softplus"], Generator().manual_seed(1)
     sample = rounded(operator.samples["both signs"](4, 2, generator), torch.float32)

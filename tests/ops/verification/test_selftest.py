@@ -28,9 +28,21 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
 
 def test_what_is_right_and_what_cannot_run_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert selftest("cpu")
-    right, not_run = capsys.readouterr().out.splitlines()
-    assert right == "linear_attention     aten     float32   right (3 samples, outputs and gradients)"
-    assert not_run.startswith("linear_attention     cuda     float32   not run: ")
+    right, not_run, *numbers = capsys.readouterr().out.splitlines()
+    assert right == "linear_attention     aten     float32   right on 3 samples, outputs and gradients"
+    assert not_run.startswith("linear_attention     cuda     float32   not run on one map: ")
+    assert numbers == ["aten: 1 right", "cuda: 1 not run"]
+
+
+def test_a_sample_that_is_refused_does_not_keep_others_from_being_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, lambda dq, dk, dv: (dq, [2 * x for x in dk], dv))
+    module = import_module("seqca.ops.verification.selftest")
+    reasons = iter(["too few tokens", None, None])
+    monkeypatch.setattr(module, "refusal", lambda operator, backend, call: next(reasons, "no such backend"))
+    assert not selftest("cpu")
+    assert "aten     float32   wrong on several maps, gradient of k[0]: " in capsys.readouterr().out
 
 
 def test_a_wrong_gradient_is_told_with_its_error(
@@ -38,7 +50,7 @@ def test_a_wrong_gradient_is_told_with_its_error(
 ) -> None:
     plant(monkeypatch, lambda dq, dk, dv: (dq, [2 * x for x in dk], dv))
     assert not selftest("cpu")
-    assert "WRONG on one map, gradient of k[0]: largest error" in capsys.readouterr().out
+    assert "wrong on one map, gradient of k[0]: largest error" in capsys.readouterr().out
 
 
 def test_an_implementation_that_fails_does_not_end_the_check(
@@ -50,5 +62,5 @@ def test_an_implementation_that_fails_does_not_end_the_check(
     plant(monkeypatch, fail)
     assert not selftest("cpu")
     failed, *rest = capsys.readouterr().out.splitlines()
-    assert failed.endswith("FAILED on one map, RuntimeError: no kernel image")
-    assert len(rest) == 1
+    assert failed.endswith("wrong on one map, RuntimeError: no kernel image")
+    assert rest[1:] == ["aten: 1 wrong", "cuda: 1 not run"]
