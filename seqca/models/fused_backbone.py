@@ -1,4 +1,4 @@
-"""timm's HRNets and ResNets with stem and residual blocks in fused operators, their parameters and keys unchanged."""
+"""timm's HRNets and ResNets with stem, residual blocks and upsampling of ours, their parameters and keys unchanged."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -9,10 +9,11 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from seqca.nn.conv_norm import ConvNorm, conv_norm_relu, fusable
+from seqca.nn.upsampling import upsample
 
 
 def fuse_blocks(backbone: nn.Module) -> nn.Module:
-    """Makes the stem and the residual blocks of a timm model calls of `seqca.ops.norm_relu`, in place.
+    """Makes the stem and the residual blocks of a timm model calls of `seqca.ops.norm_relu`, and its upsampling ours.
 
     A module gets the class below in place of its own; where that cannot compute what its layers would (other layers,
     hooks on them, norms in different modes), it does as before.
@@ -58,10 +59,22 @@ class FusedHRNet(HighResolutionNetFeatures):
         return [maps[i - 1] for i in indices]
 
 
+class FusedUpsample(nn.Upsample):
+    """Bilinear upsampling of the coarser branches where they are fused."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C, factor · h, factor · w)."""
+        factor = self.scale_factor
+        if self.mode != "bilinear" or self.align_corners or not isinstance(factor, (int, float)) or factor % 1:
+            return super().forward(x)
+        return upsample(x, (int(factor) * x.shape[2], int(factor) * x.shape[3]))
+
+
 _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     BasicBlock: FusedBasicBlock,
     Bottleneck: FusedBottleneck,
     HighResolutionNetFeatures: FusedHRNet,
+    nn.Upsample: FusedUpsample,
 }
 
 

@@ -17,7 +17,9 @@ from seqca.nn import (
     FeaturePropagation,
     WindowSelfAttention,
 )
+from seqca.nn.batch_norm import updates_together
 from seqca.nn.cross_scale import attend_across_scales
+from seqca.nn.upsampling import upsample
 from seqca.tasks import check_task_name, get_task
 
 from .backbone import create_backbone
@@ -108,6 +110,7 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
             scales alone. The two switches are the rows of an ablation; only the whole network has a published format.
 
     Raises:
+        TypeError: tasks without channels, such as a list of names.
         ValueError: no task, a name twice, a name that no task can have, or channels below 1.
     """
 
@@ -122,7 +125,9 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
         cross_scale: bool = True,
     ) -> None:
         super().__init__()
-        self.tasks, self.auxiliary = dict(tasks), dict(auxiliary or {})
+        auxiliary = auxiliary or {}
+        check_tasks(tasks, auxiliary)
+        self.tasks, self.auxiliary = dict(tasks), dict(auxiliary)
         self.settings = {
             "tasks": self.tasks,
             "auxiliary": self.auxiliary,
@@ -132,7 +137,6 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
             "cross_scale": cross_scale,
         }
         self.class_names = {}
-        check_tasks(self.tasks, self.auxiliary)
         every = self.tasks | self.auxiliary
 
         self.backbone = fuse_blocks(create_backbone(backbone, pretrained))
@@ -170,19 +174,23 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
                 f"images: got {images.shape[2]}×{images.shape[3]} pixels, expected multiples of {NETWORK.strides[-1]} "
                 "(predict takes any size)"
             )
-        # Concatenated by what reads them.
+        with updates_together():
+            return self._computed(images)
+
+    def _computed(self, images: Tensor) -> NetworkOutput:
+        # Concatenated by what reads them; the coarsest, which every task reads and keeps as its residual, once for all.
         maps = [[attention(x), x] for attention, x in zip(self.self_attention, self.backbone(images), strict=True)]
         exchanged: list[dict[str, Tensor]] = [{} for _ in SCALES]
         deep: list[dict[str, Tensor]] = [{} for _ in SCALES]
-        inputs = dict.fromkeys([*self.tasks, *self.auxiliary], maps[COARSEST])
+        coarsest = [torch.cat(maps[COARSEST], 1)]
+        inputs = dict.fromkeys([*self.tasks, *self.auxiliary], coarsest)
         for k in reversed(SCALES):
             features, deep[k] = self.features[k](inputs)
             exchanged[k] = self.cross_task[k](features)
             if k > 0:
-                size = maps[k - 1][0].shape[2:]
-                inputs = {
-                    task: [*maps[k - 1], upsample(x, size)] for task, x in self.propagation[k - 1](exchanged[k]).items()
-                }
+                height, width = maps[k - 1][0].shape[2:]
+                propagated = self.propagation[k - 1](exchanged[k])
+                inputs = {task: [*maps[k - 1], upsample(x, (height, width))] for task, x in propagated.items()}
         heads = [cast(TaskHead, head) for head in self.heads.values()]
         predictions = predict_together(heads, [[exchanged[k][task] for k in SCALES] for task in self.heads])
         return NetworkOutput(dict(zip(self.heads, predictions, strict=True)), tuple(deep))
@@ -208,15 +216,9 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
         height, width = images.shape[2:]
         stride = NETWORK.strides[-1]
         padded = F.pad(images, (0, -width % stride, 0, -height % stride), mode="replicate")
+        whole = padded.shape[2], padded.shape[3]
         final = evaluation_view(self)(padded).final
-        return {
-            task: decode(upsample(final[task], padded.shape[2:])[:, :, :height, :width])
-            for task, decode in decoders.items()
-        }
-
-
-def upsample(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+        return {task: decode(upsample(final[task], whole)[:, :, :height, :width]) for task, decode in decoders.items()}
 
 
 def check_images(images: Tensor) -> None:
@@ -229,6 +231,9 @@ def check_images(images: Tensor) -> None:
 
 
 def check_tasks(tasks: Mapping[str, int], auxiliary: Mapping[str, int]) -> None:
+    for argument, entries in (("tasks", tasks), ("auxiliary", auxiliary)):
+        if not isinstance(entries, Mapping):
+            raise TypeError(f"{argument}: got {type(entries).__name__}, expected a mapping from names to channels")
     if not tasks:
         raise ValueError("tasks: got none, expected at least one")
     if twice := tasks.keys() & auxiliary.keys():

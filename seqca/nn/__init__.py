@@ -2,7 +2,7 @@
 
 from .blocks import BasicBlock, SqueezeExcitation
 from .cross_attention import CrossAttention, CrossTaskAttention
-from .cross_scale import CrossScaleAttention, FeatureAggregation
+from .cross_scale import CrossScaleAttention, FeatureAggregation, aggregate
 from .feature_propagation import FeaturePropagation
 from .window_self_attention import WindowSelfAttention
 
@@ -15,4 +15,5 @@ __all__ = [
     "FeaturePropagation",
     "SqueezeExcitation",
     "WindowSelfAttention",
+    "aggregate",
 ]

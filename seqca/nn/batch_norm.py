@@ -1,6 +1,8 @@
 """Batch norm modules whose arithmetic an operator does: what it needs of them, and what they take from it."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -9,6 +11,12 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+_Update = tuple[nn.BatchNorm2d | nn.SyncBatchNorm, Tensor, Tensor]
+"""A module, mean, and variance."""
+
+_thread = threading.local()
+"""Where a thread has updates that wait, a list of them."""
 
 
 def uses_batch_statistics(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> bool:
@@ -35,37 +43,58 @@ def synchronised_over(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> "ProcessGroup | 
     return group if dist.get_world_size(group) > 1 else None
 
 
-def update_running_statistics(bn: nn.BatchNorm2d | nn.SyncBatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Updates the running statistics as a forward pass of the module would, in training.
-
-    Args:
-        bn: the module.
-        mean: of the batch, (C,).
-        variance: of the batch, unbiased.
-    """
-    if not bn.training or bn.running_mean is None or bn.running_var is None or bn.num_batches_tracked is None:
-        return
-    bn.num_batches_tracked.add_(1)
-    for running, new in ((bn.running_mean, mean), (bn.running_var, variance)):
-        weight = 1 / bn.num_batches_tracked.to(running) if bn.momentum is None else bn.momentum
-        torch.lerp(running, new.to(running), weight, out=running)
-
-
-def update_all_running_statistics(
+def update_running_statistics(
     norms: Sequence[nn.BatchNorm2d | nn.SyncBatchNorm], means: Sequence[Tensor], variances: Sequence[Tensor]
 ) -> None:
-    """`update_running_statistics` of several modules, together where they have a momentum and dtype in common.
+    """Updates the running statistics of modules as their forward passes would, in training, in this order.
 
-    On a GPU that is two launches instead of three for each module.
+    Args:
+        norms: the modules. Those that are in evaluation mode, or track nothing, stay as they are.
+        means: of the batch, (C,) each.
+        variances: of the batch, unbiased.
     """
-    together = [(bn, mean, variance) for bn, mean, variance in zip(norms, means, variances, strict=True) if bn.training]
-    momenta = {bn.momentum for bn, _, _ in together}
-    alike = all(bn.running_mean is not None and bn.running_mean.dtype == mean.dtype for bn, mean, _ in together)
-    momentum = momenta.pop() if len(momenta) == 1 else None
-    if momentum is None or not alike:
-        for bn, mean, variance in zip(norms, means, variances, strict=True):
-            update_running_statistics(bn, mean, variance)
+    entries = zip(norms, means, variances, strict=True)
+    updates = [entry for entry in entries if entry[0].training and entry[0].num_batches_tracked is not None]
+    waiting = None if torch.compiler.is_compiling() else getattr(_thread, "waiting", None)
+    if waiting is None:
+        _update(updates)
+    else:
+        waiting.extend(updates)
+
+
+@contextmanager
+def updates_together() -> Iterator[None]:
+    """Running statistics are updated at the end, those of all modules together: on a GPU in a few launches.
+
+    Where updates are compiled, or another such context is around this one, nothing is changed.
+    """
+    if torch.compiler.is_compiling() or getattr(_thread, "waiting", None) is not None:
+        yield
         return
-    running = [x for bn, _, _ in together for x in running_statistics(bn)]
-    torch._foreach_add_([cast(Tensor, bn.num_batches_tracked) for bn, _, _ in together], 1)
-    torch._foreach_lerp_(running, [x for _, *new in together for x in new], momentum)
+    _thread.waiting = []
+    try:
+        yield
+        _update(_thread.waiting)
+    finally:
+        _thread.waiting = None
+
+
+def _update(updates: Sequence[_Update]) -> None:
+    """All first updates of the modules together, then all second ones, …, by their momentum."""
+    turns: dict[int, int] = {}
+    together: dict[tuple[int, float | None], list[_Update]] = {}
+    for update in updates:
+        bn = update[0]
+        turn = turns[id(bn)] = turns.get(id(bn), -1) + 1
+        together.setdefault((turn, bn.momentum), []).append(update)
+    for (_, momentum), entries in together.items():
+        counts = [cast(Tensor, bn.num_batches_tracked) for bn, _, _ in entries]
+        torch._foreach_add_(counts, 1)
+        running = [x for bn, _, _ in entries for x in running_statistics(bn)]
+        found = [x for _, *statistics in entries for x in statistics]
+        new = [x.to(old) for x, old in zip(found, running, strict=True)]
+        if momentum is None:
+            weights = torch._foreach_reciprocal([x.to(running[0]) for x in counts for _ in range(2)])
+            torch._foreach_lerp_(running, new, weights)
+        else:
+            torch._foreach_lerp_(running, new, momentum)

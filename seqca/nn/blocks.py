@@ -1,7 +1,6 @@
 """Small building blocks of the network."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -42,23 +41,27 @@ class BasicBlock(nn.Module):
         """(B, in_channels, H, W), or maps that have as many channels together → (B, out_channels, H, W)."""
         return self._of_maps(checked_maps("x", x, self.conv1.in_channels, self.conv1.weight))
 
-    def _of_maps(self, maps: Sequence[Tensor], first: Tensor | None = None, projection: Tensor | None = None) -> Tensor:
-        """Of the concatenation of maps, with other weights of the two convolutions that read it, if they are given."""
+    def _layers(self) -> list[ConvNorm]:
+        """The convolutions, that of the shortcut last, with their norms."""
         layers = [ConvNorm(self.conv1, self.bn1), ConvNorm(self.conv2, self.bn2)]
-        projects = isinstance(self.shortcut, nn.Sequential)
-        if projects:
-            layers.append(ConvNorm(*cast(nn.Sequential, self.shortcut)))
-        elif len(maps) > 1:
+        if isinstance(self.shortcut, nn.Sequential):
+            layers.append(ConvNorm(*self.shortcut))
+        return layers
+
+    def _of_maps(self, maps: Sequence[Tensor], parameters: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
+        """Of the concatenation of maps, with other parameters of the layers, if they are given."""
+        layers, projects = self._layers(), isinstance(self.shortcut, nn.Sequential)
+        if not projects and len(maps) > 1:
             maps = [torch.cat(list(maps), 1)]  # it is the residual
         if fusable(layers, *(() if projects else (self.shortcut,))):
-            weights = [layer.conv.weight for layer in layers]
-            weights[0] = weights[0] if first is None else first
-            weights[-1] = weights[-1] if projection is None else projection
-            return conv_norm_relu(maps, layers, None if projects else maps[0], projects, weights)
+            return conv_norm_relu(maps, layers, None if projects else maps[0], projects, parameters)
         x = torch.cat(list(maps), 1) if len(maps) > 1 else maps[0]
-        hidden = F.relu(self.bn1(self.conv1(x) if first is None else F.conv2d(x, first, padding=1)))
-        shortcut = self.shortcut(x) if projection is None else layers[-1].bn(F.conv2d(x, projection))
-        return F.relu(self.bn2(self.conv2(hidden)) + shortcut)
+        if parameters is None:
+            hidden, shortcut = self.conv1(x), self.shortcut(x)
+        else:
+            hidden = F.conv2d(x, parameters[0][0], padding=1)
+            shortcut = layers[-1].bn(F.conv2d(x, parameters[-1][0])) if projects else self.shortcut(x)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(hidden)))) + shortcut)
 
 
 class SqueezeExcitation(nn.Module):
@@ -85,3 +88,15 @@ class SqueezeExcitation(nn.Module):
         check_map("x", x, self.squeeze.in_features, self.squeeze.weight)
         scale = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
         return x * scale[:, :, None, None]
+
+
+def excitations(modules: Sequence[SqueezeExcitation], x: Tensor) -> list[Tensor]:
+    """By what modules of the same channels scale those of a map, (B, C, 1, 1) each, by common products.
+
+    Forward hooks of the modules and of their layers are not run.
+    """
+    squeezes, excites = [module.squeeze for module in modules], [module.excite for module in modules]
+    weight, bias = torch.cat([layer.weight for layer in squeezes]), torch.cat([layer.bias for layer in squeezes])
+    hidden = F.relu(F.linear(x.mean((2, 3)), weight, bias)).unflatten(1, (len(modules), -1)).transpose(0, 1)
+    weight, bias = torch.stack([layer.weight for layer in excites]), torch.stack([layer.bias for layer in excites])
+    return list(torch.baddbmm(bias[:, None], hidden, weight.mT).sigmoid()[..., None, None].unbind())

@@ -10,7 +10,7 @@ from seqca.ops import norm_relu
 from .batch_norm import (
     running_statistics,
     synchronised_over,
-    update_all_running_statistics,
+    update_running_statistics,
     uses_batch_statistics,
 )
 
@@ -20,6 +20,10 @@ class ConvNorm(NamedTuple):
 
     conv: nn.Conv2d
     bn: nn.BatchNorm2d | nn.SyncBatchNorm
+
+    def parameters(self) -> list[Tensor]:
+        """The convolution's weight, and the norm's weight and bias."""
+        return [self.conv.weight, self.bn.weight, self.bn.bias]
 
 
 def fusable(layers: Sequence[tuple[nn.Module, nn.Module]], *others: nn.Module) -> bool:
@@ -48,22 +52,22 @@ def conv_norm_relu(
     layers: Sequence[ConvNorm],
     residual: Tensor | None = None,
     projection: bool = False,
-    weights: Sequence[Tensor] | None = None,
+    parameters: Sequence[Sequence[Tensor]] | None = None,
 ) -> Tensor:
     """`seqca.ops.norm_relu` with parameters and statistics of modules, whose running statistics it updates.
 
     Args:
         maps, residual, projection: of the operator.
         layers: that `fusable` found to be so.
-        weights: in place of those of the convolutions.
+        parameters: by layer the convolution's weight and the norm's weight and bias, in place of those of the modules.
     """
     norms = [layer.bn for layer in layers]
+    if parameters is None:
+        parameters = [layer.parameters() for layer in layers]
     batch = uses_batch_statistics(norms[0])
     output, means, variances = norm_relu(
         maps,
-        [layer.conv.weight for layer in layers] if weights is None else weights,
-        [bn.weight for bn in norms],
-        [bn.bias for bn in norms],
+        *([of_layer[i] for of_layer in parameters] for i in range(3)),
         residual,
         strides=[layer.conv.stride[0] for layer in layers],
         projection=projection,
@@ -73,7 +77,7 @@ def conv_norm_relu(
         group=synchronised_over(norms[0]),
     )
     if batch:
-        update_all_running_statistics(norms, means, variances)
+        update_running_statistics(norms, means, variances)
     return output
 
 

@@ -8,10 +8,16 @@ from torch import Tensor, nn
 
 from seqca.ops import Branch, Pair, between_tasks, cross_attention
 
-from .batch_norm import running_statistics, synchronised_over, update_running_statistics, uses_batch_statistics
+from .batch_norm import (
+    running_statistics,
+    synchronised_over,
+    update_running_statistics,
+    uses_batch_statistics,
+)
 from .blocks import BasicBlock
 from .checks import check_alike, check_features, check_map, check_positive, checked_maps, checked_tasks
 from .conv_norm import ConvNorm
+from .sharing import shared
 
 
 class ConvBN(nn.Module):
@@ -102,12 +108,19 @@ def attend_joined(
         group=synchronised_over(first),
     )
     if batch:
-        for layer, mean, variance, count in zip(layers, means, variances, updates or [1] * len(layers), strict=True):
-            sizes = [len(rows.conv.weight) for rows in layer]
-            for rows, *statistics in zip(layer, mean.split(sizes), variance.split(sizes), strict=True):
-                for _ in range(count):
-                    update_running_statistics(rows.bn, *statistics)
+        norms = [rows.bn for layer in layers for rows in layer]
+        counts = zip(layers, updates or [1] * len(layers), strict=True)
+        uses = [count for layer, count in counts for _ in layer]
+        order = [i for i, count in enumerate(uses) for _ in range(count)]
+        found = norms, _by_norm(layers, means), _by_norm(layers, variances)
+        update_running_statistics(*([x[i] for i in order] for x in found))  # type: ignore[arg-type]
     return attended
+
+
+def _by_norm(layers: Sequence[Sequence[ConvNorm]], vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Vectors by layer as those of its batch norms."""
+    sizes = [[len(rows.conv.weight) for rows in layer] for layer in layers]
+    return [part for x, own in zip(vectors, sizes, strict=True) for part in x.split(own)]
 
 
 class CrossAttention(nn.Module):
@@ -178,15 +191,17 @@ class Reduction(BasicBlock):
         super().__init__(2 * channels * pairs, channels, momentum=0.01, project=True)
         self.channels, self.pairs = channels, pairs
 
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """Of the first convolution and of the shortcut's, for the channels [F, A_1, A_2, …]."""
-        convolution, _ = cast(nn.Sequential, self.shortcut)
-        return read_once(self.conv1.weight, self.pairs), read_once(cast(nn.Conv2d, convolution).weight, self.pairs)
+    def parameters_of_uses(self, uses: int) -> list[list[list[Tensor]]]:
+        """For each use those of the layers, of convolutions for the channels [F, A_1, A_2, …]."""
+        first, second, shortcut = (layer.parameters() for layer in self._layers())
+        for layer in (first, shortcut):
+            layer[0] = read_once(layer[0], self.pairs)
+        return shared([first, second, shortcut], uses)
 
-    def forward(self, x: Tensor | Sequence[Tensor], weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """[F, A_1, A_2, …], (1 + pairs)·C channels in all → (B, C, H, W); with `weights()` they are not summed anew."""
+    def forward(self, x: Tensor | Sequence[Tensor], parameters: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
+        """[F, A_1, A_2, …], (1 + pairs)·C channels in all → (B, C, H, W); `parameters` are those of one use."""
         maps = checked_maps("x", x, (1 + self.pairs) * self.channels, self.conv1.weight)
-        return self._of_maps(maps, *(weights or self.weights()))
+        return self._of_maps(maps, parameters or self.parameters_of_uses(1)[0])
 
 
 def read_once(weight: Tensor, copies: int) -> Tensor:
@@ -230,8 +245,9 @@ class CrossTaskAttention(nn.Module):
         maps = [features[task] for task in self.tasks]
         every = [cast(PairProjections, self.projections[task]) for task in self.tasks]
         layers = [layer for own in every for layer in (own.hidden, own.features, own.value)]
-        weights, attended_maps = self.reduction.weights(), attend(maps, layers, *between_tasks(len(maps)))
+        attended_maps = attend(maps, layers, *between_tasks(len(maps)))
+        uses = self.reduction.parameters_of_uses(len(maps))
         return {
-            task: target + self.reduction([target, attended], weights)
-            for task, target, attended in zip(self.tasks, maps, attended_maps, strict=True)
+            task: target + self.reduction([target, attended], parameters)
+            for task, target, attended, parameters in zip(self.tasks, maps, attended_maps, uses, strict=True)
         }

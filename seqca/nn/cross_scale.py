@@ -84,18 +84,44 @@ def _attend_from_coarser(
 def aggregate(
     maps: Sequence[Tensor], conv: nn.Conv2d, bn: nn.BatchNorm2d | nn.SyncBatchNorm, prediction: nn.Conv2d
 ) -> Tensor:
-    """`seqca.ops.aggregation_head` with parameters and statistics of modules, whose running statistics it updates.
+    """prediction(relu(bn(conv(concatenation of the upsampled maps)))) in one call of `seqca.ops.aggregation_head`.
+
+    Statistics are those of a forward pass of `bn`: in training it normalises by the batch, over the processes of an
+    `nn.SyncBatchNorm`, and updates the running ones; in evaluation it normalises by these.
 
     Args:
-        maps: of the operator.
-        conv, bn, prediction: the layers; their forward hooks are not run.
+        maps: (B, C_j, H_j, W_j), the first at the finest resolution, as of the operator. One that stands several times,
+            as the same tensor object, is read once.
+        conv: 1×1, Σ C_j → C channels.
+        bn: of C channels, with scale and shift.
+        prediction: 1×1, C → C_out channels. The forward hooks of the three layers are not run.
+
+    Returns:
+        (B, C_out, H_0, W_0), in the dtype of the maps (after autocast).
+
+    Raises:
+        TypeError, ValueError: maps or layers that do not fit together, see the operator; a convolution with a stride,
+            padding or groups, or that is no 1×1.
     """
+    if not isinstance(bn, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+        raise TypeError(f"bn: got {type(bn).__name__}, expected a BatchNorm2d or SyncBatchNorm")
+    if not bn.affine:
+        raise ValueError("bn: got affine=False, expected a batch norm with scale and shift")
+    for name, layer in (("conv", conv), ("prediction", prediction)):
+        if not isinstance(layer, nn.Conv2d):
+            raise TypeError(f"{name}: got {type(layer).__name__}, expected a Conv2d")
+        if layer.stride != (1, 1) or layer.padding not in ((0, 0), "same", "valid"):
+            raise ValueError(f"{name}: got stride {layer.stride}, padding {layer.padding}, expected neither")
+        if layer.kernel_size != (1, 1) or layer.groups != 1:
+            raise ValueError(
+                f"{name}: got a kernel of {layer.kernel_size}, groups {layer.groups}, expected a 1×1 of one"
+            )
     layers = (conv.weight, conv.bias, bn.weight, bn.bias, prediction.weight, prediction.bias)
     if not uses_batch_statistics(bn):
         mean, variance = running_statistics(bn)
         return aggregation_head(maps, *layers, running_mean=mean, running_var=variance, eps=bn.eps).prediction
     predicted, mean, variance = aggregation_head(maps, *layers, eps=bn.eps, group=synchronised_over(bn))
-    update_running_statistics(bn, mean, variance)
+    update_running_statistics([bn], [mean], [variance])
     return predicted
 
 

@@ -1,13 +1,14 @@
 """Propagation of task features from a scale to the next finer one."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from seqca.configuration import NETWORK
 
-from .blocks import BasicBlock, SqueezeExcitation
+from .blocks import BasicBlock, SqueezeExcitation, excitations
 from .checks import check_features, check_positive, checked_tasks
 from .window_self_attention import WindowSelfAttention
 
@@ -48,4 +49,5 @@ class FeaturePropagation(nn.Module):
         groups = (-1, len(self.tasks))
         weights = self.attention(joined).unflatten(1, groups).softmax(2)
         shared = self.reduction((weights * joined.unflatten(1, groups)).flatten(1, 2))
-        return {task: self.excitation[task](shared) + features[task] for task in self.tasks}
+        scales = excitations([cast(SqueezeExcitation, self.excitation[task]) for task in self.tasks], shared)
+        return {task: shared * scale + features[task] for task, scale in zip(self.tasks, scales, strict=True)}

@@ -13,9 +13,9 @@ from torch import OutOfMemoryError, Tensor
 from seqca.models.checkpoint import (
     CheckpointError,
     check_state,
-    checked_file,
     clean_key,
     describe,
+    read_checkpoint,
     settings_of,
     without_wrappers,
 )
@@ -32,7 +32,7 @@ class LoadsWeightsOnly:
         """As Lightning's, of a local file; `weights_only=False` raises a ValueError."""
         refuse_code(weights_only)
         if isinstance(path, str | os.PathLike):
-            checked_file(path)
+            read_checkpoint(path, mmap=True)  # and tells what is wrong with it: torch may advise to load without safety
         settings = {"_instantiator": None, **cls.given, **kwargs}
         return super().load_from_checkpoint(path, *args, weights_only=True, **settings)  # type: ignore[misc]
 

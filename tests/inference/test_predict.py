@@ -115,7 +115,7 @@ def test_nothing_readable_has_a_status_of_its_own(ckpt, tmp_path):
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, capsys):
     path = picture(tmp_path / "in" / "room.png")
     (tmp_path / "bad.ckpt").write_text("nothing")
-    for bad in ("bad.ckpt", "missing.ckpt"):
+    for bad in ("bad.ckpt", "missing.ckpt", "in/room.png"):
         arguments = ["--ckpt", str(tmp_path / bad), "--images", str(path), "--out", str(tmp_path / "out")]
         assert main(arguments) == NOTHING_DONE
         printed = capsys.readouterr().err

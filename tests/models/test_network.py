@@ -16,6 +16,7 @@ def small_net(**options):
 
 
 @pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.processor
 def test_network_with_published_weights_gives_the_published_numbers(count):
     golden = load(f"net_{count}tasks")
     net = SequentialCrossAttentionNet({task: CHANNELS[task] for task in list(CHANNELS)[:count]})
@@ -51,6 +52,13 @@ def test_every_parameter_gets_a_gradient_and_every_batch_norm_counts_its_calls()
             assert count == 3, name  # one for every target task
         else:
             assert count == 1, name
+
+
+def test_tasks_of_the_coarsest_scale_read_one_map():
+    net, read = small_net(), []
+    net.features[3].register_forward_pre_hook(lambda _, inputs: read.extend(inputs[0].values()))
+    net(torch.randn(2, 3, 64, 64))
+    assert len(read) == 2 and len({id(x) for maps in read for x in maps}) == 1
 
 
 def test_auxiliary_tasks_take_part_and_have_no_final_prediction():
@@ -151,6 +159,11 @@ def test_predict_refuses_what_are_no_images(images):
 def test_constructor_refuses_other_tasks(arguments, message):
     with pytest.raises(ValueError, match=message):
         SequentialCrossAttentionNet(*arguments)
+
+
+def test_constructor_wants_the_channels_of_tasks():
+    with pytest.raises(TypeError, match="tasks: got list, expected a mapping from names to channels"):
+        SequentialCrossAttentionNet(["depth"])
 
 
 def test_predict_of_an_unknown_task_says_which_there_are():

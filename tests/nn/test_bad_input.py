@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqca.nn import (
     BasicBlock,
@@ -17,6 +17,7 @@ from seqca.nn import (
     FeaturePropagation,
     SqueezeExcitation,
     WindowSelfAttention,
+    aggregate,
 )
 
 TASKS = ("semseg", "depth")
@@ -132,6 +133,37 @@ def test_a_block_that_cannot_be_is_refused(block: Callable[[], Any], message: st
 def test_a_momentum_that_is_no_number_is_refused(momentum: Any) -> None:
     with pytest.raises(TypeError, match=r"momentum: got .*, expected a number"):
         BasicBlock(8, 8, momentum=momentum)
+
+
+@pytest.mark.parametrize("which", ["conv", "prediction"])
+@pytest.mark.parametrize("settings", [{"kernel_size": 3, "padding": "same"}, {"groups": 2}], ids=["3×3", "groups"])
+def test_a_head_of_other_convolutions_is_refused(which: str, settings: dict[str, Any]) -> None:
+    layers = {"conv": nn.Conv2d(24, 24, 1), "bn": nn.BatchNorm2d(24), "prediction": nn.Conv2d(24, 3, 1)}
+    layers[which] = nn.Conv2d(24, 24, **{"kernel_size": 1, **settings})
+    with pytest.raises(ValueError, match=f"{which}: got a kernel of .*, groups ., expected a 1×1 of one"):
+        aggregate(maps(8, 16), **layers)
+
+
+@pytest.mark.parametrize("which", ["conv", "prediction"])
+@pytest.mark.parametrize("settings", [{"stride": 2}, {"padding": 1}], ids=["stride", "padding"])
+def test_a_head_of_convolutions_that_move_pixels_is_refused(which: str, settings: dict[str, int]) -> None:
+    layers = {"conv": nn.Conv2d(24, 24, 1), "bn": nn.BatchNorm2d(24), "prediction": nn.Conv2d(24, 3, 1)}
+    layers[which] = nn.Conv2d(24, 24, 1, **settings)
+    with pytest.raises(ValueError, match=f"{which}: got stride .*, expected neither"):
+        aggregate(maps(8, 16), **layers)
+
+
+@pytest.mark.parametrize("which", ["conv", "bn", "prediction"])
+def test_a_head_of_other_layers_is_refused(which: str) -> None:
+    layers = {"conv": nn.Conv2d(24, 24, 1), "bn": nn.BatchNorm2d(24), "prediction": nn.Conv2d(24, 3, 1)}
+    with pytest.raises(TypeError, match=f"{which}: got ReLU, expected a "):
+        aggregate(maps(8, 16), **layers | {which: nn.ReLU()})
+
+
+def test_a_head_whose_norm_has_no_scale_is_refused() -> None:
+    layers = {"conv": nn.Conv2d(24, 24, 1), "bn": nn.BatchNorm2d(24, affine=False), "prediction": nn.Conv2d(24, 3, 1)}
+    with pytest.raises(ValueError, match="bn: got affine=False, expected a batch norm with scale and shift"):
+        aggregate(maps(8, 16), **layers)
 
 
 def test_maps_that_fit_pass() -> None:

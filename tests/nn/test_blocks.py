@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmarks.harness.quantities import kept_bytes
-from seqca.nn import BasicBlock
+from seqca.nn import BasicBlock, SqueezeExcitation
+from seqca.nn.blocks import excitations
 from seqca.ops import use_backend
 from seqca.ops.shared.dispatch import record_calls
 from tests.processes import in_two_processes
@@ -136,3 +137,14 @@ def test_two_processes_with_synchronised_batch_norm_are_as_one(tmp_path: Path) -
         else:
             found = shares[0] + shares[1]
         torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_excitations_of_one_map_are_those_of_each_module() -> None:
+    torch.manual_seed(0)
+    modules = [SqueezeExcitation(32).double() for _ in range(3)]
+    x = torch.randn(2, 32, 3, 5, dtype=torch.float64, requires_grad=True)
+    parameters = [x, *(p for module in modules for p in module.parameters())]
+    outputs = [x * scale for scale in excitations(modules, x)], [module(x) for module in modules]
+    gradients = [torch.autograd.grad(torch.stack(each).square().sum(), parameters) for each in outputs]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*gradients)

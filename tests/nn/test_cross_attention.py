@@ -1,14 +1,19 @@
 """What cross attention keeps for backward, what it does with its batch norms, and how the exchange reads its maps."""
 
+import copy
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Generator, Tensor, nn
 
 from benchmarks.harness.quantities import kept_bytes
 from seqca.nn import CrossAttention, CrossScaleAttention, CrossTaskAttention
+from seqca.nn.batch_norm import update_running_statistics, updates_together
 from seqca.nn.cross_attention import Reduction
 from seqca.nn.cross_scale import attend_across_scales
 from seqca.ops import use_backend
@@ -94,7 +99,7 @@ def results_of(name: str, images: slice, synchronised: bool) -> dict[str, Tensor
     for parameter in module.parameters():
         parameter.data = 0.5 + torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     if synchronised:
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = TorchSyncBatchNorm().apply(module)  # what `sync_batchnorm=True` calls, and torch's own conversion
     shapes = [(6, 6, 8)] * 3 if name == "tasks" else [(c, 8 >> k, 12 >> k) for k, c in enumerate(CHANNELS)]
     maps = [
         torch.randn(3, *shape, generator=generator, dtype=torch.float64)[images].requires_grad_() for shape in shapes
@@ -134,3 +139,37 @@ def test_two_processes_with_synchronised_batch_norm_are_as_one(name: str, tmp_pa
         # A projection's shift is taken away by the batch norms behind it: its gradient is 0 but for rounding.
         scale = largest if what.startswith("gradient") and "projections" in what else expected.abs().max()
         assert (found - expected).abs().max() <= 1e-10 * scale, what
+
+
+def test_statistics_are_updated_once_for_each_use_of_a_layer_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    together, at_the_end, one_by_one = (copy.deepcopy(x) for x in [CrossScaleAttention(CHANNELS)] * 3)
+    maps = [torch.randn(2, c, 8 >> k, 8 >> k) for k, c in enumerate(CHANNELS)]
+    together(maps)
+    with updates_together():
+        at_the_end(maps)
+        assert at_the_end.attention[0].query.bn.num_batches_tracked == 0
+
+    def update(*lists: Any) -> None:
+        for entry in zip(*lists, strict=True):
+            update_running_statistics(*([x] for x in entry))
+
+    monkeypatch.setattr(import_module("seqca.nn.cross_attention"), "update_running_statistics", update)
+    one_by_one(maps)
+    expected = one_by_one.state_dict()
+    for module in (together, at_the_end):
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+    uses = [int(expected[f"{name}.bn.num_batches_tracked"]) for name in ("attention.0.query", "projections.0.0")]
+    assert uses == [2, 1]
+
+
+def test_a_forward_pass_that_fails_updates_no_statistics() -> None:
+    module = CrossScaleAttention(CHANNELS)
+    maps = [torch.randn(2, c, 8 >> k, 8 >> k) for k, c in enumerate(CHANNELS)]
+    with pytest.raises(ZeroDivisionError), updates_together():
+        module(maps)
+        _ = 1 / 0
+    assert all(x == 0 for name, x in module.named_buffers() if name.endswith("tracked"))
+    module(maps)
+    assert all(x > 0 for name, x in module.named_buffers() if name.endswith("tracked"))

@@ -9,6 +9,9 @@ from tests.golden import Block
 TASKS = ("semseg", "depth", "normals")
 
 
+pytestmark = pytest.mark.processor
+
+
 @pytest.mark.parametrize("name", ["cross_attention", "cross_attention_two_sizes"])
 def test_cross_attention_gives_the_published_numbers(name):
     module = CrossAttention(12)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import pytest
@@ -21,11 +21,11 @@ from seqca.ops.verification.draws import (
     as_drawn,
     drawn_from,
     exact_results,
-    verdict,
+    verdicts,
 )
 from seqca.ops.verification.tolerance import Verdict
 from seqca.training.step import Objective, compiled
-from tests.planted import drop_gradient_of_queries
+from tests.planted import drop_gradient
 
 STEPS = 4
 
@@ -74,7 +74,7 @@ def test_some_steps_on_the_reference_lessen_every_loss() -> None:
     tasks, batches = rooms_of(("semseg", "depth", "normals", "edge"), STEPS)
     net, curve = network_of(tasks), []
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
-    for batch in batches:
+    for batch in [*batches, batches[0]]:  # the first again: rooms differ
         curve.append(step(net, tasks, batch, "reference"))
         optimizer.step()
     assert {"semseg", "depth", "normals", "edge", "edge/deep3"} <= curve[0].keys()
@@ -83,11 +83,19 @@ def test_some_steps_on_the_reference_lessen_every_loss() -> None:
 
 
 class Step:
-    """A step of a network as a function of the images, in their dtype; of two tasks, for the sake of time."""
+    """A step of a network as a function of the images, in their dtype; of two tasks, for the sake of time.
 
-    def __init__(self) -> None:
-        self.tasks, (self.batch,) = rooms_of(("semseg", "depth"), 1)
+    Args:
+        trained: after how many others, on the reference.
+    """
+
+    def __init__(self, trained: int) -> None:
+        self.tasks, (self.batch, *others) = rooms_of(("semseg", "depth"), 1 + trained)
         net = network_of(self.tasks)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+        for batch in others:
+            step(net, self.tasks, batch, "reference")
+            optimizer.step()
         self.networks = {torch.float32: net, torch.float64: copy.deepcopy(net).double()}
 
     def __call__(
@@ -121,33 +129,37 @@ class Judge(NamedTuple):
     def verdicts(self, dtype: torch.dtype, run: Callable[[Objective], Objective] = as_it_stands) -> list[Verdict]:
         """On the step, computed by the backend."""
         found = self.step([self.step.batch["image"].to(dtype)], "aten", run)
-        assert found.keys() == self.exact.keys()
-        return [verdict(what, x, self.exact[what], self.allowance[what], distance) for what, x in found.items()]
+        return verdicts(found, self.exact, self.allowance, distance)
 
 
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    step = Step()
+@cache
+def judge_after(trained: int) -> Judge:
+    """A step, after how many others, and its judge."""
+    step = Step(trained)
     images = [step.batch["image"]]
     return Judge(step, exact_results(step, images), allowances(drawn_from(step, as_drawn(images)), distance))
 
 
+@pytest.mark.parametrize(
+    "trained", [pytest.param(0, marks=pytest.mark.processor, id="the first"), pytest.param(STEPS, id="a later")]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_step_errs_as_the_reference_does(judge: Judge, dtype: torch.dtype) -> None:
-    """Curves that agree in a step from every state are one."""
-    for judged in judge.verdicts(dtype):
+def test_a_step_errs_as_the_reference_does(dtype: torch.dtype, trained: int) -> None:
+    """Curves that agree in a step from wherever they are stay together."""
+    for judged in judge_after(trained).verdicts(dtype):
         assert judged.ok, str(judged)
 
 
 def test_network_and_losses_are_one_compiled_graph_that_errs_as_the_reference_does(
-    judge: Judge, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    for judged in judge.verdicts(torch.float32, lambda objective: compiled(objective, True)):
+    for judged in judge_after(0).verdicts(torch.float32, lambda objective: compiled(objective, True)):
         assert judged.ok, str(judged)
 
 
-def test_a_step_without_the_gradient_of_queries_is_seen(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of", ["queries", "keys", "values"])
+def test_a_step_without_the_gradient_of_a_layer_is_seen(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a thousandth of what passes through the network."""
-    drop_gradient_of_queries(monkeypatch)
-    assert not all(judged.ok for judged in judge.verdicts(torch.float32))
+    drop_gradient(of, monkeypatch)
+    assert not all(judged.ok for judged in judge_after(0).verdicts(torch.float32))

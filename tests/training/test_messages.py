@@ -12,6 +12,7 @@ import yaml
 
 from seqca.cli import main as command
 from seqca.files import hold, let_go
+from seqca.messages import said
 from seqca.training import module
 from seqca.training.cli import main
 from seqca.training.datamodule import RoomsDataModule
@@ -254,3 +255,20 @@ def test_a_run_that_goes_on_does_not_replace_the_best_checkpoint_by_a_worse_one(
     assert next(scores, None) is None, "it was validated twice more"
     assert best.read_bytes() == before
     assert torch.load(folder / last(Path("runs")), weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    "advice",
+    [
+        "(1) Re-running `torch.load` with `weights_only` set to `False` will likely succeed",
+        "please use weights_only=False if you trust the file",
+        "use `torch.serialization.add_safe_globals([numpy.dtype])` to allowlist this",
+    ],
+)
+def test_advice_to_load_without_safety_is_never_passed_on(advice: str) -> None:
+    assert said(RuntimeError(f"file.ckpt: cannot be read.\n{advice}")) == "file.ckpt: cannot be read."
+
+
+def test_a_refusal_to_load_without_safety_is_told() -> None:
+    message = "weights_only: got False, expected True: anything but weights and plain data can run code"
+    assert said(ValueError(message)) == message

@@ -89,6 +89,15 @@ def test_loading_from_a_checkpoint_runs_no_code(kind, evil):
 
 
 @pytest.mark.parametrize("kind", [MultiTaskModule, RoomsDataModule])
+def test_loading_from_what_is_no_checkpoint_gives_no_advice_to_load_it_without_safety(kind, tmp_path):
+    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(256)))
+    with pytest.raises(CheckpointError, match=r"picture\.jpg") as caught:
+        kind.load_from_checkpoint(tmp_path / "picture.jpg")
+    assert "weights_only" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("kind", [MultiTaskModule, RoomsDataModule])
 def test_nobody_can_ask_for_code(kind, tmp_path):
     for load in (kind.load_from_checkpoint, AtomicCheckpointIO().load_checkpoint):
         with pytest.raises(ValueError, match="weights_only: got False, expected True"):
