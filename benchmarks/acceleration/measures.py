@@ -18,11 +18,8 @@ from ..harness.judging import Check, judge
 from ..harness.noise import Timing
 from ..harness.quantities import kept_bytes
 from ..harness.timing import clock_for, time_interleaved
+from .results import ORIGINAL, OUTPUTS
 from .training import Batch, Training
-
-OUTPUTS = ("full", "lazy")
-"""How `accelerate` is told to hand final predictions to losses."""
-ORIGINAL = "original"
 
 
 class Costs(NamedTuple):
@@ -30,7 +27,8 @@ class Costs(NamedTuple):
 
     kept: int
     """Bytes kept for backward."""
-    time: Timing
+    time: Timing | None
+    """None where no time was to be spent on it."""
 
 
 def accelerated(training: Training, outputs: str) -> Training:
@@ -78,7 +76,7 @@ def costs(training: Training, seconds: float) -> dict[str, Costs]:
 
     Args:
         training: on the device whose clock counts.
-        seconds: spent on each where steps are short enough.
+        seconds: spent on each where steps are short enough; 0 for kept bytes alone.
     """
     trainings = {ORIGINAL: training.copy(), **{outputs: accelerated(training, outputs) for outputs in OUTPUTS}}
     images, labels = training.batch(Generator().manual_seed(0))
@@ -89,8 +87,9 @@ def costs(training: Training, seconds: float) -> dict[str, Costs]:
         left_out = [*one.model.parameters(), *one.model.buffers(), images, *labels.values()]
         kept[name] = kept_bytes(partial(one.loss, images, labels), left_out)
         calls[name] = [TimedCall(lambda: None, partial(_step, one, images, labels))]
-    times = time_interleaved(calls, lambda _: nullcontext(), clock_for(images.device.type), seconds)
-    return {name: Costs(kept[name], times[name]) for name in trainings}
+    clock = clock_for(images.device.type)
+    times = time_interleaved(calls, lambda _: nullcontext(), clock, seconds) if seconds else {}
+    return {name: Costs(kept[name], times.get(name)) for name in trainings}
 
 
 def _step(training: Training, images: Tensor, labels: dict[str, Tensor], _: None) -> None:

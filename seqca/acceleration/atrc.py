@@ -1,52 +1,35 @@
 """ATRC, https://github.com/brdav/atrc (Brüggemann et al., "Exploring Relational Context …", ICCV 2021).
 
 `GlobalContextAttentionBlock` is one pair of `seqca.ops.cross_attention`: queries and keys are
-softplus(BN(W₂ relu(BN(W₁ x)))), values relu(BN(W x)), and S q / max(z·q, 10⁻¹²) is what is gathered. The other blocks
-are left: `LocalContextAttentionBlock` looks at windows, `LabelContextAttentionBlock` is normalised by a softmax over
-its keys.
+softplus(BN(W₂ relu(BN(W₁ x)))), values relu(BN(W x)), and S q / max(z·q, 10⁻¹²) is what is gathered. In `ATRCModule`
+all of them are one call, and the other blocks are called as there: `LocalContextAttentionBlock` looks at windows,
+`LabelContextAttentionBlock` is normalised by a softmax over its keys.
 
 `RelationalContextHead` concatenates the upsampled maps of all scales. Its auxiliary predictions are a 1×1 convolution,
 batch norm, ReLU and a 1×1 convolution of that, detached: `seqca.ops.aggregation_head`. The 3×3 convolutions that read
 the same concatenation do not commute with upsampling, so that it is still made, for them.
 
-With ``outputs="lazy"`` heads hand on all predictions as lazy maps, and these losses are `seqca.ops.upsampled_loss`:
-
-- `CrossEntropyLoss`, a mean over the valid pixels, 0 where there are none; with ``balanced`` or with the class weights
-  (1 − w, w) it is the loss of two classes. Labels other than 0, 1 and the ignored one go to the original.
-- `BalancedBinaryCrossEntropyLoss` for a weight from 0 to below 1. It takes labels as probabilities, the operator as
-  positive from a half: so labels other than 0, 1 and the ignored one go to the original.
-- `L1Loss` is divided by the number of pixels, not of entries, and ignores pixels one channel of which is ignored: the
-  operator's loss times the channels, of a label that is ignored in all channels of such pixels.
-- `ClusterCrossEntropyLoss` and `BinningCrossEntropyLoss`, cross-entropy with classes made from the label, whose mean
-  over no valid pixel is NaN with the gradient 0, which is added.
-
-The three first ones, of other fingerprints, are those of InvPT and TaskPrompter too.
-
-A label that is NaN, infinite or no class is an error of the operator's on a CPU, where the losses there give NaN or an
-error of torch's.
+With ``outputs="lazy"`` heads hand on all predictions as lazy maps; losses that take them are in `.atrc_losses`. Into
+auxiliary predictions −∞ is written where the image is ignored. Upsampled that is −∞ or NaN, and losses add it up in one
+way here and in another there: so those are upsampled in the head.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.loss_type import Loss
-from seqca.nn.cross_attention import attend_joined
 from seqca.nn.cross_scale import aggregate
-from seqca.ops import Branch, Pair, upsampled_loss
 
 from .fingerprint import matches
-from .joined_attention import FINGERPRINTS, against_blocks, alike, key_rows, query_rows
+from .joined_attention import FINGERPRINTS, Exchange, against_blocks, alike
 from .layers import against_norm, against_pointwise, against_relu
 from .lazy import upsampled_lazily
+from .replaced import original_class
 from .replacement import Replacement, leave, register
-from .upsampled import coarse_of, mean_of_valid
 
 Predictions = dict[str, dict[str, Any]]
-Upsample = Callable[[nn.Module, Tensor, tuple[int, int]], Any]
 
 
 class FusedAttention(nn.Module):
@@ -54,13 +37,43 @@ class FusedAttention(nn.Module):
 
     def forward(self, target_task_feats: Tensor, source_task_feats: Tensor, **kwargs: Any) -> Tensor:
         """(B, C, H, W), (B, C, H', W') → (B, C_out, H, W)."""
-        block: Any = self
-        layers = [[rows] for rows in (*query_rows(block), *key_rows(block))]
-        if not alike(layers):
+        exchange = Exchange.of({("target", "source"): self})
+        if not alike(exchange.layers):
             return super().forward(target_task_feats, source_task_feats, **kwargs)
-        branches, maps = [Branch(0, queries=1), Branch(1, keys=1)], [target_task_feats, source_task_feats]
-        (attended,) = attend_joined(maps, layers, branches, [Pair(0, 0, 1, 0)], eps=block.eps)
-        return attended
+        return exchange.gathered({"target": target_task_feats, "source": source_task_feats})["target", "source"]
+
+
+class FusedExchange(nn.Module):
+    """What all tasks gather from each other: blocks of global context in one call, others as they are."""
+
+    def forward(
+        self, task_specific_feats: dict[str, Tensor], aux_pred: dict[str, Tensor], image: Tensor
+    ) -> dict[str, Tensor]:
+        """Features (B, C, H, W) by task, auxiliary predictions and the image → features by task."""
+        module: Any = self
+        blocks = _global_blocks(module)
+        exchange = Exchange.of(blocks)
+        if not alike(exchange.layers):
+            return super().forward(task_specific_feats, aux_pred, image)
+        probabilities = _normalised(module)(aux_pred, image)
+        attended = exchange.gathered(task_specific_feats)
+        related = {}
+        for target in module.tasks:
+            own = task_specific_feats[target]
+            said = [
+                attended[target, source]
+                if (target, source) in attended
+                else block(
+                    target_task_feats=own,
+                    source_task_feats=task_specific_feats[source],
+                    target_aux_prob=probabilities.get(target),
+                    source_aux_prob=probabilities.get(source),
+                )
+                for source, block in module.cp_blocks[target].items()
+            ]
+            distilled = torch.cat([own, module.out_proj[target](torch.cat(said, 1))], 1) if said else own
+            related[target] = module.bottleneck[target](distilled)
+        return related
 
 
 class FusedHead(nn.Module):
@@ -68,7 +81,7 @@ class FusedHead(nn.Module):
 
     def forward(self, inp: list[Tensor], inp_shape: tuple[int, int], image: Tensor, **kwargs: Any) -> Predictions:
         """Maps of all scales, the size and the image → "final" and "aux", by task, of full size."""
-        return _predictions(self, inp, inp_shape, image, {}, _upsampled)
+        return _predictions(self, inp, inp_shape, image, {})
 
 
 class LazyHead(nn.Module):
@@ -76,7 +89,7 @@ class LazyHead(nn.Module):
 
     def forward(self, inp: list[Tensor], inp_shape: tuple[int, int], image: Tensor, **kwargs: Any) -> Predictions:
         """Maps of all scales, the size and the image → "final" and "aux", by task."""
-        return _predictions(self, inp, inp_shape, image, {}, upsampled_lazily)
+        return _predictions(self, inp, inp_shape, image, {}, lazy=True)
 
 
 class FusedSearchHead(nn.Module):
@@ -86,7 +99,7 @@ class FusedSearchHead(nn.Module):
         self, inp: list[Tensor], inp_shape: tuple[int, int], image: Tensor, gumbel_temp: float, mode: str = "gumbel"
     ) -> Predictions:
         """Maps of all scales, the size and the image → "final" and "aux", by task, of full size."""
-        return _predictions(self, inp, inp_shape, image, {"gumbel_temp": gumbel_temp, "mode": mode}, _upsampled)
+        return _predictions(self, inp, inp_shape, image, {"gumbel_temp": gumbel_temp, "mode": mode})
 
 
 class LazySearchHead(nn.Module):
@@ -96,7 +109,7 @@ class LazySearchHead(nn.Module):
         self, inp: list[Tensor], inp_shape: tuple[int, int], image: Tensor, gumbel_temp: float, mode: str = "gumbel"
     ) -> Predictions:
         """Maps of all scales, the size and the image → "final" and "aux", by task."""
-        return _predictions(self, inp, inp_shape, image, {"gumbel_temp": gumbel_temp, "mode": mode}, upsampled_lazily)
+        return _predictions(self, inp, inp_shape, image, {"gumbel_temp": gumbel_temp, "mode": mode}, lazy=True)
 
 
 class LazyFCNHead(nn.Module):
@@ -110,8 +123,35 @@ class LazyFCNHead(nn.Module):
         return {"final": {task: upsampled_lazily(self, x, inp_shape) for task, x in final.items()}}
 
 
+def _global_blocks(module: Any) -> dict[tuple[str, str], Any]:
+    """Blocks that the operator computes, by target and source."""
+    return {
+        (target, source): block
+        for target in module.tasks
+        for source, block in module.cp_blocks[target].items()
+        if matches(block, "GlobalContextAttentionBlock", FINGERPRINTS["GlobalContextAttentionBlock"])
+    }
+
+
+def _called(module: Any) -> tuple[str, ...]:
+    """All children of an exchange but the blocks that the operator computes."""
+    fused = _global_blocks(module)
+    others = (
+        f"cp_blocks.{target}.{source}"
+        for target, blocks in module.cp_blocks.items()
+        for source in blocks
+        if (target, source) not in fused
+    )
+    return "out_proj.*", "bottleneck.*", *others
+
+
+def _normalised(module: nn.Module) -> Any:
+    """The function that makes probabilities over pixels of auxiliary predictions, in the file of the original class."""
+    return original_class(module).forward.__globals__["utils_heads"].spatial_normalize_pred
+
+
 def _predictions(
-    head: Any, maps: list[Tensor], size: tuple[int, int], image: Tensor, search: dict[str, Any], upsample: Upsample
+    head: Any, maps: list[Tensor], size: tuple[int, int], image: Tensor, search: dict[str, Any], lazy: bool = False
 ) -> Predictions:
     joined = head._transform_inputs(maps)
     features = {task: head.bottleneck[task](joined) for task in head.tasks}
@@ -119,8 +159,13 @@ def _predictions(
     auxiliary = {task: _auxiliary(head, task, chosen, joined) for task in head.aux_logits}
     related = head.atrc_module(features, auxiliary, image, **search)
     final = {task: head.final_logits[task](related[task]) for task in head.tasks}
-    named = {"final": final, "aux": auxiliary}
-    return {name: {task: upsample(head, x, size) for task, x in each.items()} for name, each in named.items()}
+    upsample = upsampled_lazily if lazy else _upsampled
+    ignored = lazy and any(bool(x.isinf().any()) for x in auxiliary.values())
+    upsample_auxiliary = _upsampled if ignored else upsample
+    return {
+        "final": {task: upsample(head, x, size) for task, x in final.items()},
+        "aux": {task: upsample_auxiliary(head, x, size) for task, x in auxiliary.items()},
+    }
 
 
 def _auxiliary(head: Any, task: str, maps: list[Tensor], joined: Tensor) -> Tensor:
@@ -134,113 +179,20 @@ def _upsampled(_: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-class FusedCrossEntropy(nn.Module):
-    """Of classes, or of two classes with weights."""
-
-    def forward(self, out: Any, label: Tensor, reduction: str = "mean") -> Tensor:
-        """(B, C, H, W), (B, 1, H, W) → scalar."""
-        loss: Any = self
-        coarse = coarse_of(out, label)
-        if coarse is None or reduction != "mean":
-            return super().forward(out, label, reduction)
-        if not loss.balanced and loss.class_weight is None:
-            return upsampled_loss(coarse, label.squeeze(1).long(), Loss("cross_entropy", loss.ignore_index))
-        classes = label.long().to(label.dtype)
-        weight = None if loss.balanced else positive_weight(loss.class_weight)
-        # The share of negatives among no valid pixels is an error there.
-        valid = not loss.balanced or bool((classes != loss.ignore_index).any())
-        weighted = loss.balanced or weight is not None
-        two = coarse.shape[1] == 2 and label.dim() == 4 and _binary(classes, loss.ignore_index)
-        if not (two and weighted and valid):
-            return super().forward(out, label, reduction)
-        return upsampled_loss(coarse, classes, Loss("two_class", loss.ignore_index, weight))
-
-
-class FusedBinary(nn.Module):
-    """Cross-entropy of two classes with a weight."""
-
-    def forward(self, output: Any, label: Tensor, reduction: str = "mean") -> Tensor:
-        """(B, 1, H, W) twice → scalar."""
-        loss: Any = self
-        coarse = coarse_of(output, label, label.shape[1])
-        if coarse is None or reduction != "mean" or not _binary(label, loss.ignore_index):
-            return super().forward(output, label, reduction)
-        positive, negative = _rounded_weights(loss.pos_weight)
-        share = positive / (positive + negative)
-        value = upsampled_loss(coarse, label, Loss("balanced_bce", loss.ignore_index, share))
-        return mean_of_valid((positive + negative) * value, label != loss.ignore_index)
-
-
-class FusedL1(nn.Module):
-    """L1, of vectors divided by their norm or as they are."""
-
-    def forward(self, out: Any, label: Tensor, reduction: str = "mean") -> Tensor:
-        """(B, C, H, W) twice → scalar."""
-        loss: Any = self
-        coarse = coarse_of(out, label, label.shape[1])
-        if coarse is None or reduction != "mean":
-            return super().forward(out, label, reduction)
-        ignore = loss.ignore_index if getattr(loss, "ignore_invalid_area", True) else None
-        channels = label.shape[1]
-        if ignore is not None and channels > 1:
-            label = label.masked_fill((label == ignore).any(1, keepdim=True), ignore)
-        return channels * upsampled_loss(coarse, label, Loss("unit_l1" if loss.normalize else "l1", ignore))
-
-
-class FusedClusters(nn.Module):
-    """Cross-entropy with the class of the nearest of some centroids."""
-
-    def forward(self, out: Any, label: Tensor, reduction: str = "mean") -> Tensor:
-        """(B, K, H, W), (B, 3, H, W) → scalar."""
-        loss: Any = self
-        coarse = coarse_of(out, label)
-        if coarse is None or reduction != "mean":
-            return super().forward(out, label, reduction)
-        nearest = torch.cdist(label.flatten(2).mT, loss.centroids).argmin(2).unflatten(1, label.shape[2:])
-        classes = nearest.masked_fill((label == loss.ignore_index).any(1), loss.ignore_index)
-        return _mean_cross_entropy(coarse, classes, loss.ignore_index)
-
-
-class FusedBins(nn.Module):
-    """Cross-entropy with the class of an interval."""
-
-    def forward(self, out: Any, label: Tensor, reduction: str = "mean") -> Tensor:
-        """(B, K, H, W), (B, 1, H, W) → scalar."""
-        loss: Any = self
-        coarse = coarse_of(out, label)
-        if coarse is None or reduction != "mean":
-            return super().forward(out, label, reduction)
-        classes = loss._create_disc_label(label).masked_fill(label == loss.ignore_index, loss.ignore_index)
-        return _mean_cross_entropy(coarse, classes.squeeze(1), loss.ignore_index)
-
-
-def positive_weight(class_weight: Tensor) -> float | None:
-    """w of the weights (1 − w, w) of two classes, which may both be rounded; None for others."""
-    found = class_weight.tolist()
-    for weight in (1 - found[0], found[-1]):
-        if torch.tensor([1 - weight, weight], dtype=class_weight.dtype).tolist() == found and 0 <= weight <= 1:
-            return weight
-    return None
-
-
-def _rounded_weights(weight: float) -> tuple[float, float]:
-    """Of positive and negative pixels, as they come of w and 1 − w by divisions in float32 there."""
-    w = torch.as_tensor(weight)
-    factor = 1 / (1 - w)
-    return ((w * factor - 1).item() + 1) / factor.item(), 1 / factor.item()
-
-
-def _mean_cross_entropy(coarse: Tensor, classes: Tensor, ignore: int) -> Tensor:
-    return mean_of_valid(upsampled_loss(coarse, classes, Loss("cross_entropy", ignore)), classes != ignore)
-
-
-def _binary(label: Tensor, ignore: float) -> bool:
-    """Whether all labels are 0, 1 or ignored."""
-    return bool(((label == 0) | (label == 1) | (label == ignore)).all())
-
-
 def _attention_refusal(block: Any) -> str | None:
     return against_blocks({"block": block})
+
+
+def _exchange_refusal(module: Any) -> str | None:
+    blocks = _global_blocks(module)
+    if not blocks:
+        return "has no blocks of global context, which alone are fused"
+    sources = {
+        target: [source for source in module.tasks if module.atrc_genotype[target][source]] for target in module.tasks
+    }
+    if sources != {target: list(module.cp_blocks[target]) for target in module.tasks}:
+        return "its blocks are not those of its genotype, in the order of its tasks"
+    return against_blocks({f"cp_blocks.{target}.{source}": block for (target, source), block in blocks.items()})
 
 
 def _head_refusal(head: Any) -> str | None:
@@ -268,26 +220,6 @@ def _hidden_refusal(layer: Any) -> str | None:
     )
 
 
-def _cross_entropy_refusal(loss: Any) -> str | None:
-    weight = loss.class_weight
-    if weight is not None and (weight.shape != (2,) or positive_weight(weight) is None):
-        return f"class_weight is {weight.tolist()}, only (1 - w, w) for two classes is fused"
-    return None
-
-
-def _binary_refusal(loss: Any) -> str | None:
-    weight = loss.pos_weight
-    if weight is None:
-        return "pos_weight is None, with which a batch without positive pixels has no loss but the integer 0"
-    if not isinstance(weight, (int, float)) or not 0 <= weight < 1:
-        return f"pos_weight is {weight}, only numbers from 0 to below 1 are fused"
-    return None
-
-
-def _nothing_refused(_: Any) -> None:
-    return None
-
-
 ATTENTION = register(
     Replacement(
         kind="atrc.attention",
@@ -295,6 +227,16 @@ ATTENTION = register(
         fingerprints=("12c31203eb99d8a8",),
         fused=FusedAttention,
         refusal=_attention_refusal,
+    )
+)
+EXCHANGE = register(
+    Replacement(
+        kind="atrc.exchange",
+        class_name="ATRCModule",
+        fingerprints=("d12ac12613067413",),
+        fused=FusedExchange,
+        refusal=_exchange_refusal,
+        calls=_called,
     )
 )
 HEAD, SEARCH_HEAD, LAZY_HEAD, LAZY_SEARCH_HEAD = (
@@ -324,41 +266,10 @@ LAZY_FCN_HEAD = register(
         class_name="FCNHead",
         fingerprints=("fd09746081619347",),
         fused=LazyFCNHead,
+        methods=("forward", "_transform_inputs"),
         calls=("*",),
         lazy=True,
         hands_lazy=True,
-    )
-)
-CROSS_ENTROPY, BINARY, L1, CLUSTERS, BINS = (
-    register(
-        Replacement(
-            kind="atrc.loss",
-            class_name=class_name,
-            fingerprints=fingerprints,
-            fused=fused,
-            refusal=refusal,
-            methods=methods,
-            lazy=True,
-        )
-    )
-    for class_name, fingerprints, methods, fused, refusal in (
-        (
-            "CrossEntropyLoss",
-            ("081b3fe3d34534b9", "e97120f7969685fb"),
-            ("forward",),
-            FusedCrossEntropy,
-            _cross_entropy_refusal,
-        ),
-        ("BalancedBinaryCrossEntropyLoss", ("33eb9f58eb3fff5e",), ("forward",), FusedBinary, _binary_refusal),
-        ("L1Loss", ("f826fe127d342c65", "fb8fa04c7c75bdc7"), ("forward",), FusedL1, _nothing_refused),
-        ("ClusterCrossEntropyLoss", ("1a3b5cd102817507",), ("forward",), FusedClusters, _nothing_refused),
-        (
-            "BinningCrossEntropyLoss",
-            ("c2b694c5104879de",),
-            ("forward", "_create_disc_label"),
-            FusedBins,
-            _nothing_refused,
-        ),
     )
 )
 LOCAL = leave(

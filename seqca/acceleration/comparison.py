@@ -1,12 +1,13 @@
 """Old and new side by side on copies, judged by the tolerance rule.
 
 Two comparisons are made. In float64 nothing but a difference of meaning is left: a bound of 1e-12 or so finds an
-epsilon at another place. In the model's own dtype the kernels run that training will run on. There a right result may
-have the input of a ReLU on the other side of zero, which a gradient shows with a jump that no draw need have seen. It
-has not each time, whereas a wrong one is wrong each time: judged is the smallest error on three draws of the inputs.
+epsilon at another place. In the model's own dtype the kernels run that training will run on, on the inputs of some of
+the draws that tell what the model itself errs. There the input of a ReLU may be so near to zero that rounding decides,
+and gradients jump. Where inputs are so, the model jumps as well, which the allowance then holds. A right result may
+jump alone, but not each time, whereas a wrong one is wrong each time: the smallest of its errors is judged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,10 +16,11 @@ from torch import Generator, Tensor
 
 from seqca.ops.shared.dispatch import forced_backend, use_backend
 from seqca.ops.verification.draws import (
+    Allowance,
+    Draw,
     Results,
     allowances,
     as_drawn,
-    drawn_from,
     exact_results,
     moved,
     plain_torch,
@@ -28,10 +30,13 @@ from seqca.ops.verification.tolerance import Errors, Verdict, errors, read
 
 from .finding import Part
 from .trees import named_tensors
-from .trial import Subject, Trial
+from .trial import StepError, Subject, Trial
 
 DRAWS = 12
 """Of the unchanged model's error, as for the network's benchmark: each may take seconds."""
+
+JUDGED = 3
+"""Of them, on whose inputs replacements are judged."""
 
 ROOM_IN_FLOAT64 = 1024
 """By which the rule is widened there: torch adds up float64 one by one, where it adds up float32 in float64, and so the
@@ -54,6 +59,19 @@ class Outcome(NamedTuple):
     """Whose that is."""
 
 
+class _IncomparableError(Exception):
+    """Why a replacement has no results to compare."""
+
+
+class _Judged(NamedTuple):
+    """A draw of the unchanged model."""
+
+    inputs: list[Tensor]
+    exact: Results
+    unchanged: dict[str, Errors]
+    """What it errs."""
+
+
 class Comparison:
     """Judges replacements of parts of a model, which itself is not changed.
 
@@ -61,7 +79,9 @@ class Comparison:
         subject: the model as it is, and a training step.
 
     Raises:
-        ValueError: no yardstick: results are not finite, random numbers are drawn, or float64 is refused.
+        TypeError: the step returns something else than losses with a total.
+        ValueError: no yardstick: the step raises, in float64 or at all, results are not finite, none has a gradient, or
+            random numbers are drawn.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -71,93 +91,124 @@ class Comparison:
         images = named_tensors("images", subject.sample[0]).values()
         self._advice = _ONE_IMAGE if any(x.device.type == "cpu" and x.shape[:1] == (1,) for x in images) else ""
         self._drawn = as_drawn(self._inputs)
-        self._exact = self._checked_exact()
-        self._in_float64 = all(x.dtype == torch.float64 for x in self._exact.values())
-        self._allowed = allowances(drawn_from(self._old, self._drawn), _NORMS, DRAWS)
-        self._unchanged: list[dict[str, Errors]] = []
+        self._judged: list[_Judged] = []
+        try:
+            self._exact = self._checked_exact()
+            self._allowed = self._drawn_allowances()
+        except StepError as error:
+            raise ValueError(self._where_it_raises(error)) from error
+        self._is_wide = all(x.dtype == torch.float64 for x in self._inputs)
+        self._in_float64 = _given_in_float64(self._exact)
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """The dtypes that are compared in, in words. float64 is none of them where some result is in another dtype."""
+        """The dtypes that are compared in, in words."""
         dtypes = {x.dtype for x in self._inputs} | ({torch.float64} if self._in_float64 else set())
         return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
-    def outcomes(self, variants: Sequence[Sequence[Part]]) -> list[Outcome]:
-        """For each set of parts, what comes of replacing them together."""
-        if not variants:
-            return []
-        trials = [Trial(self._subject, parts) for parts in variants]
-        failures: list[str | None] = [None] * len(trials)
-        verdicts: list[list[Verdict]] = [[] for _ in trials]
-        if self._in_float64:
-            wide = [x.double() for x in self._drawn]
-            forced = forced_backend()
-            for i, trial in enumerate(trials):
-                with use_backend(forced if forced == "reference" else "auto"):
-                    results, failures[i] = self._run(trial, wide)
-                verdicts[i] += [self._judged_in_float64(what, x) for what, x in results.items()]
-        if any(x.dtype != torch.float64 for x in self._inputs):
-            self._judge_draws(trials, failures, verdicts)
-        return [_outcome(failure, each, self._advice) for failure, each in zip(failures, verdicts, strict=True)]
+    @property
+    def not_in_float64(self) -> tuple[str, ...]:
+        """The results that come in another dtype where the others are compared in float64."""
+        return tuple(what for what in self._exact if self._in_float64 and what not in self._in_float64)
 
-    def _judged_in_float64(self, what: str, x: Tensor) -> Verdict:
-        judged = verdict(what, x, self._exact[what], self._allowed[what], _NORMS)
-        bound = type(judged.bound)(*(ROOM_IN_FLOAT64 * allowed for allowed in judged.bound))
+    def outcome(self, parts: Sequence[Part]) -> Outcome:
+        """What comes of replacing parts together."""
+        trial = Trial(self._subject, parts)
+        try:
+            verdicts = self._in_wide(trial) if self._in_float64 or self._is_wide else []
+            if all(each.ok for each in verdicts) and not self._is_wide:
+                verdicts += self._on_draws(trial)
+        except _IncomparableError as error:
+            return Outcome(str(error))
+        return _outcome(verdicts, self._advice)
+
+    def _in_wide(self, trial: Trial) -> list[Verdict]:
+        forced = forced_backend()
+        with use_backend(forced if forced == "reference" else "auto"):
+            dtypes = {what: x.dtype for what, x in self._exact.items()}
+            results = self._results(trial, [x.double() for x in self._drawn], dtypes)
+        # What comes in another dtype is judged on draws, unless the model itself is in float64: then there are none.
+        judged = results.keys() if self._is_wide else self._in_float64
+        return [self._judged_in_wide(what, x) for what, x in results.items() if what in judged]
+
+    def _judged_in_wide(self, what: str, x: Tensor) -> Verdict:
+        allowed = self._allowed[what]
+        if what not in self._in_float64:
+            return verdict(what, x.to(allowed.dtype), self._exact[what], allowed, _NORMS)
+        judged = verdict(what, x, self._exact[what], allowed, _NORMS)
+        bound = type(judged.bound)(*(ROOM_IN_FLOAT64 * each for each in judged.bound))
         return judged._replace(what=f"{what}, in float64", bound=bound)
 
-    def _judge_draws(
-        self, trials: Sequence[Trial], failures: list[str | None], verdicts: Sequence[list[Verdict]]
-    ) -> None:
-        found: list[list[dict[str, Errors]]] = [[] for _ in trials]
-        generator = Generator().manual_seed(1)
-        for draw in range(3):
-            near = [moved(x, generator) for x in self._drawn]
-            exact = exact_results(self._old, near)
-            if draw == len(self._unchanged):
-                with plain_torch():
-                    self._unchanged.append(_norms(self._old(near), exact))
-            for i, trial in enumerate(trials):
-                if failures[i] is None:
-                    results, failures[i] = self._run(trial, near)
-                    found[i].append(_norms(results, exact))
-        for three, judged, failure in zip(found, verdicts, failures, strict=True):
-            if failure is None:
-                judged += [self._judged_on_three_draws(what, [each[what] for each in three]) for what in self._exact]
+    def _on_draws(self, trial: Trial) -> list[Verdict]:
+        dtypes = {what: allowed.dtype for what, allowed in self._allowed.items()}
+        found = [_norms(self._results(trial, draw.inputs, dtypes), draw.exact) for draw in self._judged]
+        return [self._judged_on_draws(what, [each[what] for each in found]) for what in self._exact]
 
-    def _judged_on_three_draws(self, what: str, three: Sequence[Errors]) -> Verdict:
-        if all(errors == unchanged[what] for errors, unchanged in zip(three, self._unchanged, strict=True)):
+    def _judged_on_draws(self, what: str, found: Sequence[Errors]) -> Verdict:
+        if all(errors == draw.unchanged[what] for errors, draw in zip(found, self._judged, strict=True)):
             return Verdict(what, _NO_ERRORS, _NO_ERRORS)  # no part that was replaced has to do with it
         allowed = self._allowed[what]
         bound = Errors(*(allowed.multiple * typical for typical in allowed.typical))
-        return Verdict(what, Errors(*map(_smallest, zip(*three, strict=True))), bound)
+        return Verdict(what, Errors(*map(_smallest, zip(*found, strict=True))), bound)
 
-    def _run(self, trial: Trial, inputs: Sequence[Tensor]) -> tuple[Results, str | None]:
-        """Results, or why there are none to compare."""
+    def _results(self, trial: Trial, inputs: Sequence[Tensor], dtypes: Mapping[str, torch.dtype]) -> Results:
         try:
             with plain_torch():
                 results = trial(inputs)
-        except Exception as error:  # whatever a replacement raises on this model, it is not for it
-            return {}, f"raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        except (StepError, TypeError, ValueError) as error:  # a replacement that raises on this model is not for it
+            raise _IncomparableError(f"raised {error}") from error
         if differing := results.keys() ^ self._exact.keys():
-            return {}, f"gives other results: {min(differing)} is among those of one alone"
-        if shaped := [what for what, x in results.items() if x.shape != self._exact[what].shape]:
-            got, expected = (tuple(x[shaped[0]].shape) for x in (results, self._exact))
-            return {}, f"gives {shaped[0]} the shape {got} instead of {expected}"
-        return results, None
+            raise _IncomparableError(f"gives other results: {min(differing)} is among those of one alone")
+        for what, x in results.items():
+            if x.shape != self._exact[what].shape:
+                got, expected = tuple(x.shape), tuple(self._exact[what].shape)
+                raise _IncomparableError(f"gives {what} the shape {got} instead of {expected}")
+            if x.dtype != (dtype := dtypes[what]):
+                raise _IncomparableError(f"gives {what} the dtype {x.dtype} instead of {dtype}")
+        return results
+
+    def _drawn_allowances(self) -> dict[str, Allowance]:
+        generator = Generator().manual_seed(0)
+
+        def draw() -> Draw:
+            near = [moved(x, generator) for x in self._drawn]
+            exact = exact_results(self._old, near)
+            with plain_torch():
+                rough = self._old(near)
+            if len(self._judged) < JUDGED:
+                self._judged.append(_Judged(near, exact, _norms(rough, exact)))
+            return Draw(rough, exact)
+
+        return allowances(draw, _NORMS, DRAWS)
 
     def _checked_exact(self) -> Results:
-        try:
-            exact = exact_results(self._old, self._drawn)
-        except RuntimeError as error:
-            message = (str(error).splitlines() or [""])[0]
-            raise ValueError(
-                f"sample: got {message!r} from the model in float64, expected a step that can be made in it: "
-                "it is what numbers are judged by"
-            ) from error
+        exact = exact_results(self._old, self._drawn)
         for what, x in exact.items():
             if not x.isfinite().all():
                 raise ValueError(f"sample: got {what} that is not finite, expected numbers to compare")
         return exact
+
+    def _where_it_raises(self, error: StepError) -> str:
+        try:
+            with plain_torch():
+                self._old(self._inputs)
+        except StepError as own:
+            return f"sample: got {own} from a training step, expected what step(model, criterion, *sample) can take"
+        return (
+            f"sample: got {error} from the model in float64, expected a step that can be made in it: it is what "
+            "numbers are judged by"
+        )
+
+
+def _given_in_float64(results: Results) -> set[str]:
+    """Which results of a step in float64 are exact enough to be judged in it.
+
+    A loss may come in another dtype, and the others be exact. But where no output is in float64 the model computes in
+    another dtype, and its gradients are rounded to that one, whatever their own is.
+    """
+    given = {what for what, x in results.items() if x.dtype == torch.float64}
+    outputs = {what for what in results if what.startswith("output")}
+    return given if given & outputs or not outputs else set()
 
 
 def _norms(results: Results, exact: Results) -> dict[str, Errors]:
@@ -165,13 +216,11 @@ def _norms(results: Results, exact: Results) -> dict[str, Errors]:
     return dict(zip(results, norms, strict=True))
 
 
-def _smallest(three: Sequence[float]) -> float:
-    return min(x if x == x else float("inf") for x in three)  # NaN is no number to be smaller than
+def _smallest(found: Sequence[float]) -> float:
+    return min(x if x == x else float("inf") for x in found)  # NaN is no number to be smaller than
 
 
-def _outcome(failure: str | None, verdicts: Sequence[Verdict], advice: str) -> Outcome:
-    if failure is not None:
-        return Outcome(failure)
+def _outcome(verdicts: Sequence[Verdict], advice: str) -> Outcome:
     share, worst = max((max(map(_share, each.found, each.bound)), each.what) for each in verdicts)
     wrong = [each for each in verdicts if not each.ok]
     return Outcome(f"gives other numbers: {wrong[0]}{advice}" if wrong else None, share, worst)

@@ -1,6 +1,6 @@
 """`accelerate`: finding, comparing and replacing put together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from torch import nn
@@ -32,8 +32,8 @@ def accelerate(
 
     With a sample, old and new make a training step side by side on copies: outputs, losses, every gradient and the
     running statistics are judged by the tolerance rule, and then outputs and losses in evaluation mode. A part that
-    gives other numbers, or raises, is taken back. This takes some 30 training steps, half of them in float64, and four
-    for each part: let the sample be small.
+    gives other numbers, or raises, is taken back. This takes 25 training steps, half of them in float64, four for each
+    kind of part, and four for all together: let the sample be small.
 
     Args:
         model: to change. One that is wrapped for data parallelism is changed inside.
@@ -51,11 +51,13 @@ def accelerate(
         What was replaced and what was left, to print; `restore()` undoes it.
 
     Raises:
-        TypeError: an argument of another type, or losses without a total.
+        TypeError: an argument of another type, losses without a total, or a step that returns something else.
         ValueError: nothing can be replaced (the message has the reasons), a name that means nothing, or a sample on
-            which numbers cannot be compared.
+            which the step raises, or numbers cannot be compared.
     """
     root, function = _root(model, criterion, outputs)
+    if not callable(step):
+        raise TypeError(f"step: got {type(step).__name__}, expected a function of model, criterion and sample")
     choice = Choice(_names("only", only), _names("skip", skip), outputs == "lazy")
     choice.check(root)
     parts, left = find(root, choice, {})
@@ -75,35 +77,52 @@ def accelerate(
         comparison = Comparison(subject)
         parts, left, outcomes = _that_hold(comparison, root, choice)
         _expect_some(parts, left)
-        report = _seen(subject, parts, left, outcomes, comparison.dtypes)
+        report = _seen(subject, parts, left, outcomes, comparison)
     return _applied(root, parts, report)
 
 
 def _that_hold(
     comparison: Comparison, root: nn.ModuleDict, choice: Choice
-) -> tuple[list[Part], list[Left], dict[str, Outcome]]:
+) -> tuple[list[Part], list[Left], dict[tuple[str, str], Outcome]]:
     """What can be replaced and gives the same numbers, alone and together, and what is left.
 
-    Where a part fails, its children are found in its place and compared in the next round. A part that reads lazy maps
-    is tried with those that make them, and so after them.
+    All parts of a kind are tried at once, and one by one if they show a difference. Where a part fails, another
+    replacement of it, or its children, are found in its place and compared in the next round. A part that reads lazy
+    maps is tried with those that make them, and so after them.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[tuple[str, str], Outcome] = {}
+    one_by_one: set[str] = set()
     while True:
-        failures = {path: outcome.failure for path, outcome in outcomes.items() if outcome.failure is not None}
+        failures = {key: outcome.failure for key, outcome in outcomes.items() if outcome.failure is not None}
         parts, left = find(root, choice, failures)
-        fresh = [part for part in parts if part.path not in outcomes]
+        fresh = [part for part in parts if part.key not in outcomes]
         sources = [part for part in parts if part.replacement.hands_lazy]
         first = [part for part in fresh if not _reads_lazy(part)] or fresh
-        variants = [[*sources, part] if _reads_lazy(part) else [part] for part in first]
+        groups = _groups(first, one_by_one)
+        variants = [[*sources, *group] if _reads_lazy(group[0]) else group for group in groups]
         complete = len(first) == len(fresh)
-        tried = comparison.outcomes([*variants, parts] if complete and len(parts) > 1 else variants)
-        outcomes |= {part.path: outcome for part, outcome in zip(first, tried, strict=False)}
-        if not complete or any(outcomes[part.path].failure is not None for part in parts):
+        together = [parts] if complete and variants != [parts] else []
+        tried = [comparison.outcome(each) for each in (*variants, *together)]
+        for group, outcome in zip(groups, tried, strict=False):
+            if outcome.failure is not None and len(group) > 1:
+                one_by_one.add(group[0].replacement.kind)
+            else:
+                outcomes |= {part.key: outcome for part in group}
+        if not complete or any(part.key not in outcomes or outcomes[part.key].failure for part in parts):
             continue
         failure = tried[-1].failure if tried else None
         if failure is None:
             return parts, left, outcomes
-        outcomes |= {part.path: Outcome(f"right alone, wrong with the others: {failure}") for part in parts}
+        outcomes |= {part.key: Outcome(f"right alone, wrong with the others: {failure}") for part in parts}
+
+
+def _groups(parts: Sequence[Part], one_by_one: Collection[str]) -> list[list[Part]]:
+    """What is tried at once: all parts of a kind, unless its parts are to be tried one by one."""
+    groups: dict[str, list[Part]] = {}
+    for part in parts:
+        kind = part.replacement.kind
+        groups.setdefault(part.path if kind in one_by_one else kind, []).append(part)
+    return list(groups.values())
 
 
 def _reads_lazy(part: Part) -> bool:
@@ -114,8 +133,8 @@ def _seen(
     subject: Subject,
     parts: Sequence[Part],
     left: Sequence[Left],
-    outcomes: dict[str, Outcome],
-    compared_in: tuple[str, ...],
+    outcomes: dict[tuple[str, str], Outcome],
+    comparison: Comparison,
 ) -> Report:
     paths = [part.path for part in parts]
     before, after = observe(Trial(subject), paths), observe(Trial(subject, parts), paths)
@@ -125,14 +144,14 @@ def _seen(
             part.path,
             part.class_name,
             part.replacement.kind,
-            after[part.path].operators,
-            outcomes[part.path].share,
-            outcomes[part.path].worst,
+            (*(f"{name} (torch)" for name in part.replacement.torch_functions), *after[part.path].operators),
+            outcomes[part.key].share,
+            outcomes[part.key].worst,
             kept[part.path],
         )
         for part in parts
     ]
-    return Report(replaced, left, kept[WHOLE], compared_in)
+    return Report(replaced, left, kept[WHOLE], comparison.dtypes, comparison.not_in_float64)
 
 
 def _applied(root: nn.ModuleDict, parts: Sequence[Part], report: Report) -> Report:
@@ -161,10 +180,10 @@ def _root(model: nn.Module, criterion: Any, outputs: str) -> tuple[nn.ModuleDict
 
 
 def _names(argument: str, names: str | Iterable[str]) -> tuple[str, ...]:
-    names = (names,) if isinstance(names, str) else tuple(names)
-    if wrong := [name for name in names if not isinstance(name, str)]:
+    several = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if wrong := [name for name in several if not isinstance(name, str)]:
         raise TypeError(f"{argument}: got {wrong[0]!r}, expected paths and kinds, which are strings")
-    return names
+    return several
 
 
 def _expect_some(parts: Sequence[Part], left: Sequence[Left]) -> None:

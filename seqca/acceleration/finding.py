@@ -1,6 +1,6 @@
 """Walks a model and its criterion, and tells what can be replaced and what is left, with the reason."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -19,6 +19,11 @@ class Part(NamedTuple):
     """As one writes it: ``"model.heads.depth"``."""
     class_name: str
     replacement: Replacement
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The path and the kind: there may be replacements of several kinds for a module."""
+        return self.path, self.replacement.kind
 
     @property
     def fused(self) -> type[nn.Module]:
@@ -43,10 +48,15 @@ class Choice(NamedTuple):
     skip: Sequence[str] = ()
     lazy: bool = False
 
-    def reason_against(self, path: str, kind: str) -> str | None:
+    def reason_against(self, path: str, module: nn.Module, replacement: Replacement) -> str | None:
         """Why a part is not wanted, or None."""
+        kind = replacement.kind
         if any(_covers(name, path) or _covers(name, kind) for name in self.skip):
             return "named by `skip`"
+        for name in self.skip:
+            inner = name.removeprefix(f"{path}.")
+            if inner != name and not replacement.called(module)(inner):
+                return f"{inner} is named by `skip`, and the fused forward would go past it"
         if self.only and not any(_covers(name, path) or _covers(name, kind) for name in self.only):
             return "not named by `only`"
         return None
@@ -66,62 +76,83 @@ class Choice(NamedTuple):
                     raise ValueError(f"{argument}: got {name!r}, expected {expected}")
 
 
-def find(root: nn.Module, choice: Choice, taken_back: Mapping[str, str]) -> tuple[list[Part], list[Left]]:
+def find(root: nn.Module, choice: Choice, taken_back: Mapping[tuple[str, str], str]) -> tuple[list[Part], list[Left]]:
     """What can be replaced below a module, the parents first, and what is left.
 
-    Children that a fused forward does not call are parts of their parent and looked at only if that is left.
+    Of several replacements that fit a module the last one that nothing speaks against is taken. Children that a fused
+    forward does not call are parts of their parent and looked at only if that is left.
 
     Args:
         root: holds the model and the criterion; not looked at itself.
         choice: which parts are wanted.
-        taken_back: reasons, by path, not to replace a part after all.
+        taken_back: reasons not to replace a part after all, by its `key`.
     """
     parts: list[Part] = []
     left: list[Left] = []
     seen: set[nn.Module] = set()
 
-    def look(path: str, module: nn.Module, parent: Part | None, lazy: bool) -> None:
+    def look(path: str, module: nn.Module, called: Callable[[str], bool], lazy: bool) -> None:
         if module in seen:
             return
         seen.add(module)
-        if parent is None or parent.replacement.calls_child(path.removeprefix(f"{parent.path}.")):
-            parent = recognise(path, module, lazy)
-            lazy |= parent is not None and parent.replacement.hands_lazy
+        if called(path):
+            part = recognise(path, module, lazy)
+            called = _every if part is None else _below(part, module)
+            lazy |= part is not None and part.replacement.hands_lazy
         for name, child in module.named_children():
-            look(f"{path}.{name}", child, parent, lazy)
+            look(f"{path}.{name}", child, called, lazy)
 
     def recognise(path: str, module: nn.Module, lazy: bool) -> Part | None:
         name = type(module).__name__
         if is_replaced(module):
             left.append(Left(path, name, "replaced already"))
             return next((Part(path, name, each) for each in REPLACEMENTS if each.fused is fused_class(module)), None)
-        found = _recognised(module, lazy)
-        if isinstance(found, Replacement):
-            reason = taken_back.get(path) or choice.reason_against(path, found.kind)
+        fitting = _fitting(module, lazy)
+        if isinstance(fitting, str):
+            left.append(Left(path, name, fitting))
+            return None
+        taken: Part | None = None
+        against: dict[str, str] = {}
+        for each in fitting:
+            part = Part(path, name, each)
+            reason = _reason_against(module, each) or taken_back.get(part.key)
+            reason = reason or choice.reason_against(path, module, each)
             if reason is None:
-                parts.append(Part(path, name, found))
-                return parts[-1]
-            found = reason
-        if found is not None:
-            left.append(Left(path, name, found))
-        return None
+                taken = part
+                break
+            against.setdefault(each.kind, reason)
+        if taken is not None:
+            parts.append(taken)
+            told = [f"{kind} {reason}" for kind, reason in against.items() if (path, kind) in taken_back]
+        else:
+            told = ["; ".join(dict.fromkeys(against.values()))] if against else []
+        left.extend(Left(path, name, reason) for reason in told)
+        return taken
 
     for name, child in root.named_children():
-        look(name, child, None, choice.lazy)
+        look(name, child, _every, choice.lazy)
     return parts, left
 
 
-def _recognised(module: nn.Module, lazy: bool) -> Replacement | str | None:
-    """The replacement of a module; why it has none, if its class has the name of one; None for any other."""
+def _every(_: str) -> bool:
+    """Whether a module is called, by its path, where no part is above it."""
+    return True
+
+
+def _below(part: Part, module: nn.Module) -> Callable[[str], bool]:
+    """Whether a module is called, by its path, where a part is above it."""
+    called = part.replacement.called(module)
+    return lambda path: called(path.removeprefix(f"{part.path}."))
+
+
+def _fitting(module: nn.Module, lazy: bool) -> list[Replacement] | str:
+    """The replacements of a module, the last one first; why there are none, if its class has the name of one."""
     of_name = [each for each in reversed(REPLACEMENTS) if each.class_name == type(module).__name__]
     of_name = [each for each in of_name if lazy or not each.lazy]
-    if not of_name:
-        return None
     known = [each for each in of_name if matches(module, each.class_name, each.fingerprints, each.methods)]
-    if not known:
-        return None if _names_many(type(module), of_name) else _unknown(type(module), of_name[0].methods)
-    reasons = [_reason_against(module, each) for each in known]
-    return known[reasons.index(None)] if None in reasons else reasons[0]
+    if known or not of_name or _names_many(type(module), of_name):
+        return known
+    return _unknown(type(module), of_name[0].methods)
 
 
 def _names_many(cls: type[nn.Module], of_name: Sequence[Replacement]) -> bool:
@@ -132,8 +163,8 @@ def _names_many(cls: type[nn.Module], of_name: Sequence[Replacement]) -> bool:
 def _unknown(cls: type[nn.Module], methods: tuple[str, ...]) -> str:
     try:
         return f"does something else than the class that is known (fingerprint {fingerprint(cls, *methods)})"
-    except (AttributeError, OSError, SyntaxError, TypeError):
-        return "its source cannot be read"
+    except (AttributeError, OSError, SyntaxError, TypeError) as error:
+        return f"its source cannot be read: {error}"
 
 
 def _reason_against(module: nn.Module, replacement: Replacement) -> str | None:
@@ -150,8 +181,9 @@ def _reason_against(module: nn.Module, replacement: Replacement) -> str | None:
 
 
 def _passed_by(module: nn.Module, replacement: Replacement) -> Iterator[tuple[str, nn.Module]]:
+    called = replacement.called(module)
     for path, child in module.named_modules():
-        if path and not replacement.calls_child(path):
+        if path and not called(path):
             yield path, child
 
 

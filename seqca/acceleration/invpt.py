@@ -13,7 +13,7 @@ Attention where no later layer reads the scores:
 variant of TaskPrompter, whose windows return scores that are merged between stages.
 
 With ``outputs="lazy"`` the networks hand on their predictions, final and intermediate ones, as lazy maps. The losses
-are those of ATRC (`.atrc`), which they were taken from.
+are those of ATRC (`.atrc_losses`), which they were taken from.
 """
 
 from collections.abc import Mapping
@@ -160,6 +160,7 @@ ATTENTION = register(
         fused=FusedAttention,
         refusal=_attention_refusal,
         calls=("qkv", "proj", "proj_drop"),
+        torch_functions=("scaled_dot_product_attention",),
     )
 )
 PROMPTER = register(
@@ -170,6 +171,7 @@ PROMPTER = register(
         fused=FusedTaskPrompter,
         refusal=_prompter_refusal,
         calls=("patch_embed", "pos_drop", "norm", "fea_*", "ctr_attn_conv"),
+        torch_functions=("scaled_dot_product_attention",),
     )
 )
 TRANSFORMER_NET, TASK_PROMPTER = (

@@ -7,12 +7,14 @@ own; here all that reads one map is one layer, whose rows are those of the block
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from seqca.nn.batch_norm import synchronised_over, uses_batch_statistics
 from seqca.nn.conv_norm import ConvNorm
+from seqca.nn.cross_attention import attend_joined
+from seqca.ops import Branch, Pair
 
 from .fingerprint import matches
 from .layers import against_norm, against_pointwise, against_relu
@@ -41,6 +43,46 @@ def alike(layers: Iterable[Layer]) -> bool:
     """Whether the batch norms of one call all use statistics of the batch, over the same processes, or none does."""
     norms = [rows.bn for layer in layers for rows in layer]
     return len({(uses_batch_statistics(bn), synchronised_over(bn)) for bn in norms}) == 1
+
+
+class Exchange(NamedTuple):
+    """Blocks of attention as one call, a branch for each map."""
+
+    maps: list[str]
+    """Names, in the order in which the call takes them."""
+    layers: list[Layer]
+    branches: list[Branch]
+    pairs: list[Pair]
+    eps: float
+
+    @classmethod
+    def of(cls, blocks: Mapping[tuple[str, str], Any]) -> "Exchange":
+        """Of blocks by the names of target and source, all of one eps."""
+        maps = list(dict.fromkeys(name for pair in blocks for name in pair))
+        asking = {name: [pair for pair in blocks if pair[0] == name] for name in maps}
+        asked = {name: [pair for pair in blocks if pair[1] == name] for name in maps}
+        layers: list[Layer] = []
+        for name in maps:
+            queries = [query_rows(blocks[pair]) for pair in asking[name]]
+            keys = [key_rows(blocks[pair]) for pair in asked[name]]
+            layers += [[rows[i] for rows in (*queries, *keys)] for i in range(2)]
+            layers += [[rows[2] for rows in keys]] if keys else []
+        branches = [Branch(i, len(asking[name]), len(asked[name])) for i, name in enumerate(maps)]
+        pairs = [
+            Pair(maps.index(pair[0]), asking[pair[0]].index(pair), maps.index(pair[1]), asked[pair[1]].index(pair))
+            for pair in blocks
+        ]
+        return cls(maps, layers, branches, pairs, next(iter(blocks.values())).eps)
+
+    def gathered(self, features: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:
+        """By target and source, what the one gathers from the other."""
+        attended = attend_joined(
+            [features[name] for name in self.maps], self.layers, self.branches, self.pairs, eps=self.eps
+        )
+        asking = [branch for branch in self.branches if branch.queries]
+        parts = [part for branch, x in zip(asking, attended, strict=True) for part in x.chunk(branch.queries, 1)]
+        named = [(self.maps[pair.target], self.maps[pair.source]) for pair in sorted(self.pairs)]
+        return dict(zip(named, parts, strict=True))
 
 
 def against_blocks(blocks: Mapping[str, Any]) -> str | None:

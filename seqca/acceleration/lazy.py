@@ -110,6 +110,7 @@ def _operator(name: str) -> Callable[..., Any]:
 
 _OPERATORS = (
     *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod"),
+    *("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"),  # write into the full map, see `changed`
     *("pow", "rpow", "matmul", "rmatmul", "neg", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge"),
     *("getitem", "setitem", "len", "iter", "bool", "float", "int"),
 )

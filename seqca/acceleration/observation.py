@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -54,7 +55,7 @@ def observe(trial: Trial, paths: Sequence[str]) -> dict[str, Observed]:
                 parts[path].storages[storage.data_ptr()] = storage.nbytes()
         return x.detach()  # so that the storage lives and its address stays its own; `x` would keep its graph alive
 
-    with record_calls() as calls, saved_tensors_hooks(pack, lambda x: x):
+    with torch.enable_grad(), record_calls() as calls, saved_tensors_hooks(pack, lambda x: x):
         for path in paths:
             _watch(root.get_submodule(path), path, parts[path], running, calls)
         outcome = trial.forward(root, sample)

@@ -33,6 +33,13 @@ def restore_class(module: nn.Module) -> None:
     module.__class__ = original_class(module)
 
 
+def restore(model: nn.Module) -> None:
+    """Undoes `accelerate` in a model, such as a copy of the one that it changed; what modules have learnt stays."""
+    for module in model.modules():
+        if is_replaced(module):
+            restore_class(module)
+
+
 def is_replaced(module: nn.Module) -> bool:
     """Whether `accelerate` replaced a module."""
     return type(module).__module__ == __name__

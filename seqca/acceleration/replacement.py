@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 
-def _nothing_refused(_: nn.Module) -> None:
-    return None
+def nothing_refused(_: nn.Module) -> None:
+    """The refusal of a replacement that has none."""
 
 
 @dataclass(frozen=True)
@@ -25,28 +26,36 @@ class Replacement:
     """A class with `forward` alone, at the top of its module. Its `self` is the module that is replaced: parameters are
     read through it at every call, nothing is kept on it, and `super().forward` is what the module did before. None for
     modules that are known and never replaced: the refusal says why."""
-    refusal: Callable[[nn.Module], str | None] = _nothing_refused
+    refusal: Callable[[nn.Module], str | None] = nothing_refused
     """Why a module of this class is left after all, such as for a setting that its source does not show; or None."""
     methods: tuple[str, ...] = ("forward",)
     """Those whose source is recognised: `forward` and what it calls of its own."""
-    calls: tuple[str, ...] = ()
+    calls: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     """The children that the fused `forward` calls as modules, so that their hooks run: patterns of paths below the
-    module, ``"*"`` for all. What lies below one of them is called as well."""
+    module, ``"*"`` for all, or a function that gives those of a module. What lies below one of them is called too."""
     lazy: bool = False
     """Whether it makes final predictions lazy, or has no use unless it is handed lazy maps: it is taken with
     ``outputs="lazy"``, and below a part that hands them on."""
     hands_lazy: bool = False
     """Whether it hands lazy maps to its children, or to what is called after it."""
+    torch_functions: tuple[str, ...] = ()
+    """Names of functions of torch that the fused `forward` computes with where the module did not, for the report,
+    which sees the operators of this package by itself."""
 
-    def calls_child(self, path: str) -> bool:
-        """Whether the fused `forward` calls a child, by its path below the module."""
-        names = path.split(".")
-        above = (".".join(names[: n + 1]) for n in range(len(names)))
-        return any(fnmatchcase(each, pattern) for each in above for pattern in self.calls)
+    def called(self, module: nn.Module) -> Callable[[str], bool]:
+        """Whether the fused `forward` calls a child of a module, by its path below the module."""
+        patterns = self.calls(module) if callable(self.calls) else self.calls
+
+        def is_called(path: str) -> bool:
+            names = path.split(".")
+            above = (".".join(names[: n + 1]) for n in range(len(names)))
+            return any(fnmatchcase(each, pattern) for each in above for pattern in patterns)
+
+        return is_called
 
 
 REPLACEMENTS: list[Replacement] = []
-"""All that are known; of several that fit a module the last one is taken."""
+"""All that are known; of several that fit a module the last one that nothing speaks against is taken."""
 
 
 def register(replacement: Replacement) -> Replacement:

@@ -31,10 +31,11 @@ class Replaced(NamedTuple):
     kind: str
     """Of the replacement."""
     operators: tuple[str, ...] | None = None
-    """With the backend of each: ``"aggregation_head (aten)"``."""
+    """With the backend of each: ``"aggregation_head (aten)"``. Functions of torch that the replacement computes with
+    are among them: ``"scaled_dot_product_attention (torch)"``."""
     error: float | None = None
-    """The largest one of all results that this part has to do with, it alone being replaced, as a fraction of what is
-    allowed."""
+    """The largest one of all results that this part has to do with, parts of its kind alone being replaced,
+    as a fraction of what is allowed."""
     worst: str | None = None
     """The result that has it."""
     kept: Kept | None = None
@@ -51,6 +52,8 @@ class Report:
     """In a training step; None without a sample."""
     compared_in: tuple[str, ...] = ()
     """The dtypes that old and new were compared in; none without a sample."""
+    not_in_float64: tuple[str, ...] = ()
+    """The results that were compared in the model's dtype alone, since they come in another one in float64 too."""
     modules: list[nn.Module] = field(default_factory=list, repr=False)
     """The modules of `replaced`."""
 
@@ -74,7 +77,8 @@ class Report:
             share = f" ({self.kept.after / self.kept.before:.2f}×)" if self.kept.before else ""
             blocks.append(f"A training step keeps {self.kept}{share} for backward.")
         compared = f"compared in {' and in '.join(self.compared_in)}" if self.compared_in else "not compared: no sample"
-        blocks.append(f"Old and new were {compared}.")
+        others = f" In float64 all but {', '.join(self.not_in_float64)}." if self.not_in_float64 else ""
+        blocks.append(f"Old and new were {compared}.{others}")
         return "\n\n".join(blocks)
 
 

@@ -10,31 +10,31 @@ coarser one, and everything is upsampled and concatenated. Here all sources of a
 `seqca.ops.cross_attention`, and the rest is one of `seqca.ops.aggregation_head`: a 1×1 convolution commutes with
 upsampling.
 
+`WindowAttention` of the self-attention in front is left: no operator is fused for windows.
+
 `MTINet` upsamples what its heads predict; its fused forward hands on a `LazyMap`.
 
 Batch norms keep their modules: those whose arithmetic an operator does have their running statistics updated as often
 as there. Where some of a module's norms are in training and others in evaluation mode, the original forward runs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqca.nn.conv_norm import ConvNorm
+from seqca.nn.conv_norm import ConvNorm, conv_norm_relu, fusable
 from seqca.nn.cross_attention import attend_joined, read_once
 from seqca.nn.cross_scale import aggregate
-from seqca.ops import Branch, Pair, from_coarser
+from seqca.nn.sharing import shared
+from seqca.ops import from_coarser
 
-from .fingerprint import matches
-from .joined_attention import Layer, against_blocks, against_layers, alike, key_rows, query_rows
+from .blocks import against_block, block_layers
+from .joined_attention import Exchange, Layer, against_blocks, against_layers, alike, key_rows, query_rows
 from .layers import against_head
 from .lazy import upsampled_lazily
-from .replacement import Replacement, register
-
-FINGERPRINTS = {"BasicBlock": ("4ebf45d9db2e2491",)}
-"""By class, of the public code; the block is that beside the backbone."""
+from .replacement import Replacement, leave, register
 
 
 class FusedDistillation(nn.Module):
@@ -42,8 +42,10 @@ class FusedDistillation(nn.Module):
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """{"features_<task>": (B, C, H, W)} → {task: (B, C, H, W)}."""
-        layers = _layers_between_tasks(self)
-        return _distilled(self, x, layers) if alike(layers) else super().forward(x)
+        module: Any = self
+        exchange, block = _exchange(module), module.dimensionality_reduction
+        fused = alike(exchange.layers) and fusable(block_layers(block), block.relu)
+        return _distilled(module, x, exchange) if fused else super().forward(x)
 
 
 class FusedHead(nn.Module):
@@ -64,47 +66,25 @@ class LazyNetwork(nn.Module):
         return _network(self, x)
 
 
-def _layers_between_tasks(module: Any) -> list[Layer]:
-    """By source: hidden layers, features and values, of its own queries in front of the keys for each target."""
-    layers: list[Layer] = []
-    for source in module.auxilary_tasks:
-        own = module.cross_attention[source].values() if source in module.tasks else []
-        queries = [query_rows(block) for block in own]
-        keys = [key_rows(module.cross_attention[target][source]) for target in module.tasks if target != source]
-        layers += [[*(q[i] for q in queries), *(k[i] for k in keys)] for i in range(2)]
-        layers += [[k[2] for k in keys]] if keys else []
-    return layers
+def _exchange(module: Any) -> Exchange:
+    every = module.cross_attention.items()
+    return Exchange.of({(target, source): block for target, blocks in every for source, block in blocks.items()})
 
 
-def _between_tasks(targets: list[str], sources: list[str]) -> tuple[list[Branch], list[Pair]]:
-    """Every target with every other source, the last source first; maps are those of the sources."""
-    others = {target: [source for source in sources if source != target] for target in targets}
-    readers = {source: [target for target in targets if target != source] for source in sources}
-    branches = [Branch(i, len(others.get(source, ())), len(readers[source])) for i, source in enumerate(sources)]
-    pairs = [
-        Pair(sources.index(target), others[target].index(source), sources.index(source), readers[source].index(target))
-        for target in targets
-        for source in reversed(others[target])
-    ]
-    return branches, pairs
+def _distilled(module: Any, x: dict[str, Tensor], exchange: Exchange) -> dict[str, Tensor]:
+    own = {task: x[f"features_{task}"] for task in module.auxilary_tasks}
+    attended = exchange.gathered(own)
+    layers = block_layers(module.dimensionality_reduction)
+    first, second, shortcut = (layer.parameters() for layer in layers)
+    for layer in (first, shortcut):
+        layer[0] = read_once(layer[0], len(own) - 1)
+    uses = shared([first, second, shortcut], len(module.tasks))
 
+    def reduced(task: str, parameters: Sequence[Sequence[Tensor]]) -> Tensor:
+        maps = [own[task], *(attended[task, other] for other in reversed(own) if other != task)]
+        return conv_norm_relu(maps, layers, projection=True, parameters=parameters)
 
-def _distilled(module: Any, x: dict[str, Tensor], layers: list[Layer]) -> dict[str, Tensor]:
-    targets, sources = list(module.tasks), list(module.auxilary_tasks)
-    blocks = module.cross_attention[targets[0]].values()
-    maps = [x[f"features_{source}"] for source in sources]
-    gathered = attend_joined(maps, layers, *_between_tasks(targets, sources), eps=next(iter(blocks)).eps)
-    attended = dict(zip([source for source in sources if source in targets], gathered, strict=True))
-    reduction = module.dimensionality_reduction
-    convolution, norm = reduction.downsample
-    first, shortcut = (read_once(conv.weight, len(sources) - 1) for conv in (reduction.conv1, convolution))
-
-    def reduced(z: Tensor) -> Tensor:
-        hidden = reduction.relu(reduction.bn1(F.conv2d(z, first, padding=1)))
-        return reduction.relu(reduction.bn2(reduction.conv2(hidden)) + norm(F.conv2d(z, shortcut)))
-
-    own = {target: x[f"features_{target}"] for target in targets}
-    return {target: f + reduced(torch.cat([f, attended[target]], 1)) for target, f in own.items()}
+    return {task: own[task] + reduced(task, of_use) for task, of_use in zip(module.tasks, uses, strict=True)}
 
 
 def _layers_from_coarser(head: Any, k: int) -> list[Layer]:
@@ -157,26 +137,12 @@ def _against_exchange(module: Any) -> str | None:
         for target, sources in module.cross_attention.items()
         for source, block in sources.items()
     }
-    return against_blocks(blocks) or _against_reduction("dimensionality_reduction", module.dimensionality_reduction)
+    return against_blocks(blocks) or _against_reduction(module.dimensionality_reduction)
 
 
-def _against_reduction(name: str, block: Any) -> str | None:
-    if not matches(block, "BasicBlock", FINGERPRINTS["BasicBlock"]):
-        return f"{name} is a {type(block).__name__} that does something else than the one that is known"
-    conv, shortcut = block.conv1, block.downsample
-    if type(conv) is not nn.Conv2d or not _is_plain(conv, 3):
-        return f"{name}.conv1 is {conv}, and a plain 3×3 convolution without bias alone is fused"
-    if type(shortcut) is not nn.Sequential or len(shortcut) != 2:
-        return f"{name}.downsample is no Sequential of a convolution and a norm"
-    if type(shortcut[0]) is not nn.Conv2d or not _is_plain(shortcut[0], 1):
-        return f"{name}.downsample[0] is {shortcut[0]}, and a plain 1×1 convolution without bias alone is fused"
-    return None
-
-
-def _is_plain(conv: nn.Conv2d, kernel: int) -> bool:
-    """Whether all settings of a convolution without bias are those that keep the size of a map."""
-    plain = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, padding=kernel // 2, bias=False, device="meta")
-    return str(conv) == str(plain)
+def _against_reduction(block: Any) -> str | None:
+    reason = against_block(block) or ("has no downsample" if block.downsample is None else None)
+    return f"dimensionality_reduction {reason}" if reason else None
 
 
 def _against_head(head: Any) -> str | None:
@@ -200,7 +166,6 @@ DISTILLATION = register(
         fingerprints=("f91d2cee428c9823",),
         fused=FusedDistillation,
         refusal=_against_exchange,
-        calls=tuple(f"dimensionality_reduction.{name}" for name in ("bn1", "relu", "conv2", "bn2", "downsample.1")),
     )
 )
 
@@ -222,5 +187,13 @@ NETWORK = register(
         fused=LazyNetwork,
         calls=("*",),
         lazy=True,
+        hands_lazy=True,
     )
+)
+
+WINDOW_ATTENTION = leave(
+    "sca_mtl.window_attention",
+    "WindowAttention",
+    ("63be1167ead4324d",),
+    "attends inside windows, for which there is no fused operator",
 )

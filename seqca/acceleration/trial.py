@@ -21,6 +21,10 @@ _RANDOM = ("drop", "stochastic")
 """In the names of classes that do something else at every call: dropout, drop path, stochastic depth."""
 
 
+class StepError(Exception):
+    """What a training step raised, in one line."""
+
+
 def default_step(model: nn.Module, criterion: Any, images: Any, *others: Any) -> tuple[Any, Any]:
     """A training step as most code bases make it: the criterion takes the output, and what else the sample holds."""
     output = model(images)
@@ -69,12 +73,19 @@ class Trial:
         return [x.detach() for x in (*images.values(), *_state(self._root))]
 
     def __call__(self, inputs: Sequence[Tensor]) -> Results:
-        """Everything that comes out, by name; see `inputs`. float64 ones make the whole step float64."""
+        """Everything that comes out, by name; see `inputs`. float64 ones make the whole step float64.
+
+        Raises:
+            StepError: the code of the step raised something.
+            TypeError, ValueError: what it returned cannot be differentiated, or it drew random numbers.
+        """
         root, sample = self.prepared(inputs)
         with torch.enable_grad(), _without_randomness(inputs):
             output, losses = self.forward(root, sample)
             results = _outcomes(output, losses)
-            (_contracted(output) if losses is None else _total(losses)).backward()
+            total = _contracted(output) if losses is None else _total(losses)
+            with _named_errors():
+                total.backward()
             results |= {
                 f"gradient of {name}": x.grad for name, x in root.named_parameters() if x.grad is not None and x.numel()
             }
@@ -103,9 +114,19 @@ class Trial:
         return root, [images, *labels]
 
     def forward(self, root: nn.ModuleDict, sample: Sequence[Any]) -> tuple[Any, Any]:
-        """Output and losses of a copy."""
+        """Output and losses of a copy.
+
+        Raises:
+            StepError: the code of the step raised something.
+            TypeError: it returned something else.
+        """
         criterion = getattr(root, "criterion", self._subject.criterion)
-        return self._subject.step(root["model"], criterion, *sample)
+        with _named_errors():
+            returned: Any = self._subject.step(root["model"], criterion, *sample)
+        if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+            raise TypeError(f"step: got one that returns {_described(returned)}, expected (output, losses)")
+        output, losses = returned
+        return output, losses
 
     @staticmethod
     def _is_wide(inputs: Sequence[Tensor]) -> bool:
@@ -116,8 +137,14 @@ def _state(root: nn.Module) -> list[Tensor]:
     return [*root.parameters(), *(x for x in root.buffers() if x.is_floating_point())]
 
 
+def _described(returned: Any) -> str:
+    values = f" of {len(returned)}" if isinstance(returned, (tuple, list)) else ""
+    return f"{type(returned).__name__}{values}"
+
+
 def _outcomes(output: Any, losses: Any) -> Results:
-    named = {**named_tensors("output", output), **named_tensors("loss", losses)}
+    with _named_errors():  # lazy maps are made
+        named = {**named_tensors("output", output), **named_tensors("loss", losses)}
     return {name: x.detach().clone() for name, x in named.items()}
 
 
@@ -132,6 +159,8 @@ def _total(losses: Any) -> Tensor:
     if not isinstance(total, Tensor) or total.numel() != 1:
         expected = "a scalar, a mapping with 'total', an object with .total, or a tuple that begins with the scalar"
         raise TypeError(f"criterion: got {type(losses).__name__} without a total, expected {expected}")
+    if not total.requires_grad:
+        raise ValueError("model: got a loss that needs no gradient, expected one by parameters that are not all frozen")
     return total
 
 
@@ -147,11 +176,20 @@ def _contracted(output: Any) -> Tensor:
 
 
 @contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever code of others raises
+        first_line = (str(error).splitlines() or [""])[0]
+        raise StepError(f"{type(error).__name__}: {first_line}") from error
+
+
+@contextmanager
 def _without_randomness(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Refuses random numbers: two runs that draw others could not be compared.
+    """Refuses random numbers: two runs that draw others could not be compared. The generators stay as they were.
 
     Raises:
-        ValueError: some were drawn. The generators are as they were before.
+        ValueError: some were drawn.
     """
     devices = sorted({x.device.index for x in tensors if x.is_cuda})
 
@@ -159,13 +197,16 @@ def _without_randomness(tensors: Sequence[Tensor]) -> Iterator[None]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(i) for i in devices)]
 
     before = states()
-    yield
-    if all(map(torch.equal, before, states())):
-        return
-    torch.set_rng_state(before[0])
-    for i, state in zip(devices, before[1:], strict=True):
-        torch.cuda.set_rng_state(state, i)
-    raise ValueError(
-        "sample: got a training step that draws random numbers, expected none: set the rates of dropout to 0 for the "
-        "check (modules with 'drop' in the name of their class are off as it is)"
-    )
+    try:
+        yield
+        drawn = not all(map(torch.equal, before, states()))
+    finally:
+        torch.set_rng_state(before[0])
+        for i, state in zip(devices, before[1:], strict=True):
+            torch.cuda.set_rng_state(state, i)
+    if drawn:
+        raise ValueError(
+            "sample: got a training step that draws random numbers, expected none: set the rates of dropout to 0 for "
+            "the check (modules with 'drop' or 'stochastic' in the name of their class, and without children, are off "
+            "as it is)"
+        )

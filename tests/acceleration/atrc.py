@@ -1,6 +1,7 @@
 """Stand-ins for the modules of ATRC: small, our own, with the names and attributes that the replacements read."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -62,32 +63,101 @@ class GlobalContextAttentionBlock(nn.Module):
         return attended.view(queries.shape)
 
 
-class Relations(nn.Module):
-    """What every task gathers from every task, those without auxiliary predictions too."""
+def _darkened(auxiliary: dict[str, Tensor], image: Tensor) -> dict[str, Tensor]:
+    """Probabilities over pixels. Written into, in place, where the image is dark, as ignored pixels are there."""
+    for x in auxiliary.values():
+        dark = upsampled(image, x.shape[2:]).mean(1, keepdim=True) < -0.5
+        x[dark.expand_as(x)] = -5.0
+    return {task: x.flatten(2).softmax(2) for task, x in auxiliary.items()}
 
-    def __init__(self, tasks: Sequence[str], last_affine: bool = True) -> None:
+
+utils_heads = SimpleNamespace(spatial_normalize_pred=_darkened)
+
+
+class LabelContextAttentionBlock(nn.Module):
+    """What pixels gather from regions."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict(
-            {
-                target: nn.ModuleDict(
-                    {source: GlobalContextAttentionBlock(WIDTH, ATTENDED, last_affine) for source in tasks}
-                )
-                for target in tasks
-            }
-        )
-        self.mix = nn.ModuleDict({task: nn.Conv2d(WIDTH + ATTENDED * len(tasks), WIDTH, 1) for task in tasks})
+        self.layer = nn.Conv1d(inputs, outputs, 1)
 
     def forward(
-        self, features: dict[str, Tensor], auxiliary: dict[str, Tensor], image: Tensor, **search: Any
+        self,
+        target_task_feats: Tensor,
+        source_task_feats: Tensor,
+        target_aux_prob: Tensor | None,
+        source_aux_prob: Tensor | None,
+    ) -> Tensor:
+        regions = source_task_feats.flatten(2) @ source_aux_prob.mT
+        weights = (target_task_feats.flatten(2).mT @ regions).softmax(2)
+        return (self.layer(regions) @ weights.mT).unflatten(2, target_task_feats.shape[2:])
+
+
+class LocalContextAttentionBlock(nn.Module):
+    """What pixels gather from their neighbours."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, target_task_feats: Tensor, source_task_feats: Tensor, **kwargs: Any) -> Tensor:
+        neighbours = F.unfold(source_task_feats, 3, padding=1).unflatten(1, (source_task_feats.shape[1], 9))
+        weights = (target_task_feats.flatten(2)[:, :, None] * neighbours).sum(1, keepdim=True).softmax(2)
+        return self.layer((weights * neighbours).sum(2).view(target_task_feats.shape))
+
+
+class ATRCModule(nn.Module):
+    def __init__(self, tasks: Sequence[str], genotype: dict[str, dict[str, int]]) -> None:
+        super().__init__()
+        self.tasks, self.atrc_genotype = list(tasks), genotype
+        kinds = {1: GlobalContextAttentionBlock, 2: LocalContextAttentionBlock, 4: LabelContextAttentionBlock}
+        self.cp_blocks, self.out_proj, self.bottleneck = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for target in tasks:
+            chosen = {source: kind for source, kind in genotype[target].items() if kind}
+            self.cp_blocks[target] = nn.ModuleDict({s: kinds[kind](WIDTH, ATTENDED) for s, kind in chosen.items()})
+            if chosen:
+                self.out_proj[target] = ConvBNReLU(ATTENDED * len(chosen), WIDTH, activation=None)
+            self.bottleneck[target] = ConvBNReLU(2 * WIDTH if chosen else WIDTH, WIDTH)
+
+    def forward(
+        self, task_specific_feats: dict[str, Tensor], aux_pred: dict[str, Tensor], image: Tensor
     ) -> dict[str, Tensor]:
+        probabilities = utils_heads.spatial_normalize_pred(aux_pred, image)
         related = {}
-        for x in auxiliary.values():
-            dark = upsampled(image, x.shape[2:]).mean(1, keepdim=True) < -0.5
-            x[dark.expand_as(x)] = -5.0  # in place, as ignored pixels are there
-        for target, sources in self.blocks.items():
-            said = [block(features[target], features[source]) for source, block in sources.items()]
-            related[target] = self.mix[target](torch.cat([features[target], *said], 1))
+        for target, sources in self.cp_blocks.items():
+            own = task_specific_feats[target]
+            said = [
+                block(
+                    target_task_feats=own,
+                    source_task_feats=task_specific_feats[source],
+                    target_aux_prob=probabilities.get(target),
+                    source_aux_prob=probabilities.get(source),
+                )
+                for source, block in sources.items()
+            ]
+            parts = [own, self.out_proj[target](torch.cat(said, 1))] if said else [own]
+            related[target] = self.bottleneck[target](torch.cat(parts, 1))
         return related
+
+
+class ATRCSearchModule(nn.Module):
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({task: GlobalContextAttentionBlock(WIDTH, WIDTH, False) for task in tasks})
+
+    def forward(
+        self,
+        task_specific_feats: dict[str, Tensor],
+        aux_pred: dict[str, Tensor],
+        image: Tensor,
+        gumbel_temp: float,
+        mode: str,
+    ) -> dict[str, Tensor]:
+        utils_heads.spatial_normalize_pred(aux_pred, image)
+        return {
+            task: gumbel_temp * block(x, x)
+            for (task, block), x in zip(self.blocks.items(), task_specific_feats.values(), strict=True)
+        }
 
 
 class _Head(nn.Module):
@@ -111,17 +181,26 @@ class FCNHead(_Head):
 
 
 class _AuxiliaryHead(_Head):
-    def __init__(
-        self, tasks: Sequence[str] = TASKS, auxiliary: Sequence[str] = TASKS, last_affine: bool = True
-    ) -> None:
+    def __init__(self, tasks: Sequence[str], auxiliary: Sequence[str], module: nn.Module) -> None:
         super().__init__(tasks)
         total = sum(CHANNELS)
         self.aux_conv = nn.ModuleDict({task: ConvBNReLU(total, total) for task in auxiliary})
         self.aux_logits = nn.ModuleDict({task: nn.Conv2d(total, AUXILIARY[task], 1) for task in auxiliary})
-        self.atrc_module = Relations(tasks, last_affine)
+        self.atrc_module = module
 
 
 class RelationalContextHead(_AuxiliaryHead):
+    """Where no genotype is given, all tasks ask all others."""
+
+    def __init__(
+        self,
+        tasks: Sequence[str] = TASKS,
+        auxiliary: Sequence[str] = TASKS,
+        genotype: dict[str, dict[str, int]] | None = None,
+    ) -> None:
+        every = {target: {source: int(source != target) for source in tasks} for target in tasks}
+        super().__init__(tasks, auxiliary, ATRCModule(tasks, genotype or every))
+
     def forward(self, inp: list[Tensor], inp_shape: Sequence[int], image: Tensor, **kwargs: Any) -> dict:
         joined = self._transform_inputs(inp)
         features = {task: self.bottleneck[task](joined) for task in self.tasks}
@@ -132,6 +211,9 @@ class RelationalContextHead(_AuxiliaryHead):
 
 
 class RelationalContextSearchHead(_AuxiliaryHead):
+    def __init__(self, tasks: Sequence[str] = TASKS) -> None:
+        super().__init__(tasks, tasks, ATRCSearchModule(tasks))
+
     def forward(
         self, inp: list[Tensor], inp_shape: Sequence[int], image: Tensor, gumbel_temp: float, mode: str = "gumbel"
     ) -> dict:

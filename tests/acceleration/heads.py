@@ -107,6 +107,15 @@ class HeadThatRaises(nn.Module):
         raise RuntimeError("no such maps")
 
 
+class HeadThatRaisesInFloat32(nn.Module):
+    """Right in float64."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        if maps[0].dtype == torch.float32:
+            raise RuntimeError("no such dtype")
+        return super().forward(maps)
+
+
 def against(module: nn.Module) -> str | None:
     """What a head must be to be replaced."""
     return against_head("layers", getattr(module, "layers", None))

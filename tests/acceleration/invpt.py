@@ -37,6 +37,14 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj((weights @ v).transpose(1, 2).flatten(2)))
 
 
+class SelfAttention(nn.Module):
+    """Of the decoder: adds the scores of the stage before to its own."""
+
+    def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        scores = x @ x.mT + before
+        return scores.softmax(-1) @ x, scores
+
+
 class ViT(nn.Module):
     def __init__(self, attn_drop: float = 0.0) -> None:
         super().__init__()

@@ -88,6 +88,20 @@ class Features(nn.Module):
         return {task: layer(x[f"features_{task}"]) for task, layer in self.layers.items()}
 
 
+class MultiTaskDistillationModule(nn.Module):
+    """Adds to the feature map of each task what the others say, each pixel weighed by a sigmoid."""
+
+    def __init__(self, tasks: Sequence[str], channels: int) -> None:
+        super().__init__()
+        self.said = nn.ModuleDict({task: nn.Conv2d(channels, channels, 1) for task in tasks})
+        self.weight = nn.ModuleDict({task: nn.Conv2d(channels, channels, 1) for task in tasks})
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        own = {task: x[f"features_{task}"] for task in self.said}
+        said = {task: layer(own[task]) * self.weight[task](own[task]).sigmoid() for task, layer in self.said.items()}
+        return {task: own[task] + sum(said[other] for other in said if other != task) for task in own}
+
+
 class MTINet(nn.Module):
     def __init__(self, tasks: Sequence[str] = TASKS) -> None:
         super().__init__()
@@ -96,7 +110,7 @@ class MTINet(nn.Module):
         for k, channels in enumerate(CHANNELS):
             coarser = CHANNELS[k + 1] if k < 3 else 0
             self.add_module(f"scale_{k}", Initial(tasks, channels, coarser))
-            self.add_module(f"distillation_scale_{k}", Features(tasks, channels))
+            self.add_module(f"distillation_scale_{k}", MultiTaskDistillationModule(tasks, channels))
             if k:
                 self.add_module(f"fpm_scale_{k}", Features(tasks, channels))
         self.heads = nn.ModuleDict({task: HighResolutionHead(CHANNELS, OUTPUTS[task]) for task in tasks})
@@ -119,7 +133,7 @@ class PADNet(nn.Module):
         self.tasks = self.auxilary_tasks = list(tasks)
         self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, stride=4, padding=1), nn.BatchNorm2d(6))
         self.initial_task_prediction_heads = Initial(tasks, 6, 0)
-        self.multi_modal_distillation = Features(tasks, 6)
+        self.multi_modal_distillation = MultiTaskDistillationModule(tasks, 6)
         self.heads = nn.ModuleDict({task: nn.Conv2d(6, OUTPUTS[task], 1) for task in tasks})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -157,7 +171,7 @@ class SingleTaskModel(nn.Module):
 class SoftMaxwithLoss(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.softmax = nn.LogSoftmax(dim=1)
+        self.softmax = nn.LogSoftmax(1)
         self.criterion = nn.NLLLoss(ignore_index=IGNORED)
 
     def forward(self, out: Tensor, label: Tensor) -> Tensor:

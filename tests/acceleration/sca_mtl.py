@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import BasicBlock
+
 CHANNELS = (4, 6, 8, 10)
 
 
@@ -41,20 +43,6 @@ class GlobalContextAttentionBlock(nn.Module):
         )
         norm = torch.einsum("bcn,bcm->bm", k, q).clamp(min=self.eps)
         return (torch.einsum("bdn,bcn,bcm->bdm", v, k, q) / norm[:, None]).view(target.shape)
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels, momentum=0.01)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels, momentum=0.01)
-        self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + self.downsample(x))
 
 
 class MultiTaskDistillationModule(nn.Module):
@@ -97,6 +85,19 @@ class HighResolutionHead(nn.Module):
         size = x[0].shape[2:]
         upsampled = [F.interpolate(piece, size, mode="bilinear", align_corners=False) for piece in (*pieces, x[3])]
         return self.last_layer(torch.cat(upsampled, 1))
+
+
+class WindowAttention(nn.Module):
+    """Softmax attention inside windows, with a bias for each pair of places."""
+
+    def __init__(self, channels: int, places: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.bias = nn.Parameter(torch.zeros(places, places))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        query, key, value = self.qkv(x).chunk(3, -1)
+        return F.scaled_dot_product_attention(query, key, value, self.bias if mask is None else self.bias + mask)
 
 
 class Exchange(nn.Module):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import atrc
 from .invpt import GRID, HEADS, OUTPUTS, TASKS, WIDTH, map_of, tokens_of
 
 INTERPOLATE_MODE = "bilinear"
@@ -35,6 +36,14 @@ class Attention(nn.Module):
         return y[:, -self.pixel_no :], [scores, of_channels @ x], prompts
 
 
+class WindowAttention(nn.Module):
+    """Of the Swin variant; gives its scores too."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = x @ x.mT
+        return scores.softmax(-1) @ x, scores
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -44,10 +53,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, task_prompts: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         of_x, scores, of_prompts = self.attn(self.norm1(x), self.norm1(task_prompts))
-        x = x + self.drop_path(of_x)
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        own = x + self.drop_path(of_x)
+        own = own + self.drop_path(self.mlp(self.norm2(own)))
         task_prompts = task_prompts + self.drop_path(of_prompts)
-        return x, scores, task_prompts + self.drop_path(self.mlp(self.norm2(task_prompts)))
+        return own, scores, task_prompts + self.drop_path(self.mlp(self.norm2(task_prompts)))
 
 
 class Patches(nn.Module):
@@ -95,6 +104,42 @@ class TaskPrompter(nn.Module):
         own, info = self.cal_task_feature(self.norm(x), scores, self.num_layers - 1, info)
         features = {task: features[task] + own[task] for task in features}
         return {task: F.interpolate(y, scale_factor=4, mode=INTERPOLATE_MODE) for task, y in features.items()}, info
+
+
+class L1Loss(nn.Module):
+    """Ignores a value that is 0 if no other is given, or nothing."""
+
+    def __init__(self, normalize: bool = False, ignore_index: float = 0, ignore_invalid_area: bool = True) -> None:
+        super().__init__()
+        self.normalize, self.ignore_invalid_area = normalize, ignore_invalid_area
+        if ignore_invalid_area:
+            self.ignore_index = ignore_index
+
+    def forward(self, out: Tensor, label: Tensor, reduction: str = "mean") -> Tensor:
+        valid = torch.ones_like(label[:, :1], dtype=torch.bool)
+        if self.ignore_invalid_area:
+            valid = (label != self.ignore_index).all(1, keepdim=True)
+        z = F.normalize(out, dim=1) if self.normalize else out
+        total = F.l1_loss(z.masked_select(valid), label.masked_select(valid), reduction="sum")
+        return total / max(int(valid.sum()), 1)
+
+
+class CrossEntropyLoss(atrc.CrossEntropyLoss):
+    """float32 whatever the prediction is."""
+
+    def forward(self, out: Tensor, label: Tensor, reduction: str = "mean") -> Tensor:
+        loss = super().forward(out, label, reduction)
+        return loss.float() if reduction == "mean" else loss
+
+
+class MultiTaskLoss(nn.Module):
+    def __init__(self, losses: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.loss_ft = nn.ModuleDict(losses)
+
+    def forward(self, output: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses = {task: loss(output[task], labels[task]) for task, loss in self.loss_ft.items()}
+        return losses | {"total": torch.stack([*losses.values()]).sum()}
 
 
 class TaskPrompterWrapper(nn.Module):

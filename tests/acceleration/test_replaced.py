@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import seqca
+from seqca.acceleration import LazyMap, restore
 from seqca.acceleration.replaced import is_replaced, original_class, replaced_class
 
-from .heads import FusedHead, Network, Objective, UpsamplingHead, head, sample
+from .heads import NETWORK, OBJECTIVE, FusedHead, Network, Objective, UpsamplingHead, head, sample
 from .teaching import taught
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,13 @@ def test_copies_are_replaced_and_have_parameters_of_their_own(net: Network) -> N
     with torch.no_grad():
         net.heads["depth"].layers[3].weight.zero_()
     torch.testing.assert_close(copied(images)["depth"], expected)
+
+
+def test_copies_and_what_was_unpickled_are_restored(net: Network) -> None:
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        restore(other)
+        assert all(type(each) is UpsamplingHead for each in other.heads.values())
+    assert all(map(is_replaced, net.heads.values()))
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -120,12 +128,34 @@ def test_gradients_under_distributed_data_parallel_are_the_same(net: Network, tm
         torch.testing.assert_close(parameter.grad, other.grad, msg=name)
 
 
+def test_lazy_predictions_reach_distributed_data_parallel_that_looks_for_unused_parameters(tmp_path: Path) -> None:
+    (images, targets), alone = sample(), Network()
+    alone.dropout.eval()
+    net, criterion = copy.deepcopy(alone), Objective()
+    with taught((NETWORK, Network), (OBJECTIVE, Objective), (head(), UpsamplingHead)):
+        seqca.accelerate(net, criterion, outputs="lazy")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(net, find_unused_parameters=True)
+        for _ in range(2):  # what the first pass leaves behind shows in the second
+            wrapped.zero_grad()
+            output = wrapped(images)
+            criterion(output, targets)["total"].backward()
+    finally:
+        dist.destroy_process_group()
+    assert all(isinstance(x, LazyMap) for x in output.values())
+    Objective()(alone(images), targets)["total"].backward()
+    for (name, parameter), other in zip(net.named_parameters(), alone.parameters(), strict=True):
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(parameter.grad, other.grad, msg=name)
+
+
 def test_a_model_that_was_wrapped_and_accelerated_later_is_trained_as_before(net: Network) -> None:
     buffer = io.BytesIO()
-    torch.save(net.state_dict(), buffer)
+    torch.save(net.double().state_dict(), buffer)
     buffer.seek(0)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    old = Network()
+    old = Network().double()
     old.dropout.eval()
     old.load_state_dict(torch.load(buffer))
     old_optimizer = torch.optim.SGD(old.parameters(), 0.1)
@@ -133,7 +163,7 @@ def test_a_model_that_was_wrapped_and_accelerated_later_is_trained_as_before(net
     for network, optimiser in ((net, optimizer), (old, old_optimizer)):
         for _ in range(3):
             optimiser.zero_grad()
-            Objective()(network(images), targets)["total"].backward()
+            Objective()(network(images.double()), targets)["total"].backward()
             optimiser.step()
     for key, value in net.state_dict().items():
         torch.testing.assert_close(value, old.state_dict()[key], msg=key)

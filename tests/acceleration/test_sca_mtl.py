@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from seqca import accelerate
-from seqca.acceleration import LazyMap, fingerprint, joined_attention, sca_mtl
+from seqca.acceleration import LazyMap, blocks, fingerprint, joined_attention, mti_net, sca_mtl
 from seqca.nn import cross_attention as exchange
 
+from .blocks import BasicBlock
+from .mti_net import DepthLoss
 from .sca_mtl import (
     CHANNELS,
-    BasicBlock,
     ConvBNReLU,
     Exchange,
     GlobalContextAttentionBlock,
@@ -20,17 +22,24 @@ from .sca_mtl import (
     MTINet,
     MultiTaskDistillationModule,
     Scales,
+    WindowAttention,
 )
 from .teaching import taught
+
+KINDS = (
+    (sca_mtl.DISTILLATION, MultiTaskDistillationModule),
+    (sca_mtl.HEAD, HighResolutionHead),
+    (sca_mtl.NETWORK, MTINet),
+    (sca_mtl.WINDOW_ATTENTION, WindowAttention),
+)
 
 
 @pytest.fixture(autouse=True)
 def stand_ins_are_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for cls in (GlobalContextAttentionBlock, ConvBNReLU):
         monkeypatch.setitem(joined_attention.FINGERPRINTS, cls.__name__, (fingerprint(cls),))
-    monkeypatch.setitem(sca_mtl.FINGERPRINTS, "BasicBlock", (fingerprint(BasicBlock),))
-    parts = (sca_mtl.DISTILLATION, MultiTaskDistillationModule), (sca_mtl.HEAD, HighResolutionHead)
-    with taught(*parts, (sca_mtl.NETWORK, MTINet)):
+    monkeypatch.setitem(blocks.FINGERPRINTS, "BasicBlock", (fingerprint(BasicBlock),))
+    with taught(*KINDS):
         yield
 
 
@@ -98,6 +107,39 @@ def test_every_part_of_a_network_is_found() -> None:
     assert kinds == ["sca_mtl.network", *4 * ["sca_mtl.cross_task"], *2 * ["sca_mtl.head"]]
 
 
+class HalvedDepth(nn.Module):
+    """Wrong for lazy maps."""
+
+    def forward(self, out: Tensor | LazyMap, label: Tensor) -> Tensor:
+        return super().forward(out[:], label) / (2 if isinstance(out, LazyMap) else 1)
+
+
+def test_a_loss_that_is_wrong_on_predictions_of_a_network_is_taken_back_alone() -> None:
+    def step(model: nn.Module, criterion: nn.Module, x: Tensor, label: Tensor) -> tuple[Any, Tensor]:
+        output = model(x)
+        return output, criterion(output["depth"], label)
+
+    with taught((replace(mti_net.DEPTH, fused=HalvedDepth), DepthLoss)):
+        report = accelerate(
+            network(MTINet),
+            DepthLoss(),
+            sample=(images(32, 48), torch.zeros(2, 2, 32, 48)),
+            step=step,
+            skip=("sca_mtl.cross_task", "sca_mtl.head"),
+            outputs="lazy",
+        )
+    assert [part.path for part in report.replaced] == ["model"]
+    assert {part.path: part.reason for part in report.left}["criterion"].startswith("gives other numbers: loss")
+
+
+def test_attention_inside_windows_is_left_with_the_reason() -> None:
+    net = network(Exchange)
+    net.window = WindowAttention(4, 49)
+    assert [tuple(part) for part in accelerate(net).left] == [
+        ("model.window", "WindowAttention", "attends inside windows, for which there is no fused operator")
+    ]
+
+
 @pytest.mark.parametrize("kind", [Exchange, Scales])
 def test_state_dicts_have_the_same_keys(kind: type[nn.Module]) -> None:
     net = network(kind)
@@ -123,15 +165,17 @@ def test_one_call_of_the_operator_serves_a_scale(kind: type[nn.Module], monkeypa
     [
         (Exchange, "distillation.cross_attention.depth.edge.key_project.1.bn"),
         (Exchange, "distillation.cross_attention.edge.depth.value_project.bn"),
+        (Exchange, "distillation.dimensionality_reduction.bn2"),
         (Scales, "head.cross_scale_attention1.query_project.0.bn"),
         (Scales, "head.upsample30.1"),
     ],
 )
 def test_a_part_with_one_norm_in_evaluation_mode_runs_as_before(kind: type[nn.Module], norm: str) -> None:
     net = network(kind)
-    net.get_submodule(norm).eval()
     original = deepcopy(net)
     accelerate(net)
+    for each in (net, original):
+        each.get_submodule(norm).eval()
     found, expected = net(images()), original(images())
     for x, y in zip(
         *([*each.values()] if isinstance(each, dict) else [each] for each in (found, expected)), strict=True
@@ -191,9 +235,8 @@ CHANGES: list[tuple[type[nn.Module], Change, str]] = [
     (Exchange, set_child(BLOCK, nn.Identity()), "cross_attention.depth.edge is a Identity that does something else"),
     (Exchange, set_attribute("distillation", "tasks", ["depth"]), "every task of ['depth'] with each other one"),
     (Exchange, set_child(REDUCTION, nn.Identity()), "dimensionality_reduction is a Identity"),
-    (Exchange, set_child(f"{REDUCTION}.conv1", nn.Conv2d(16, 4, 3, padding=1)), "a plain 3×3 convolution without bias"),
-    (Exchange, set_child(f"{REDUCTION}.downsample", nn.Identity()), "downsample is no Sequential of a convolution"),
-    (Exchange, set_child(f"{REDUCTION}.downsample.0", nn.Conv2d(16, 4, 1)), "a plain 1×1 convolution without bias"),
+    (Exchange, set_child(f"{REDUCTION}.conv1", nn.Conv2d(16, 4, 3, padding=1)), "reduction a layer is no plain convol"),
+    (Exchange, set_attribute(REDUCTION, "downsample", None), "dimensionality_reduction has no downsample"),
     (Scales, set_child("head.cross_scale_attention1", nn.Identity()), "cross_scale_attention1 is a Identity"),
     (Scales, set_child("head.upsample32", nn.Identity()), "upsample32 is no Sequential of a convolution and a norm"),
     (Scales, set_child("head.upsample32.0", nn.Conv2d(10, 8, 1)), "a convolution of upsample32 has a bias"),
@@ -211,3 +254,9 @@ def test_what_operators_do_not_compute_is_left_with_the_reason(
     with pytest.raises(ValueError) as refusal:
         accelerate(net)
     assert reason in str(refusal.value)
+
+
+def test_an_exchange_returns_contiguous_maps_of_contiguous_ones() -> None:
+    net = network(Exchange)
+    accelerate(net)
+    assert all(x.is_contiguous() for x in net(images()).values())

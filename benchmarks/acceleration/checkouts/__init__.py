@@ -2,6 +2,9 @@
 
 Every module offers
 
+    NAME: what readers call it
+    KINDS: of parts that are replaced in it with lazy outputs, whatever its tasks are
+    CLASSES: of its files that are recognised by fingerprints, be they replaced or left
     recognises(checkout) -> whether a folder is a checkout of this code base
     build(checkout, tasks, size) -> a training of tasks by their names, with random weights, on batches of a size
 
@@ -11,9 +14,9 @@ and imports from the checkout itself; what that needs and this environment lacks
 from pathlib import Path
 from types import ModuleType
 
-from . import atrc, invpt, mti_net, sca_mtl
+from . import atrc, invpt, mti_net, sca_mtl, taskprompter
 
-CODE_BASES = (sca_mtl, mti_net, atrc, invpt)
+CODE_BASES = (sca_mtl, mti_net, atrc, invpt, taskprompter)
 
 
 def code_base(checkout: Path) -> ModuleType:

@@ -15,6 +15,14 @@ from ..training import Size, Training, without_randomness
 from .importing import importable
 from .nyud import batches
 
+NAME = "ATRC, HRNet-18"
+KINDS = ("residual.basicblock", "residual.bottleneck", "atrc.exchange", "atrc.predictions", "atrc.loss")
+CLASSES = (
+    *("ATRCModule", "RelationalContextHead", "RelationalContextSearchHead", "FCNHead", "ConvBNReLU"),
+    *("GlobalContextAttentionBlock", "LocalContextAttentionBlock", "LabelContextAttentionBlock"),
+    *("CrossEntropyLoss", "BalancedBinaryCrossEntropyLoss", "L1Loss"),
+    *("ClusterCrossEntropyLoss", "BinningCrossEntropyLoss"),
+)
 AUXILIARY = {"semseg": 40, "depth": 40, "normals": 40, "edge": 2}
 """Channels of the auxiliary predictions: depth in intervals, normals as the nearest of some directions."""
 

@@ -13,8 +13,11 @@ from seqca.configuration import NYUD_TASKS
 
 from ..training import Size, Training, without_randomness
 from .importing import importable
-from .nyud import batches, criterion
+from .nyud import COMMON_CLASSES, COMMON_KINDS, batches, criterion
 
+NAME = "MTI-Net, HRNet-18"
+KINDS = ("mti_net.predictions", "mti_net.head", *COMMON_KINDS)
+CLASSES = ("HighResolutionFuse", "PADNet", "PADNetLoss", "MultiTaskModel", "SingleTaskModel", *COMMON_CLASSES)
 CHANNELS = (18, 36, 72, 144)
 """Of the maps of its HRNet-18."""
 

@@ -5,15 +5,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from seqca.configuration import NYUD_TASKS
-from seqca.loss_type import Loss
 from seqca.tasks import get_task
 
+from ...cases.labels import labels
 from ...cases.shapes import Dataset
-from ...cases.upsampled_loss import label
 from ..training import Batch, Size
+
+COMMON_KINDS = ("residual.basicblock", "residual.bottleneck", "mti_net.deep_supervision", "mti_net.loss")
+"""Of the parts that both have on an HRNet, with the criterion below."""
+COMMON_CLASSES = (
+    *("BasicBlock", "Bottleneck", "HighResolutionHead", "MultiTaskDistillationModule", "MTINet", "MTINetLoss"),
+    *("SoftMaxwithLoss", "DepthLoss", "BalancedCrossEntropyLoss", "NormalsLoss"),
+)
+"""That are recognised in the files of both."""
 
 
 def criterion(tasks: Sequence[str]) -> nn.Module:
@@ -32,20 +39,14 @@ def criterion(tasks: Sequence[str]) -> nn.Module:
 
 
 def batches(tasks: Sequence[str], size: Size) -> Callable[[Generator], Batch]:
-    """Makes batches of random images and labels, in the shapes of its loader; a tenth of the pixels is ignored."""
+    """Makes batches of random images and labels of rooms, in the shapes of its loader; a tenth is ignored."""
     data = Dataset("nyud", *size, {task: NYUD_TASKS[task] for task in tasks})
 
     def batch(generator: Generator) -> Batch:
         images = torch.randn(size.images, 3, size.height, size.width, generator=generator)
-        return images, {task: _label(task, data, generator) for task in tasks}
+        made = labels(data, generator)
+        if "semseg" in made:
+            made["semseg"] = made["semseg"][:, None].float()
+        return images, made
 
     return batch
-
-
-def _label(task: str, data: Dataset, generator: Generator) -> Tensor:
-    loss = get_task(task).loss
-    assert isinstance(loss, Loss)
-    made = label(loss, data.tasks[task], data, generator)
-    if task == "depth":
-        made = (1 + made.abs()).where(made != loss.ignore, made)  # metres, of which ATRC takes the logarithm
-    return made[:, None].float() if loss.kind == "cross_entropy" else made

@@ -10,6 +10,11 @@ from pathlib import Path
 from ...cases.shapes import CHANNELS
 from ..training import Size, Training
 from . import mti_net
+from .nyud import COMMON_CLASSES, COMMON_KINDS
+
+NAME = "SCA_MTL"
+KINDS = ("sca_mtl.network", "sca_mtl.cross_task", "sca_mtl.head", *COMMON_KINDS)
+CLASSES = ("GlobalContextAttentionBlock", "ConvBNReLU", "WindowAttention", *COMMON_CLASSES)
 
 
 def recognises(checkout: Path) -> bool:
