@@ -92,6 +92,7 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
         ("dtype", "fp32, bf16"),
         ("direction", "forward, backward, both"),
         ("provider", "part of a provider's name; the baseline always takes part"),
+        ("without", "part of the name of a provider that is left out"),
     ):
         command.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"{what}; repeatable")
 
@@ -104,7 +105,7 @@ def _positive(text: str) -> float:
 
 
 def _selection(options: argparse.Namespace) -> Selection:
-    names = (options.op, options.shape, options.dtype, options.direction, options.provider)
+    names = (options.op, options.shape, options.dtype, options.direction, options.provider, options.without)
     return Selection(*map(tuple, names))
 
 
@@ -169,7 +170,7 @@ def compare_command(options: argparse.Namespace) -> int:
     """Compares two files, or a revision with this one."""
     passed_on = [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
     passed_on += [] if options.minutes is None else ["--minutes", str(options.minutes)]
-    for name in ("op", "shape", "dtype", "direction", "provider"):
+    for name in ("op", "shape", "dtype", "direction", "provider", "without"):
         for value in getattr(options, name):
             passed_on += [f"--{name}", value]
     if options.after is None:

@@ -3,10 +3,9 @@
 A step is the forward pass, the losses and the gradients of all parameters, without the optimiser.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,26 +17,17 @@ from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet
 from seqca.tasks import get_task
 
-from .cases.published import PublishedNetwork, published_objective
+from .cases.published.network import PublishedNetwork
+from .cases.published.objective import published_objective
 from .cases.shapes import Dataset, nyud
 from .harness.launches import LaunchCounter, Launched, choices_of_a_gpu
+from .network_parts import BETWEEN, HEADS, LOSSES, PARTS, follow
 from .report.tables import LABELS, NOTHING, markdown
 
 PROVIDERS = ("published", "reference", "auto")
 BATCH = 8
 TASKS = {2: ("semseg", "depth"), 4: ("semseg", "depth", "normals", "edge")}
 """By number."""
-
-PARTS = {
-    "backbone": "backbone",
-    "window attention": r"swTransform\d|self_attention\.\d",
-    "initial features": r"scale_\d|features\.\d",
-    "cross-task attention": r"distillation_scale_\d|cross_task\.\d",
-    "propagation": r"fpm_scale_\d|propagation\.\d",
-}
-"""Modules of both networks, by name. What lies between them is a part too, and what follows the last one the heads."""
-LAST = r"distillation_scale_0|cross_task\.0"
-BETWEEN, HEADS, LOSSES = "joined maps", "heads", "losses"
 
 MOST = 24
 """Rows of the table of what is launched most often."""
@@ -47,21 +37,32 @@ MOST = 24
 def launches(provider: str, tasks: int) -> Counter[Launched]:
     """Those of a training step of a provider with so many tasks."""
     data = nyud(BATCH)
-    data = data._replace(tasks={task: data.tasks[task] for task in TASKS[tasks]})
+    return followed(provider, data._replace(tasks={task: data.tasks[task] for task in TASKS[tasks]})).counts
+
+
+def followed(provider: str, data: Dataset, dtype: torch.dtype = torch.float32) -> LaunchCounter:
+    """A training step of a provider on tensors without values, all but batch norms of the dtype as under autocast."""
     with torch.device("meta"):
         net, objective = _network(provider, data)
-        images, targets = torch.empty(data.batch, 3, data.height, data.width), _targets(data)
+        for module in net.modules():
+            if not isinstance(module, nn.BatchNorm2d):
+                module._apply(lambda x: x.to(dtype) if x.is_floating_point() else x, recurse=False)
+        images, targets = torch.empty(data.batch, 3, data.height, data.width, dtype=dtype), _targets(data)
     counter = LaunchCounter()
-    _follow(net, counter)
-    with choices_of_a_gpu() if provider == "auto" else use_backend("reference"), counter:
-        counter.begin(BETWEEN, images)
+    follow(net, counter.parts)
+    choice = (
+        choices_of_a_gpu if provider == "auto" else partial(use_backend, "aten" if provider == "aten" else "reference")
+    )
+    with choice(), torch.no_grad():
+        net(images)  # what is made in the first step alone and kept does not count
+    with choice(), counter:
+        counter.parts.begin(BETWEEN, images)
         output = net(images)
-        counter.begin(LOSSES, output)
+        counter.parts.begin(LOSSES, output)
         loss = objective(output, targets)
-        counter.begin(LOSSES, loss)
-        counter.direction = "backward"
+        counter.parts.turn(loss)
         torch.autograd.grad(loss, [x for x in net.parameters() if x.requires_grad])
-    return counter.counts
+    return counter
 
 
 def _network(provider: str, data: Dataset) -> tuple[nn.Module, Callable[..., Tensor]]:
@@ -81,16 +82,6 @@ def _targets(data: Dataset) -> dict[str, Tensor]:
         else torch.empty(data.batch, channels, *sides)
         for task, channels in data.tasks.items()
     }
-
-
-def _follow(net: nn.Module, counter: LaunchCounter) -> None:
-    """Lets the counter know where parts of the network begin and end."""
-    for name, module in net.named_modules():
-        for part, pattern in PARTS.items():
-            if re.fullmatch(pattern, name):
-                behind = HEADS if re.fullmatch(LAST, name) else BETWEEN
-                module.register_forward_pre_hook(lambda _, maps, part=part: counter.begin(part, maps))
-                module.register_forward_hook(lambda _, __, results, behind=behind: counter.begin(behind, results))
 
 
 def page() -> str:

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from seqca.ops.shared.dispatch import use_backend
-
 from .cases import all_cases
 from .cases.shapes import case_set
 from .harness.case import Case, Provider
+from .harness.execution import conditions_of
 from .harness.run import checked, input_sets
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,7 +34,7 @@ def test_speed(case: Case, provider: Provider, benchmark: Any) -> None:
     expected = case.expected(provider, torch.Generator(DEVICE).manual_seed(SEED))
     entry, execution = checked(case, provider, expected)
     assert entry["check"]["ok"], entry["check"]["what"]
-    with use_backend(provider.backend):
+    with conditions_of(provider):
         calls = cycle([execution.call(inputs) for inputs in input_sets(case, SEED)[0]])
 
         def setup() -> tuple[tuple[Any, Any], dict[str, Any]]:

@@ -10,7 +10,7 @@ from seqca.ops.shared.operator import OPERATORS
 from ..harness.case import Case, Selection
 from .shapes import CaseSet
 
-HELPERS = {"__init__", "shapes"}
+HELPERS = {"__init__", "labels", "network_cost", "shapes"}
 """Modules without cases."""
 
 

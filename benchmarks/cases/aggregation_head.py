@@ -1,16 +1,21 @@
-"""Cases of `aggregation_head`: each task's head on each data set, and sweeps over scales and channels."""
+"""Cases of `aggregation_head`: each task's head on each data set, and sweeps over scales and channels.
+
+The baseline computes what the published head does: it makes every map as large as the finest one and concatenates them.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
-from torch import Generator
+import torch.nn.functional as F
+from torch import Generator, Tensor
 
 from seqca.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
+from .published.batch_norm import batch_norm
 from .scale_aggregation import MapSize, pyramid_cost, pyramid_maps
 from .shapes import CHANNELS, CaseSet, Dataset
 
@@ -84,6 +89,7 @@ def case(
         least_cost=cost(levels, batch, channels, outputs, DTYPES[dtype].itemsize, direction),
         call=Call(wanted.device, DTYPES[dtype], channels, tokens),
         modes=wanted.modes(sweep),
+        published=published_sequence,
     )
 
 
@@ -94,3 +100,20 @@ def cost(levels: Sequence[MapSize], batch: int, channels: int, outputs: int, ite
     passes = {"forward": 1, "backward": 2, "both": 3}[direction]
     predicted = passes * tokens * outputs
     return Cost(own.bytes + predicted * itemsize, own.operations + 2 * channels * predicted, 0)
+
+
+def published_sequence(
+    maps: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sequence of the published head in training."""
+    size = maps[0].shape[2:]
+    upsampled = [x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear") for x in maps]
+    y = F.conv2d(torch.cat(upsampled, 1), weight, bias)
+    normalised, mean, variance = batch_norm(y, norm_weight, norm_bias)
+    return F.conv2d(F.relu(normalised), prediction_weight, prediction_bias), mean, variance

@@ -23,7 +23,8 @@ from torch import Generator, Tensor
 
 from seqca.configuration import NETWORK
 from seqca.ops import Branch, Pair, cross_attention
-from seqca.ops.shared.operator import Call
+from seqca.ops.shared.operator import OPERATORS, Call
+from seqca.ops.verification.tolerance import Errors, errors
 
 from ..harness.case import DTYPES, Cost, Provider, Providers, in_mode
 from ..harness.operator_case import Arguments, OperatorCase, normal
@@ -74,17 +75,17 @@ def case(tasks: int, scales: int, wanted: CaseSet) -> "SchemeCase":
             shapes = [(batch, c, *size) for size, c in zip(sizes, channels, strict=True)]
             return [[normal(shape, dtype, generator) for shape in shapes] for _ in range(tasks)]
 
-        def layer(rows: int, columns: int) -> ConvNorm:
-            # Apart from 0 by far in every channel: near zero a ReLU's gradient is chance.
-            shift = torch.full((rows,), 8.0, dtype=DTYPES[dtype], device=generator.device)
-            return ConvNorm(
-                normal((rows, columns, 1, 1), dtype, generator) / columns**0.5, torch.ones_like(shift), shift
-            )
+        def layer(rows: int, columns: int, rectified: bool) -> ConvNorm:
+            # Positive or negative by far where a ReLU follows: near zero its gradient is chance.
+            shift = torch.tensor([8.0, -8.0] if rectified else [0.0], device=generator.device).repeat(rows)[:rows]
+            weight = normal((rows, columns, 1, 1), dtype, generator) / columns**0.5
+            return ConvNorm(weight, torch.ones_like(shift, dtype=DTYPES[dtype]), shift.to(DTYPES[dtype]))
 
-        layers = [[[[layer(c, c) for _ in range(5)] for _ in range(tasks)] for c in channels] for _ in range(tasks)]
+        rectified = (True, False, True, False, True)
+        layers = [[[[layer(c, c, r) for r in rectified] for _ in range(tasks)] for c in channels] for _ in range(tasks)]
         projections = [
             [
-                [[layer(c, coarser) for coarser in channels[k + 1 :]] for _ in range(tasks)]
+                [[layer(c, coarser, False) for coarser in channels[k + 1 :]] for _ in range(tasks)]
                 for k, c in enumerate(channels)
             ]
             for _ in range(tasks)
@@ -137,6 +138,10 @@ class SchemeCase(OperatorCase):
     def reference_of(self, provider: Provider) -> Callable[..., Any]:
         """The scheme on the plain mathematics."""
         return provider.function
+
+    def norms(self, actual: Tensor, exact: Tensor) -> Errors:
+        """Those of the operator that the schemes are made of."""
+        return errors(actual, exact, OPERATORS["cross_attention"].channel_axis)
 
 
 def pairs(scheme: str, tasks: int, scales: int) -> int:

@@ -19,6 +19,7 @@ from seqca.pairs import between_tasks, from_coarser
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
+from .published.batch_norm import batch_norm
 from .shapes import CHANNELS, CaseSet, Dataset
 
 
@@ -129,7 +130,7 @@ def case(
         least_cost=cost(maps, branches, pairs, channels, batch, DTYPES[dtype].itemsize, direction),
         call=Call(wanted.device, DTYPES[dtype], max(columns for _, columns in rows), tokens),
         modes=wanted.modes(sweep),
-        reference=published_sequence,
+        published=published_sequence,
     )
 
 
@@ -197,17 +198,13 @@ def published_sequence(
     """The sequence of the published network: all layers of a pair, then its attention, pair after pair."""
     branches, pairs = [Branch(*branch) for branch in branches], [Pair(*pair) for pair in pairs]
     channels = weights[layers_of(branches)[0].features].shape[1]
-    moments: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in weights]
+    moments: list[dict[int, list[Tensor]]] = [{} for _ in weights]
 
     def layer(x: Tensor, i: int, block: int = 0) -> Tensor:
         rows = slice(block * channels, (block + 1) * channels)
-        norm = (scales[i][rows], shifts[i][rows], None, None, True, 0.1, 1e-5)
         y = F.conv2d(x, weights[i][rows])
-        # As (B, C, N), see seqca.reference.batch_norm.
-        normalised, mean, inverse = torch.native_batch_norm(y.flatten(2), *norm)
-        count = x.numel() // x.shape[1]
-        moments[i][block] = mean.detach(), (inverse.detach() ** -2 - 1e-5) * count / (count - 1)
-        return normalised.view(y.shape)
+        normalised, *moments[i][block] = batch_norm(y, scales[i][rows], shifts[i][rows])
+        return normalised
 
     places, attended = layers_of(branches), []
     sources = [

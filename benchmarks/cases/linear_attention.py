@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 from torch import Generator, Tensor
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import softplus
 
 from seqca.ops.shared.operator import OPERATORS, Call
@@ -90,6 +91,8 @@ def _case(
         least_cost=cost(leading, tokens, keys, channels, channels, DTYPES[dtype].itemsize, direction),
         call=Call(wanted.device, DTYPES[dtype], channels, leading * tokens),
         modes=modes,
+        compiled_baselines={"flex_attention": by_flex_attention} if wanted.device == "cuda" else {},
+        refusals={} if wanted.device == "cuda" else {"flex_attention": "it has no backward pass on a CPU"},
     )
 
 
@@ -97,6 +100,14 @@ def entrywise(q: Any, k: Any, v: Any) -> Any:
     """The reference, on lists too."""
     reference = OPERATORS["linear_attention"].reference
     return reference(q, k, v) if isinstance(q, Tensor) else list(map(reference, q, k, v))
+
+
+def by_flex_attention(q: Any, k: Any, v: Any) -> Any:
+    """The same by torch's `flex_attention`, all N² of q·k in tiles: softmax of log(q·k) is q·k over its sum."""
+    if not isinstance(q, Tensor):
+        return list(map(by_flex_attention, q, k, v))
+    q, k, v = (x[:, None] for x in (q, k, v))  # of one head
+    return flex_attention(q, k, v, score_mod=lambda score, *_: score.log(), scale=1.0)[:, 0]
 
 
 def cost(leading: int, queries: int, keys: int, d: int, e: int, itemsize: int, direction: str) -> Cost:

@@ -1,35 +1,61 @@
 """Cases of the whole network: inference, and the training step."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from seqca.configuration import NETWORK
-from seqca.loss_type import Loss
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet, to_published_state
 from seqca.network_calls import network_calls
-from seqca.nn.feature_propagation import HEADS
 from seqca.ops.shared.dispatch import BACKENDS, resolve, use_backend
 from seqca.ops.shared.operator import OPERATORS
 from seqca.ops.verification.draws import Draw, Results, allowances, moved, plain_torch
-from seqca.tasks import get_task
 
 from ..harness.case import DTYPES, MODES, Case, Cost, Expected, Inputs, Provider, Providers, in_mode
 from ..harness.execution import Execution
 from ..harness.judging import RelativeError, relative_error
 from ..harness.operator_case import backend_refusal
-from .published import PublishedNetwork, in_merged_form, published_objective
-from .shapes import CHANNELS, CaseSet, Dataset, nyud, tokens_per_scale
-from .upsampled_loss import label
+from .labels import labels
+from .network_cost import cost
+from .published.network import PublishedNetwork, in_merged_form
+from .published.objective import published_objective
+from .published.window_attention import with_fused_attention
+from .shapes import CaseSet, Dataset, nyud
 
 DRAWS = 12
 """Of the reference's error: half as many as elsewhere, since each takes seconds."""
+
+
+class Setting(NamedTuple):
+    """What users change before they look for a faster network."""
+
+    channels_last: bool = False
+    """Images and weights in memory pixel by pixel."""
+    tuned: bool = False
+    """See `Provider`."""
+    modes: tuple[str, ...] = ("eager",)
+    """In which it is measured."""
+
+    def of(self, name: str) -> str:
+        """The name of a provider with this setting, but for its mode."""
+        return ", ".join([name, *["channels-last"] * self.channels_last, *["tuned"] * self.tuned])
+
+
+SDPA = "published, SDPA"
+"""The published network with its window attention by torch's `scaled_dot_product_attention`."""
+
+COARSE = "on a CPU torch's batch norm sums such maps in float32 one by one, which fails the check"
+
+PLAIN = Setting(modes=MODES)
+SETTINGS = (
+    Setting(channels_last=True),
+    Setting(tuned=True),
+    Setting(channels_last=True, tuned=True, modes=("eager", "max-autotune")),
+)
 
 
 def cases(wanted: CaseSet) -> Iterator["NetworkCase"]:
@@ -58,6 +84,8 @@ class NetworkCase(Case):
 
     data: Dataset
     modes: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    """Beside the plain one, of the baseline, the reference and the default backends."""
 
     @property
     def baseline(self) -> str:
@@ -70,33 +98,40 @@ class NetworkCase(Case):
         what = "training" if direction == "both" else "inference"
         shape = f"{what}-{data.name}-tasks{len(data.tasks)}"
         sizes = {"tasks": len(data.tasks), "batch": data.batch, "height": data.height, "width": data.width}
-        return cls("network", shape, dtype, direction, wanted.device, sizes, data, wanted.network_modes())
+        settings = SETTINGS if wanted.full else ()
+        return cls("network", shape, dtype, direction, wanted.device, sizes, data, wanted.network_modes(), settings)
 
     def cost(self, provider: Provider) -> Cost:
         """The same for all."""
         return cost(self.data, self.direction)
 
     def parameters(self) -> list[Tensor]:
-        """Parameters and buffers."""
-        return [x for net in (self._net(), self._twin()) for x in (*net.parameters(), *net.buffers())]
+        """Parameters and buffers of all networks that take part."""
+        nets = [make(last) for last in self._memory_formats() for make in (self._net, self._twin)]
+        return [x for net in nets for x in (*net.parameters(), *net.buffers())]
 
     def providers(self) -> Providers:
         """The baseline, the reference, the default backends (`auto`), and all that can be forced on every operator."""
-        providers = Providers([], {})
-        self._twin().load_state_dict(to_published_state(self._net().state_dict()))
-        for mode in MODES:
-            baseline = self._baseline(mode)
-            if baseline.captured and self.direction == "both":
-                providers.unavailable[baseline.name] = "its losses wait for the number of valid pixels (masked_select)"
-            else:
-                providers.add(baseline, self.device, self.direction, self.modes)
-        function = self._function(self._net())
+        providers, state = Providers([], {}), self._net().state_dict()
+        for channels_last in self._memory_formats():
+            self._net(channels_last).load_state_dict(state)
+            self._twin(channels_last).load_state_dict(to_published_state(state))
+        made = [self._baseline("published", PLAIN, mode) for mode in MODES]
+        if self.settings:
+            made.append(self._baseline(SDPA, PLAIN, "eager"))
+        made += [self._baseline("published", setting, mode) for setting in self.settings for mode in setting.modes]
         for backend in ("reference", "auto", *BACKENDS[1:]):
             if backend in BACKENDS[1:] and (reason := self._refusal(backend)) is not None:
                 providers.unavailable[backend] = reason
                 continue
-            for mode in MODES:
-                provider = Provider(in_mode(backend, mode), function, backend, mode)
+            settings = (PLAIN, *(self.settings if backend in ("reference", "auto") else ()))
+            made += [self._own(backend, setting, mode) for setting in settings for mode in setting.modes]
+        for provider in made:
+            if "channels-last" in provider.name and self.device == "cpu" and self.direction == "both":
+                providers.unavailable[provider.name] = COARSE
+            elif provider.captured and self.direction == "both" and provider.name.startswith("published"):
+                providers.unavailable[provider.name] = "its losses wait for the number of valid pixels (masked_select)"
+            else:
                 providers.add(provider, self.device, self.direction, self.modes)
         return providers
 
@@ -107,11 +142,7 @@ class NetworkCase(Case):
         arguments: dict[str, Any] = {"images": images}
         if self.direction == "forward":
             return Inputs(arguments, [], None)
-        arguments["targets"] = {
-            task: label(loss, channels, data, generator)
-            for task, channels in data.tasks.items()
-            if isinstance(loss := get_task(task).loss, Loss)
-        }
+        arguments["targets"] = labels(data, generator)
         return Inputs(arguments, list(net.parameters()), None)
 
     def expected(self, provider: Provider, generator: Generator) -> Expected:
@@ -146,12 +177,12 @@ class NetworkCase(Case):
         """Of a prediction, of the loss or of the gradient of a part, as one vector."""
         return relative_error(actual, exact)
 
-    def _baseline(self, mode: str) -> Provider:
+    def _baseline(self, name: str, setting: Setting, mode: str) -> Provider:
         """The published network on copies of the network's parameters, which it differentiates in their place."""
-        net = self._twin()
-        name, function = in_mode("published", mode), self._function(net, objective=published_objective)
-        if self.direction == "forward":
-            return Provider(name, function, "reference", mode)
+        net = self._twin(setting.channels_last)
+        function = self._function(net, objective=published_objective, channels_last=setting.channels_last)
+        if name == SDPA:
+            function = with_fused_attention(net, function)
         leaves = {key: parameter for key, parameter in net.named_parameters() if parameter.requires_grad}
 
         def arranged(results: list[Tensor]) -> list[Tensor]:
@@ -159,7 +190,17 @@ class NetworkCase(Case):
             keys = (key for key, _ in self._net().named_parameters())
             return [results[0], *in_merged_form(gradients, keys, list(self.data.tasks))]
 
-        return Provider(name, function, "reference", mode, leaves=list(leaves.values()), arranged=arranged)
+        provider = Provider(in_mode(setting.of(name), mode), function, "reference", mode, setting.tuned)
+        if self.direction == "forward":
+            return provider
+        return replace(provider, leaves=list(leaves.values()), arranged=arranged)
+
+    def _own(self, backend: str, setting: Setting, mode: str) -> Provider:
+        """The package's network on a backend."""
+        net = self._net(setting.channels_last)
+        name = in_mode(setting.of(backend), mode)
+        function = self._function(net, channels_last=setting.channels_last)
+        return Provider(name, function, backend, mode, setting.tuned, leaves=list(net.parameters()))
 
     def _refusal(self, backend: str) -> str | None:
         """Why a backend takes no part, or None."""
@@ -173,27 +214,37 @@ class NetworkCase(Case):
                 chosen.add(resolve(operator, call))
         return "every operator chooses it, so it is auto here" if chosen == {backend} else None
 
-    def _net(self) -> SequentialCrossAttentionNet:
-        return network(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
+    def _memory_formats(self) -> set[bool]:
+        """Whether channels-last, of the networks that take part."""
+        return {False, *(setting.channels_last for setting in self.settings)}
 
-    def _twin(self) -> PublishedNetwork:
-        return published_network(tuple(self.data.tasks.items()), self.device).train(self.direction == "both")
+    def _net(self, channels_last: bool = False) -> SequentialCrossAttentionNet:
+        return network(tuple(self.data.tasks.items()), self.device, channels_last).train(self.direction == "both")
+
+    def _twin(self, channels_last: bool = False) -> PublishedNetwork:
+        tasks = tuple(self.data.tasks.items())
+        return published_network(tasks, self.device, channels_last).train(self.direction == "both")
 
     def _function(
-        self, net: nn.Module, dtype: str | None = None, objective: Callable[..., Tensor] | None = None
+        self,
+        net: nn.Module,
+        dtype: str | None = None,
+        objective: Callable[..., Tensor] | None = None,
+        channels_last: bool = False,
     ) -> Callable[..., Any]:
         dtype = dtype or self.dtype
         criterion = MultiTaskLoss(self.data.tasks)
         objective = objective or (lambda output, targets: criterion(output, targets).total)
         half = dtype != "fp32"
+        layout = _layout(channels_last)
 
         def infer(images: Tensor) -> Any:
             with torch.autocast(self.device, DTYPES[dtype] if half else None, enabled=half):
-                return net(images).final
+                return net(images.contiguous(memory_format=layout)).final
 
         def step(images: Tensor, targets: dict[str, Tensor]) -> Tensor:
             with torch.autocast(self.device, DTYPES[dtype] if half else None, enabled=half):
-                return objective(net(images), targets)
+                return objective(net(images.contiguous(memory_format=layout)), targets)
 
         return infer if self.direction == "forward" else step
 
@@ -222,11 +273,14 @@ def by_kinds_of_layers(gradients: Mapping[str, Tensor], tasks: Collection[str]) 
 
 
 @cache
-def network(tasks: tuple[tuple[str, int], ...], device: str) -> SequentialCrossAttentionNet:
+def network(
+    tasks: tuple[tuple[str, int], ...], device: str, channels_last: bool = False
+) -> SequentialCrossAttentionNet:
     """The network with random weights, the same in every run, and few units near their kinks."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return clear_of_kinks(SequentialCrossAttentionNet(dict(tasks), drop_path=0.0)).to(device)
+        net = clear_of_kinks(SequentialCrossAttentionNet(dict(tasks), drop_path=0.0))
+    return net.to(device, memory_format=_layout(channels_last))
 
 
 def clear_of_kinks(net: SequentialCrossAttentionNet) -> SequentialCrossAttentionNet:
@@ -243,58 +297,11 @@ def clear_of_kinks(net: SequentialCrossAttentionNet) -> SequentialCrossAttention
     return net
 
 
-def cost(data: Dataset, direction: str) -> Cost:
-    """What the network cannot avoid.
-
-    Operations: those of the network on its reference, counted by torch on shapes alone, without what algebra saves: in
-    the head a map that is concatenated several times enters the product once, and the first convolution runs before
-    upsampling, at each map's own resolution. A training
-    step takes three times the forward pass. Exponentials: of the softplus of queries and keys (and a logarithm) and of
-    window attention. Bytes: images and parameters, and the parameters' gradients; what lies between could stay
-    on the chip for all that shapes tell, so this floor is low.
-    """
-    passes = 3 if direction == "both" else 1
-    operations, parameters = _counted(tuple(data.tasks.items()), data.batch, data.height, data.width)
-    images = 3 * data.batch * data.height * data.width
-    return Cost(
-        4 * (images + (parameters if direction == "forward" else 2 * parameters)),
-        passes * (operations - saved_operations(data)),
-        exponentials(data),
-    )
-
-
 @cache
-def published_network(tasks: tuple[tuple[str, int], ...], device: str) -> PublishedNetwork:
+def published_network(tasks: tuple[tuple[str, int], ...], device: str, channels_last: bool = False) -> PublishedNetwork:
     """The published network; the caller loads its weights."""
-    return PublishedNetwork(dict(tasks)).to(device)
+    return PublishedNetwork(dict(tasks)).to(device, memory_format=_layout(channels_last))
 
 
-@cache
-def _counted(tasks: tuple[tuple[str, int], ...], batch: int, height: int, width: int) -> tuple[int, int]:
-    """Operations of the forward pass on the reference, from shapes alone, and the number of its parameters."""
-    with torch.device("meta"), torch.no_grad():
-        net = SequentialCrossAttentionNet(dict(tasks), drop_path=0.0)
-        with use_backend("reference"), FlopCounterMode(display=False) as counter:
-            net(torch.empty(batch, 3, height, width))
-    return counter.get_total_flops(), sum(parameter.numel() for parameter in net.parameters())
-
-
-def saved_operations(data: Dataset) -> int:
-    """Operations of the forward pass that algebra avoids, see `cost`."""
-    tokens = tokens_per_scale(data)
-    scales = range(len(CHANNELS))
-    last = scales[-1]
-    concatenated = sum(2 * CHANNELS[k] * (last - k) for k in scales) + CHANNELS[last]
-    distinct = sum((1 + last - k) * CHANNELS[k] * tokens[k] for k in scales)
-    return data.batch * len(data.tasks) * 2 * concatenated * (concatenated * tokens[0] - distinct)
-
-
-def exponentials(data: Dataset) -> int:
-    """Exponentials and logarithms of the forward pass; backward can take them over."""
-    tokens, tasks = tokens_per_scale(data), len(data.tasks)
-    heads, window = NETWORK.attention_heads, NETWORK.window**2
-    scales = range(len(CHANNELS))
-    pairs = sum(tasks * (tasks - 1) * 2 * c * n for c, n in zip(CHANNELS, tokens, strict=True))
-    across = sum(tasks * CHANNELS[k] * (tokens[k] + sum(tokens[k + 1 :])) for k in scales[:-1])
-    windows = sum(2 * heads * window * n for n in tokens) + sum(HEADS * window * n for n in tokens[1:])
-    return data.batch * (2 * (pairs + across) + windows)
+def _layout(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format

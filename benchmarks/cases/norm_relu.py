@@ -1,16 +1,18 @@
 """Cases of `norm_relu`: the basic blocks of the first features, that on the concatenation and the one behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
-from torch import Generator
+import torch.nn.functional as F
+from torch import Generator, Tensor
 
 from seqca.configuration import NETWORK
 from seqca.ops.shared.operator import Call
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
+from .published.batch_norm import batch_norm
 from .shapes import CHANNELS, CaseSet, Dataset, tokens_per_scale
 
 
@@ -57,6 +59,7 @@ def case(data: Dataset, scale: int, projection: bool, dtype: str, direction: str
         least_cost=cost(tokens, sum(inputs), channels, projection, DTYPES[dtype].itemsize, direction),
         call=Call(wanted.device, DTYPES[dtype], channels, tokens),
         modes=wanted.modes(),
+        published=published_sequence,
     )
 
 
@@ -75,3 +78,28 @@ def cost(tokens: int, inputs: int, channels: int, projection: bool, itemsize: in
         Cost(tokens * forward * itemsize, products + projected, 0),
         Cost(tokens * backward * itemsize, 2 * products + 3 * projected, 0),
     )
+
+
+def published_sequence(
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    norm_weights: Sequence[Tensor],
+    norm_biases: Sequence[Tensor],
+    residual: Tensor | None,
+    projection: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The sequence of the published basic block in training: two layers, and the residual or its projection."""
+    statistics: list[tuple[Tensor, Tensor]] = []
+
+    def layer(i: int, x: Tensor) -> Tensor:
+        y = F.conv2d(x, weights[i], padding=weights[i].shape[2] // 2)
+        normalised, *moments = batch_norm(y, norm_weights[i], norm_biases[i])
+        statistics.append((moments[0], moments[1]))
+        return normalised
+
+    x = torch.cat(list(maps), 1) if len(maps) > 1 else maps[0]
+    y = layer(1, F.relu(layer(0, x)))
+    shortcut = layer(2, x) if projection else residual
+    assert shortcut is not None
+    means, variances = ([own[which] for own in statistics] for which in (0, 1))
+    return F.relu(y + shortcut), means, variances

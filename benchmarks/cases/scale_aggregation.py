@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Generator, Tensor
 
 from seqca.configuration import NETWORK
-from seqca.ops.shared.operator import Call
+from seqca.ops.shared.operator import OPERATORS, Call
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
@@ -60,6 +60,7 @@ def case(data: Dataset, dtype: str, direction: str, wanted: CaseSet) -> Operator
         least_cost=pyramid_cost(levels, data.batch, channels, DTYPES[dtype].itemsize, direction),
         call=Call(wanted.device, DTYPES[dtype], channels, tokens),
         modes=wanted.modes(),
+        published=OPERATORS["scale_aggregation"].reference,  # upsampling, concatenation and convolution
     )
 
 

@@ -77,7 +77,14 @@ class CaseSet:
         return self._modes("network")
 
     def _modes(self, what: str) -> tuple[str, ...]:
-        return MODES if what in self.compiled else tuple(mode for mode in MODES if "compiled" not in mode)
+        compiled, autotuned = what in self.compiled, what in self.compiled and self.full
+        without = [*([] if compiled else ["compiled", "compiled, graph"]), *([] if autotuned else ["max-autotune"])]
+        return tuple(mode for mode in MODES if mode not in without)
+
+    @property
+    def full(self) -> bool:
+        """Whether everything is measured that a sceptic would ask for."""
+        return self.name == "full"
 
 
 def case_set(name: str, device: str, minutes: float | None = None) -> CaseSet:

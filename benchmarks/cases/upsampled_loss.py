@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from itertools import product
 
-import torch
-from torch import Generator, Tensor
-from torch.nn.functional import normalize
+from torch import Generator
 
 from seqca.configuration import NETWORK
 from seqca.loss_type import Loss
@@ -14,6 +12,7 @@ from seqca.tasks import get_task
 
 from ..harness.case import DTYPES, Cost
 from ..harness.operator_case import Arguments, OperatorCase, normal
+from .labels import ignored_rows, label
 from .shapes import CaseSet, Dataset
 
 STRIDE = NETWORK.strides[0]
@@ -38,7 +37,7 @@ def case(data: Dataset, task: str, channels: int, dtype: str, direction: str, wa
         prediction = normal((data.batch, channels, *low), dtype, generator)
         if loss.kind == "unit_l1":  # away from zero, where a direction has no limit and one pixel's error can be any
             prediction[:, 0] += 6
-        target = label(loss, channels, data, generator)
+        target = label(task, channels, data, generator)
         return Arguments({"prediction": prediction, "target": target, "loss": loss}, ("prediction",), None)
 
     tokens, pixels = data.batch * low[0] * low[1], data.batch * data.height * data.width
@@ -55,27 +54,6 @@ def case(data: Dataset, task: str, channels: int, dtype: str, direction: str, wa
         call=Call(wanted.device, DTYPES[dtype], channels if coupled else 1, pixels),
         modes=wanted.modes(),
     )
-
-
-def label(loss: Loss, channels: int, data: Dataset, generator: Generator) -> Tensor:
-    """A random label; where the loss ignores pixels, the last tenth of the rows is ignored."""
-    device, shape = generator.device, (data.batch, data.height, data.width)
-    if loss.kind == "cross_entropy":
-        target = torch.randint(channels, shape, generator=generator, device=device)
-    elif loss.kind in ("balanced_bce", "two_class"):
-        target = (torch.rand(shape, generator=generator, device=device) < 0.1).float()[:, None]
-    else:
-        target = torch.randn((shape[0], channels, *shape[1:]), generator=generator, device=device)
-        if loss.kind == "unit_l1":
-            target = normalize(target, dim=1)
-    if loss.ignore is not None:
-        target[..., -ignored_rows(data) :, :] = loss.ignore
-    return target
-
-
-def ignored_rows(data: Dataset) -> int:
-    """Rows at the bottom of a label that do not count."""
-    return data.height // 10
 
 
 def cost(loss: Loss, channels: int, data: Dataset, itemsize: int, direction: str) -> Cost:

@@ -39,6 +39,8 @@ class Stage:
 def stages(setting: Setting) -> list[Stage]:
     """All of them."""
     native = ("-m", "benchmarks.gpu.native")
+    profile = ("--output", str(setting.folder / "profile.json"))
+    step = ("--op", "network", "--shape", "training-nyud")  # four tasks, then the two of the paper's recipe
     return [
         Stage(
             "start",
@@ -76,13 +78,30 @@ def stages(setting: Setting) -> list[Stage]:
         Stage("standard", "benchmarks, the standard set", 7.5, _benchmarks(setting, minutes=7)),
         Stage(
             "step",
-            "benchmarks of a training step: eager, compiled, as a graph",
+            "benchmarks of a training step: eager, compiled, as a graph, channels-last; where its time goes",
             7.5,
-            _benchmarks(setting, "--full", "--op", "network", "--shape", "training-nyud-tasks4", minutes=7),
+            (
+                *_python(("-m", "benchmarks.gpu.compilation", *_dry(setting))),
+                *_python(("-m", "benchmarks.profile", "--backends", "auto", *profile, *_dry(setting))),
+                *_benchmarks(setting, "--full", *step, "--without", "max-autotune", minutes=6),
+            ),
+        ),
+        Stage(
+            "autotune",
+            "the step as torch.compile makes it when it tries several kernels; what it found is kept for the next time",
+            7.5,
+            _benchmarks(setting, "--full", *step, "--provider", "max-autotune", minutes=7, name="autotune"),
+        ),
+        Stage(
+            "recipe",
+            "the paper's recipe from files to the optimiser: images a second, the largest batch, hours",
+            7.5,
+            _python(("-m", "benchmarks.gpu.recipe", "--output", str(setting.folder / "recipe.json"), *_dry(setting))),
+            ("lightning", "torchvision"),
         ),
         Stage(
             "curves",
-            "training on rooms: losses on the reference and on the default backends, and the ablation",
+            "training on rooms: first steps judged; losses on the reference and the default backends, and the ablation",
             7.5,
             _python(("-m", "benchmarks.gpu.curves", "--output", str(setting.folder / "curves.json"), *_dry(setting))),
         ),
@@ -120,14 +139,17 @@ def _sanitized(native: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(("compute-sanitizer", "--tool", tool, *program) for tool in ("memcheck", "racecheck"))
 
 
-def _benchmarks(setting: Setting, *options: str, minutes: float) -> tuple[tuple[str, ...], ...]:
-    name = next((option.removeprefix("--") for option in options if option in ("--quick", "--full")), "standard")
+def _benchmarks(
+    setting: Setting, *options: str, minutes: float, name: str | None = None
+) -> tuple[tuple[str, ...], ...]:
+    """A run of the benchmarks, whose result file is called after its set of cases where it has no name."""
+    of_set = next((option.removeprefix("--") for option in options if option in ("--quick", "--full")), "standard")
     narrowed = (
         ("--op", "softplus", "--shape", "scale3", "--direction", "both")
         if setting.dry and "--op" not in options
         else ()
     )
-    output = ("--output", str(setting.folder / f"{name}.json"), "--minutes", str(minutes))
+    output = ("--output", str(setting.folder / f"{name or of_set}.json"), "--minutes", str(minutes))
     run = ("-m", "benchmarks", "run", *options, *narrowed, *output)
     if setting.dry and "--op" in options:  # the network takes minutes on a CPU
         run = ("-m", "benchmarks", "list", *options)

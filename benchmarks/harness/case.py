@@ -12,8 +12,9 @@ from torch import Tensor
 from seqca.ops.verification.draws import Allowance, Results
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-MODES = ("eager", "compiled", "graph", "compiled, graph")
-"""compiled: by torch.compile. graph: captured as a CUDA graph. compiled, graph: both."""
+MODES = ("eager", "compiled", "max-autotune", "graph", "compiled, graph")
+"""compiled: by torch.compile. max-autotune: by that mode of it, which on a GPU captures a CUDA graph itself.
+graph: captured as a CUDA graph. compiled, graph: both."""
 DIRECTIONS = ("forward", "backward", "both")
 """forward: no gradient is needed. backward: the gradients alone, of a forward pass outside the measurement.
 both: forward pass and gradients, as in training."""
@@ -67,6 +68,8 @@ class Provider:
     """Forced while it runs."""
     mode: str = "eager"
     """One of `MODES`."""
+    tuned: bool = False
+    """Whether cuDNN tries its algorithms and takes the fastest, and products of float32 may be in TF32."""
     computes: str = ""
     """Which function, in the cases whose providers compute different ones."""
     leaves: list[Tensor] | None = field(default=None, compare=False)
@@ -77,7 +80,12 @@ class Provider:
     @property
     def compiled(self) -> bool:
         """Whether torch.compile makes the function."""
-        return "compiled" in self.mode
+        return "compiled" in self.mode or self.autotuned
+
+    @property
+    def autotuned(self) -> bool:
+        """Whether torch.compile tries several kernels and takes the fastest."""
+        return self.mode == "max-autotune"
 
     @property
     def captured(self) -> bool:
@@ -94,6 +102,8 @@ class Providers(NamedTuple):
     def add(self, provider: Provider, device: str, direction: str, modes: Iterable[str]) -> None:
         """Adds a provider to those available, or else with the reason to the others."""
         reason = mode_refusal(provider.mode, device, direction, modes)
+        if provider.tuned and device != "cuda":
+            reason = "cuDNN and TF32 are of GPUs"
         if reason is None:
             self.available.append(provider)
         else:
@@ -108,7 +118,11 @@ def in_mode(name: str, mode: str) -> str:
 def mode_refusal(mode: str, device: str, direction: str, modes: Iterable[str]) -> str | None:
     """Why a mode cannot be had, or None; in a mode of two halves, what stands against each."""
     reasons = []
-    if "compiled" in mode and device == "cpu" and not any(map(shutil.which, ("g++", "clang++"))):
+    if (
+        ("compiled" in mode or mode == "max-autotune")
+        and device == "cpu"
+        and not any(map(shutil.which, ("g++", "clang++")))
+    ):
         reasons.append("torch.compile needs a C++ compiler here")
     if "graph" in mode and device != "cuda":
         reasons.append("CUDA graphs need a GPU")
@@ -146,6 +160,10 @@ class Case(ABC):
         """Parameters and buffers, which are there anyway and do not count as kept for backward."""
         return []
 
+    def left_out(self, inputs: Inputs) -> list[Tensor]:
+        """What does not count as kept for backward: also those parameters that are drawn with the inputs."""
+        return self.parameters()
+
     @abstractmethod
     def cost(self, provider: Provider) -> Cost:
         """What a provider cannot avoid, whatever it does."""
@@ -180,6 +198,8 @@ class Selection:
     dtypes: tuple[str, ...] = ()
     directions: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    """Parts of the names of providers that are left out, the baseline excepted."""
 
     def takes(self, case: Case) -> bool:
         """Whether a case is selected."""
@@ -193,8 +213,11 @@ class Selection:
     def of(self, case: Case) -> Providers:
         """The selected providers of a case, and its baseline, without which no figure stands."""
         available, unavailable = case.providers()
-        stays = (p.name == case.baseline or p.computes or _matches(self.providers, p.name) for p in available)
+        stays = (p.name == case.baseline or p.computes or self._takes_provider(p.name) for p in available)
         return Providers([p for p, kept in zip(available, stays, strict=True) if kept], unavailable)
+
+    def _takes_provider(self, name: str) -> bool:
+        return _matches(self.providers, name) and not any(part in name for part in self.without)
 
 
 def _matches(parts: tuple[str, ...], name: str) -> bool:

@@ -1,12 +1,15 @@
 """Runs a provider on inputs, in its mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, backends
 
+from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.verification.judge import leaves
+from seqca.ops.verification.precision import without_tf32
 
 from .case import Inputs, Provider
 
@@ -18,10 +21,30 @@ class TimedCall(NamedTuple):
     run: Callable[[Any], Any]
 
 
+@contextmanager
+def conditions_of(provider: Provider) -> Iterator[None]:
+    """Its backend forced, and torch's switches as it wants them."""
+    with use_backend(provider.backend), tuned() if provider.tuned else nullcontext():
+        yield
+
+
+@contextmanager
+def tuned() -> Iterator[None]:
+    """cuDNN tries its algorithms and takes the fastest; products of float32 may be in TF32, as its convolutions may."""
+    benchmark, precision = backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        backends.cudnn.benchmark = benchmark
+        torch.set_float32_matmul_precision(precision)
+
+
 class Execution:
     """A provider in its mode, compiled or captured when it first runs.
 
-    The caller forces the provider's backend around it.
+    The caller enters `conditions_of` the provider around it.
     """
 
     def __init__(self, provider: Provider, direction: str) -> None:
@@ -29,15 +52,18 @@ class Execution:
         self._function = provider.function
         if provider.compiled:
             # No dynamic shapes: every case has one shape, and a user's training has one too.
-            self._function = torch.compile(provider.function, dynamic=False)
+            mode = "max-autotune" if provider.autotuned else None
+            self._function = torch.compile(provider.function, dynamic=False, mode=mode)
 
     def evaluate(self, inputs: Inputs) -> list[Tensor]:
-        """Outputs and, unless the pass is forward, gradients, in the order of the reference's."""
-        if self._provider.captured:
-            graph, results = capture(lambda: self._work(inputs))
-            graph.replay()
-            return self._provider.arranged([result.clone() for result in results])
-        return self._provider.arranged(self._work(inputs))
+        """Outputs and, unless the pass is forward, gradients, in the order of the reference's; to be judged, and so
+        without TF32, which the clock's calls have where torch allows it."""
+        with without_tf32():
+            if self._provider.captured:
+                graph, results = capture(lambda: self._work(inputs))
+                graph.replay()
+                return self._provider.arranged([result.clone() for result in results])
+            return self._provider.arranged(self._work(inputs))
 
     def call(self, inputs: Inputs) -> TimedCall:
         """What the clock times."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from seqca.ops.verification.draws import Allowance, Norms, Results, verdict
+from seqca.ops.verification.draws import Allowance, Norms, Results, verdicts
 
 
 class Check(NamedTuple):
@@ -40,10 +40,10 @@ def judge(results: Results, exact: Results, allowance: Mapping[str, Allowance], 
         allowance: what `draws.allowances` found, in the same norms.
         norms: that errors are measured in.
     """
-    checks = []
-    for what, result in results.items():
-        judged = verdict(what, result, exact[what], allowance[what], norms)
-        checks.append(Check(judged.ok, max(map(fraction, judged.found, judged.bound)), str(judged)))
+    checks = [
+        Check(judged.ok, max(map(fraction, judged.found, judged.bound)), str(judged))
+        for judged in verdicts(results, exact, allowance, norms)
+    ]
     return max([check for check in checks if not check.ok] or checks, key=lambda check: check.worst)
 
 

@@ -8,18 +8,17 @@ between GPUs; so what is counted are operators.)
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from seqca.kernels.launch import record
-from torch.autograd.graph import Node
+from seqca.kernels.launch import Launch, record
 from torch.utils._python_dispatch import TorchDispatchMode  # documented, and has no other name
+from torch.utils.flop_counter import flop_registry
 
 from seqca.ops.shared import dispatch
 from seqca.ops.shared.operator import OPERATORS
-from seqca.ops.verification.judge import leaves
 
+from .parts import Parts
 from .quantities import is_view
 
 _ALLOCATIONS = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
@@ -29,7 +28,7 @@ class Launched(NamedTuple):
     """What is launched, and where."""
 
     part: str
-    """Of what is counted, see `LaunchCounter.begin`."""
+    """Of what is counted, see `Parts`."""
     direction: str
     """forward or backward."""
     name: str
@@ -42,25 +41,17 @@ class LaunchCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.parts = Parts()
+        self.start()
+
+    def start(self) -> None:
+        """Forgets what was before."""
         self.counts: Counter[Launched] = Counter()
-        self.direction = "forward"
-        self._part = ""
-        self._nodes: dict[Node, str] = {}
-
-    def begin(self, part: str, results: Any) -> None:
-        """Begins a part, whose gradients belong to it too; `results` (tensors, nested) are those of the part before."""
-        waiting = [x.grad_fn for x in leaves(results)]
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in self._nodes:
-                continue
-            self._nodes[node] = self._part
-            node.register_prehook(partial(self._resume, self._part))
-            waiting += [before for before, _ in node.next_functions]
-        self._part = part
-
-    def _resume(self, part: str, _: Any) -> None:
-        self._part = part
+        self.parts.start()
+        self.kernels: list[Launch] = []
+        """The launches of Triton kernels, in order."""
+        self.operations: Counter[tuple[str, str]] = Counter()
+        """Multiplications and additions of torch's products and convolutions, by part and direction."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,7 +67,10 @@ class LaunchCounter(TorchDispatchMode):
             self._count(name, triton=False)
         if name == "masked_select":  # whose result is as long as the values say: here as if all were selected
             return args[0].new_empty(args[0].numel())
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        if (operations := flop_registry.get(function.overloadpacket)) is not None:
+            self.operations[self.parts.current, self.parts.direction] += operations(*args, **kwargs, out_val=result)
+        return result
 
     def _body(self, name: str, *arguments: Any) -> Any:
         """What a custom operator does on the backend that is its last argument."""
@@ -85,12 +79,13 @@ class LaunchCounter(TorchDispatchMode):
         body = implementation.forward if name == operator.name else implementation.backward
         with record() as launches, self:
             result = body(*arguments[:-1])
+        self.kernels += launches
         for launch in launches:
             self._count(launch.kernel.fn.__name__, triton=True)
         return result
 
     def _count(self, name: str, triton: bool) -> None:
-        self.counts[Launched(self._part, self.direction, name, triton)] += 1
+        self.counts[Launched(self.parts.current, self.parts.direction, name, triton)] += 1
 
 
 @contextmanager

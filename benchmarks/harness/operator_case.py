@@ -44,6 +44,13 @@ class Arguments:
         return Inputs(values, inputs, gradients)
 
 
+PARAMETERS = {
+    *("weight", "bias", "weights", "scales", "shifts"),
+    *("norm_weight", "norm_bias", "norm_weights", "norm_biases", "prediction_weight", "prediction_bias"),
+}
+"""Arguments of operators that are parameters of layers, by the names that they have everywhere."""
+
+
 @dataclass(frozen=True)
 class OperatorCase(Case):
     """An operator on arguments of one shape."""
@@ -55,31 +62,49 @@ class OperatorCase(Case):
     modes: tuple[str, ...] = ("eager", "graph")
     reference: Callable[..., Any] | None = field(default=None, compare=False)
     """The plain mathematics of the same arguments; by default the operator's."""
+    published: Callable[..., Any] | None = field(default=None, compare=False)
+    """The sequence of operators that the published network has in its place, if the baseline is to be that."""
+    compiled_baselines: Mapping[str, Callable[..., Any]] = field(default_factory=dict, compare=False)
+    """Others that compute the same, by name, and are made to be compiled."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Those that cannot take part, with the reason."""
+
+    @property
+    def baseline(self) -> str:
+        """The published sequence, where the case has it, else the reference."""
+        return "reference" if self.published is None else "published"
 
     def cost(self, provider: Provider) -> Cost:
         """The same for all."""
         return self.least_cost
 
     def providers(self) -> Providers:
-        """The reference and the backends of the package."""
-        providers, operator = Providers([], {}), OPERATORS[self.operator]
+        """The baselines and the backends of the package."""
+        providers, operator = Providers([], dict(self.refusals)), OPERATORS[self.operator]
 
-        def add(name: str, function: Callable[..., Any], modes: Iterable[str]) -> None:
+        def add(name: str, function: Callable[..., Any], backend: str, modes: Iterable[str]) -> None:
             for mode in modes:
-                provider = Provider(in_mode(name, mode), function, name, mode)
+                provider = Provider(in_mode(name, mode), function, backend, mode)
                 providers.add(provider, self.device, self.direction, self.modes)
 
-        add("reference", self.reference or operator.reference, MODES)
+        add(self.baseline, self.published or self.reference or operator.reference, "reference", MODES)
+        for name, function in self.compiled_baselines.items():
+            provider = Provider(name, function, "reference", "compiled")
+            providers.add(provider, self.device, self.direction, self.modes)
         for backend in BACKENDS[1:]:
             if (reason := backend_refusal(self.operator, backend, self.call)) is not None:
                 providers.unavailable[backend] = reason
             else:
-                add(backend, operator.function, ("eager", "graph"))
+                add(backend, operator.function, backend, ("eager", "graph"))
         return providers
 
     def inputs(self, generator: Generator) -> Inputs:
         """A fresh random set of arguments."""
         return self.draw(generator).inputs(DTYPES[self.dtype])
+
+    def left_out(self, inputs: Inputs) -> list[Tensor]:
+        """The parameters among the arguments."""
+        return leaves([value for name, value in inputs.arguments.items() if name in PARAMETERS])
 
     def expected(self, provider: Provider, generator: Generator) -> Expected:
         """The reference in float64, and draws of its errors in the case's dtype."""
@@ -99,12 +124,11 @@ class OperatorCase(Case):
 
     def reference_of(self, provider: Provider) -> Callable[..., Any]:
         """The plain mathematics that a provider must compute."""
-        return self.reference or OPERATORS[self.operator].reference
+        return self.published or self.reference or OPERATORS[self.operator].reference
 
     def norms(self, actual: Tensor, exact: Tensor) -> Errors:
         """The largest error, and the mean error of the worst channel."""
-        axis = OPERATORS[self.operator].channel_axis if self.operator in OPERATORS else -1
-        return errors(actual, exact, axis)
+        return errors(actual, exact, OPERATORS[self.operator].channel_axis)
 
 
 def backend_refusal(operator: str, backend: str, call: Call) -> str | None:

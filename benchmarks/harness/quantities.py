@@ -1,4 +1,4 @@
-"""What does not depend on a clock: bytes kept for backward, the peak, operators that run, kernels that are launched."""
+"""What does not depend on a clock: bytes kept for backward, peaks, operators that run, kernels that are launched."""
 
 import json
 import tempfile
@@ -23,13 +23,11 @@ def quantities(case: Case, provider: Provider, execution: Execution, inputs: Inp
     """What does not depend on the clock: memory, and operators or kernels."""
     entry: dict[str, Any] = {}
     if case.direction == "both" and not provider.captured:
-        entry["kept_bytes"] = kept_bytes(lambda: execution.forward(inputs), case.parameters())
+        entry["kept_bytes"] = kept_bytes(lambda: execution.forward(inputs), case.left_out(inputs))
     call = execution.call(inputs)
     if case.direction != "backward":
         # The memory of a graph is allocated when it is captured.
-        entry["peak_bytes"] = peak_bytes(
-            lambda: execution.call(inputs) if provider.captured else call.run(None), case.device
-        )
+        entry |= peaks(lambda: execution.call(inputs) if provider.captured else call.run(None), case.device)
     state = call.prepare()
     if case.device == "cuda":
         entry["kernels"] = launched_kernels(lambda: call.run(state))
@@ -65,16 +63,26 @@ def kept_bytes(forward: Callable[[], Any], left_out: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def peak_bytes(work: Callable[[], Any], device: str) -> int:
-    """The most memory that work has allocated at any time, above what was there before, from torch's allocator."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        result = work()
-        torch.cuda.synchronize()
-        del result
-        return torch.cuda.max_memory_allocated() - before
+def peaks(work: Callable[[], Any], device: str) -> dict[str, int]:
+    """The most memory at any time above what was there before: `peak_bytes` that tensors of work had and, on a GPU,
+    `reserved_bytes` that torch's allocator took for them, with what lies idle between them."""
+    if device == "cpu":
+        return {"peak_bytes": peak_bytes(work)}
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # what it has kept of earlier work
+    torch.cuda.reset_peak_memory_stats()
+    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    result = work()
+    torch.cuda.synchronize()
+    del result
+    return {
+        "peak_bytes": torch.cuda.max_memory_allocated() - allocated,
+        "reserved_bytes": torch.cuda.max_memory_reserved() - reserved,
+    }
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """The most memory that work on a CPU has allocated at any time, above what was there before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = work()
         del result

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from seqca.ops.shared.dispatch import use_backend
 from seqca.ops.verification.judge import leaves
 
 from .case import Case, Expected, Inputs, Provider, Selection
 from .environment import last_level_cache
-from .execution import Execution, TimedCall
+from .execution import Execution, TimedCall, conditions_of
 from .judging import judge
 from .limits import measure_limits
 from .quantities import quantities
@@ -168,7 +167,7 @@ def run_case(case: Case, conditions: Conditions, report: Report) -> Record:
         calls: dict[str, list[TimedCall]] = {}
         for name, (provider, execution) in ready.items():
             try:
-                with use_backend(provider.backend):
+                with conditions_of(provider):
                     measured = quantities(case, provider, execution, sets[0])
                     calls[name] = [execution.call(inputs) for inputs in sets]
                 record["providers"][name] |= measured
@@ -190,7 +189,7 @@ def checked(case: Case, provider: Provider, expected: Expected) -> tuple[Record,
     """The correctness check. It is the provider's first call, so its time is noted, compilation included."""
     execution, seconds = Execution(provider, case.direction), None
     try:
-        with use_backend(provider.backend):
+        with conditions_of(provider):
             start = time.perf_counter()
             results = execution.evaluate(expected.inputs)
             if case.device == "cuda":
@@ -226,7 +225,7 @@ def timed(
 
     @contextmanager
     def activate(name: str) -> Iterator[None]:
-        with use_backend(ready[name][0].backend):
+        with conditions_of(ready[name][0]):
             yield
 
     timings = time_interleaved(calls, activate, conditions.clock, conditions.seconds)

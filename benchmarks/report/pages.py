@@ -1,14 +1,18 @@
 """Writes tables into README.md and docs/benchmarks.md, and plots into docs/plots/, from result files alone."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from seqca.ops.shared.operator import OPERATORS
 
+from ..acceleration.results import committed
 from ..harness.environment import ROOT
 from ..harness.results import ResultsError, load, write
+from .acceleration import tables
+from .against_published import goal_table, growth_table
 from .captured import captured_table
+from .profile import page
 from .tables import (
     Results,
     conditions,
@@ -20,7 +24,9 @@ from .tables import (
     unavailabilities,
 )
 
-PAGES = ("README.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/benchmarks.md", "docs/aggregation.md", "docs/cross_attention.md")
+Blocks = Mapping[str, Callable[[dict[str, Results]], str]]
+"""By name, the text of a block."""
 _BLOCK = re.compile(r"(<!-- benchmarks:begin ([\w-]+) -->\n).*?(<!-- benchmarks:end \2 -->)", re.DOTALL)
 
 
@@ -56,12 +62,38 @@ def write_report(files: Sequence[Path], root: Path = ROOT, check: bool = False) 
         else:
             write(new, page)
             print(f"wrote {name}")
+    status |= _write_profiles(root, check) | _write_accelerated(root, check)
     if not check:
         from .plots import draw  # matplotlib is optional
 
         for path in draw(results, root / "docs" / "plots"):
             print(f"wrote {path.relative_to(root)}")
     return status
+
+
+def _write_profiles(root: Path, check: bool) -> int:
+    """docs/step.md, where it is not what the profiles say; returns 1 if `check` finds that."""
+    new = page(sorted((root / "benchmarks" / "profiles").glob("*.json")))
+    return _write_page("docs/step.md", lambda _: new, root, check)
+
+
+def _write_accelerated(root: Path, check: bool) -> int:
+    """The block of docs/acceleration.md, likewise."""
+    found = committed(root)
+    blocks = {"acceleration": lambda _: tables(found) or "Nothing is measured yet."}
+    return _write_page("docs/acceleration.md", lambda old: filled(old, {}, blocks), root, check)
+
+
+def _write_page(name: str, new: Callable[[str], str], root: Path, check: bool) -> int:
+    path = root / name
+    if not path.exists() or path.read_text() == new(path.read_text()):
+        return 0
+    if check:
+        print(f"{name} is not what python -m benchmarks report writes")
+        return 1
+    write(new(path.read_text()), path)
+    print(f"wrote {name}")
+    return 0
 
 
 def write_own_report(files: Sequence[Path], folder: Path) -> None:
@@ -80,14 +112,15 @@ def write_own_report(files: Sequence[Path], folder: Path) -> None:
         print(f"wrote {path}")
 
 
-def filled(page: str, results: dict[str, Results]) -> str:
-    """A page with its blocks written anew."""
+def filled(page: str, results: dict[str, Results], blocks: Blocks | None = None) -> str:
+    """A page with its blocks written anew, those of README.md and docs/benchmarks.md if no others are given."""
+    known = BLOCKS if blocks is None else blocks
 
     def block(match: re.Match[str]) -> str:
         name = match[2]
-        if name not in BLOCKS:
-            raise ResultsError(f"block: got {name!r}, expected one of {', '.join(BLOCKS)}")
-        return f"{match[1]}{BLOCKS[name](results)}\n{match[3]}"
+        if name not in known:
+            raise ResultsError(f"block: got {name!r}, expected one of {', '.join(known)}")
+        return f"{match[1]}{known[name](results)}\n{match[3]}"
 
     return _BLOCK.sub(block, page)
 
@@ -110,6 +143,18 @@ def cases_of(operator: str) -> Callable[[dict[str, Results]], str]:
 def operators(results: dict[str, Results]) -> str:
     """A section for each registered operator."""
     return "\n\n".join(f"### `{name}`\n\n{cases_of(name)(results)}" for name in OPERATORS)
+
+
+def goals(results: dict[str, Results]) -> str:
+    """The section of what operators were to reach; empty until something was measured."""
+    found = per_result(goal_table, "")(results)
+    heading = (
+        "## Operators against the published sequence on a CPU\n\n"
+        "Forward and backward, one image of 480×640, fp32. How time and kept bytes grow with scales, channels, tasks "
+        "and pixels is on the pages of [aggregation heads](aggregation.md#when-it-pays) and "
+        "[cross attention](cross_attention.md#when-it-pays)."
+    )
+    return f"{heading}\n\n{found}" if found else ""
 
 
 def training_on(device: str) -> Callable[[dict[str, Results]], str]:
@@ -139,10 +184,12 @@ def plots(results: dict[str, Results]) -> str:
     return "\n\n".join(lines)
 
 
-BLOCKS: dict[str, Callable[[dict[str, Results]], str]] = {
+BLOCKS: Blocks = {
     "cpu": training_on("cpu"),
     "gpu": training_on("cuda"),
     "captured": lambda results: captured_table(results.values()) or "No result has captured operators yet.",
+    "goals": goals,
+    **{f"growth-{name}": per_result(growth_table(name), "") for name in ("aggregation_head", "cross_attention")},
     "conditions": per_result(conditions, "No result has conditions."),
     "network": cases_of("network"),
     "operators": operators,

@@ -64,10 +64,10 @@ def _draw_sweep(operator: str, axis: str) -> Callable[[list[Any], Results], None
     def plot(axes: list[Any], results: Results) -> None:
         cases = _sweep(operator, axis)(results)
         for provider in _providers(cases):
-            for ax, quantity in zip(axes, (_milliseconds, _megabytes), strict=True):
+            for ax, quantity in zip(axes, (_milliseconds, _megabytes_kept), strict=True):
                 known = [case for case in cases if quantity(case, provider) is not None]
                 ax.plot([c["sizes"][axis] for c in known], [quantity(c, provider) for c in known], "o-", label=provider)
-        for ax, label in zip(axes, ("forward and backward, ms", "peak, MB"), strict=True):
+        for ax, label in zip(axes, ("forward and backward, ms", "kept for backward, MB"), strict=True):
             ax.set_xscale("log", base=2)
             ax.set_yscale("log")
             ax.set_xlabel(axis)
@@ -161,9 +161,9 @@ def _kept(case: dict[str, Any], provider: str) -> float | None:
     return case["providers"].get(provider, {}).get("kept_bytes")
 
 
-def _megabytes(case: dict[str, Any], provider: str) -> float | None:
-    peak = case["providers"].get(provider, {}).get("peak_bytes")
-    return None if peak is None else peak / 1e6
+def _megabytes_kept(case: dict[str, Any], provider: str) -> float | None:
+    kept = _kept(case, provider)
+    return None if kept is None else kept / 1e6
 
 
 AXES = ("tokens", "channels", "tasks", "scales")

@@ -50,7 +50,7 @@ class DoublingCase(Case):
     def expected(self, provider: Provider, generator: torch.Generator) -> Expected:
         inputs = self.inputs(generator)
         right = self.judged([2 * inputs.leaves[0].detach(), torch.full((10,), 2.0)])
-        return Expected(inputs, right, {what: Allowance((1e-6,), 1.0) for what in right})
+        return Expected(inputs, right, {what: Allowance((1e-6,), 1.0, torch.float32) for what in right})
 
     def norms(self, actual: Tensor, exact: Tensor) -> Largest:
         return Largest(float((actual - exact).abs().max()))

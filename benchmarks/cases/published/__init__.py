@@ -5,8 +5,3 @@ has its own five projections, every head concatenates what it upsampled, every l
 written in torch alone and stays as it is while the package's own reference merges what algebra allows to merge. Modules
 are called what the published checkpoints call them, so that a state dict in the published format fits as it is.
 """
-
-from .network import PublishedNetwork, in_merged_form
-from .objective import published_objective
-
-__all__ = ["PublishedNetwork", "in_merged_form", "published_objective"]

@@ -1,6 +1,8 @@
 """The self-attention stage of the published network."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,22 @@ from torch import Tensor, nn
 from seqca.configuration import NETWORK
 
 WINDOW = NETWORK.window
+
+
+def with_fused_attention(net: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arguments that calls a network, whose window attention is fused meanwhile."""
+    layers = [module for module in net.modules() if isinstance(module, WindowAttention)]
+
+    def run(**arguments: Any) -> Any:
+        for layer in layers:
+            layer.fused = True
+        try:
+            return function(**arguments)
+        finally:
+            for layer in layers:
+                layer.fused = False
+
+    return run
 
 
 class PatchEmbedding(nn.Module):
@@ -28,6 +46,8 @@ class WindowAttention(nn.Module):
     """Multi-head attention inside windows, with relative position bias (Liu et al. 2021)."""
 
     relative_position_index: Tensor
+    fused = False
+    """Whether torch's `scaled_dot_product_attention` computes it."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -45,10 +65,24 @@ class WindowAttention(nn.Module):
         head = channels // self.heads
         q, k, v = self.qkv(x).view(batch, windows, tokens, 3, self.heads, head).permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        scores = (q * head**-0.5) @ k.mT + bias
-        if mask is not None:
-            scores = scores + mask
-        return self.proj((scores.softmax(-1) @ v).transpose(2, 3).reshape(x.shape))
+        if self.fused:
+            attended = fused_attention(q, k, v, bias[None] if mask is None else bias + mask)
+        else:
+            scores = (q * head**-0.5) @ k.mT + bias
+            if mask is not None:
+                scores = scores + mask
+            attended = scores.softmax(-1) @ v
+        return self.proj(attended.transpose(2, 3).reshape(x.shape))
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """(batch, windows, heads, tokens, d) each, bias (windows or 1, heads, tokens, tokens) → the shape of q.
+
+    Torch's fused kernels take four dimensions.
+    """
+    mask = bias.to(q.dtype).repeat(len(q) if len(bias) > 1 else 1, 1, 1, 1)
+    attended = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask)
+    return attended.unflatten(0, q.shape[:2])
 
 
 class WindowBlock(nn.Module):

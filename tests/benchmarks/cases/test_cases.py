@@ -3,11 +3,13 @@
 import sys
 
 import pytest
+import torch
 
 from benchmarks import cases as cases_module
 from benchmarks.__main__ import main
 from benchmarks.cases import all_cases
-from benchmarks.cases.shapes import CHANNELS, case_set
+from benchmarks.cases.linear_attention import by_flex_attention, task_pairs
+from benchmarks.cases.shapes import CHANNELS, case_set, nyud
 from benchmarks.harness.case import Selection
 from benchmarks.report.pages import BLOCKS
 from seqca.ops.shared.operator import OPERATORS
@@ -42,6 +44,29 @@ def test_every_registered_operator_has_cases_and_every_case_a_table() -> None:
     assert measured - OPERATORS.keys() < BLOCKS.keys()
     for operator in OPERATORS:
         assert f"### `{operator}`" in BLOCKS["operators"]({})
+
+
+def test_providers_are_left_out_by_parts_of_their_names_and_the_baseline_stays() -> None:
+    (case,) = all_cases(case_set("full", "cpu"), Selection(("linear_attention",), ("tokens/1024",)))
+    names = [provider.name for provider in Selection(without=("reference", "cuda")).of(case).available]
+    assert "reference" in names
+    assert not any(name.startswith("reference, ") for name in names)
+
+
+def test_linear_attention_is_what_flex_attention_computes_of_logarithms() -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.rand(2, n, 18, generator=draw, dtype=torch.float64) for n in (20, 30, 30))
+    expected = OPERATORS["linear_attention"].reference(q, k, v)
+    torch.testing.assert_close(by_flex_attention(q, k, v), expected)
+    torch.testing.assert_close(by_flex_attention([q], [k], [v]), [expected])
+
+
+def test_flex_attention_takes_part_on_gpus_where_operators_are_compiled() -> None:
+    for device, part in (("cuda", "available"), ("cpu", "refused")):
+        case = task_pairs(nyud(1), 3, 4, "fp32", "both", case_set("full", device))
+        available, unavailable = case.providers()
+        found = {"available": [provider.name for provider in available], "refused": [*unavailable]}
+        assert "flex_attention" in found[part]
 
 
 def without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

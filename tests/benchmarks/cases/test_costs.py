@@ -17,7 +17,7 @@ from benchmarks.cases.attention_schemes import (
     pairs,
     sequential,
 )
-from benchmarks.cases.network import saved_operations
+from benchmarks.cases.network_cost import saved_operations
 from benchmarks.cases.shapes import CHANNELS, case_set, nyud, tokens_per_scale
 from seqca import use_backend
 from seqca.nn import FeatureAggregation

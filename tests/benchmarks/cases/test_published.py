@@ -8,12 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cases.labels import labels
 from benchmarks.cases.network import NetworkCase
-from benchmarks.cases.published import PublishedNetwork, in_merged_form, published_objective
-from benchmarks.cases.published.network import CrossAttention, CrossTaskAttention, FeaturePropagation, Head
-from benchmarks.cases.published.window_attention import SelfAttention
+from benchmarks.cases.published.network import (
+    CrossAttention,
+    CrossTaskAttention,
+    FeaturePropagation,
+    Head,
+    PublishedNetwork,
+    in_merged_form,
+)
+from benchmarks.cases.published.objective import published_objective
+from benchmarks.cases.published.window_attention import SelfAttention, with_fused_attention
 from benchmarks.cases.shapes import NYUD_TASKS, Dataset, case_set, nyud
-from benchmarks.cases.upsampled_loss import label
 from benchmarks.harness.case import Provider
 from benchmarks.harness.execution import Execution
 from benchmarks.harness.quantities import kept_bytes, operators_run
@@ -21,10 +28,9 @@ from benchmarks.harness.run import checked
 from seqca import use_backend
 from seqca.losses import MultiTaskLoss
 from seqca.models import SequentialCrossAttentionNet, to_published_state
-from seqca.tasks import get_task
 from tests.golden import GOLDEN, assert_published_predictions, close, load
 from tests.golden.published_state import published_state
-from tests.planted import drop_gradient_of_queries
+from tests.planted import drop_gradient
 
 TASKS = ("semseg", "depth", "normals")
 
@@ -48,6 +54,10 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, Any], Any]
     "cross_attention_two_sizes": (lambda: CrossAttention(12), pair),
     "cross_task_attention": (lambda: CrossTaskAttention(TASKS, 8), lambda module, inputs: module(inputs)),
     "window_self_attention": (lambda: SelfAttention(18, 2, 6), lambda module, inputs: {"o": module(inputs["x"])}),
+    "window_self_attention, fused": (
+        lambda: SelfAttention(18, 2, 6),
+        lambda module, inputs: with_fused_attention(module, lambda x: {"o": module(x)})(x=inputs["x"]),
+    ),
     "feature_propagation": (lambda: FeaturePropagation(TASKS, 16), lambda module, inputs: module(inputs)),
     "cross_scale_head": (
         lambda: Head([4, 8, 16, 32], 5),
@@ -58,7 +68,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, Any], Any]
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_gives_the_published_numbers_and_gradients(name: str) -> None:
-    golden, (build, run) = load(name), BLOCKS[name]
+    golden, (build, run) = load(name.split(", ")[0]), BLOCKS[name]
 
     def of(group: str) -> dict[str, Tensor]:
         return {key.partition("/")[2]: value for key, value in golden.items() if key.startswith(f"{group}/")}
@@ -96,7 +106,7 @@ def test_with_the_networks_weights_loss_and_every_gradient_are_the_networks() ->
             module.threshold = 40  # at torch's own 20 softplus(x) = x is off by 2e-9, which float64 would show
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, dtype=torch.float64)
-    targets = {task: label(get_task(task).loss, n, data, generator) for task, n in tasks.items()}
+    targets = labels(data, generator)
     with use_backend("reference"):
         expected = MultiTaskLoss(tasks)(net(images), targets).total
         expected.backward()
@@ -144,7 +154,7 @@ def test_a_training_step_without_the_gradient_of_queries_fails_even_in_half_prec
     for right in (published, aten):
         check = checked(case, right, expected)[0]["check"]
         assert check["ok"], check["what"]
-    drop_gradient_of_queries(monkeypatch)
+    drop_gradient("queries", monkeypatch)
     check = checked(case, aten, expected)[0]["check"]
     assert not check["ok"]
     assert "query" in check["what"]
@@ -163,7 +173,7 @@ def test_it_counts_what_is_published_and_the_network_keeps_less() -> None:
     data = nyud(1)._replace(height=96, width=128)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, 3, data.height, data.width, generator=generator)
-    targets = {task: label(get_task(task).loss, n, data, generator) for task, n in data.tasks.items()}
+    targets = labels(data, generator)
 
     def kept(net: nn.Module, objective: Callable[..., Tensor]) -> int:
         return kept_bytes(lambda: objective(net(images), targets), [*net.parameters(), *net.buffers()])

@@ -65,21 +65,20 @@ def test_a_selection_counts_and_is_taken_to_be_of_everything() -> None:
 def test_gradients_belong_to_the_part_that_made_what_they_are_of() -> None:
     x = without_values(3)
     with LaunchCounter() as counter:
-        counter.begin("first", x)
+        counter.parts.begin("first", x)
         y = x.sin()
-        counter.begin("second", y)
+        counter.parts.begin("second", y)
         z = y.exp()
-        counter.begin("third", z)
+        counter.parts.begin("third", z)
         loss = z.sum()
-        counter.begin("rest", loss)
-        counter.direction = "backward"
+        counter.parts.turn(loss)
         torch.autograd.grad(loss, x)
     found = {(part, direction, name): number for (part, direction, name, _), number in counter.counts.items()}
     assert found == {
         ("first", "forward", "sin"): 1,
         ("second", "forward", "exp"): 1,
         ("third", "forward", "sum"): 1,
-        ("rest", "backward", "ones_like"): 1,
+        ("third", "backward", "ones_like"): 1,
         ("second", "backward", "mul"): 1,
         ("first", "backward", "cos"): 1,
         ("first", "backward", "mul"): 1,

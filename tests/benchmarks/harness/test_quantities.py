@@ -1,9 +1,10 @@
 """What does not depend on a clock: bytes and operators."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.harness.quantities import highest, kept_bytes, operators_run, peak_bytes
+from benchmarks.harness.quantities import highest, kept_bytes, operators_run, peak_bytes, peaks
 
 
 def test_kept_bytes_are_those_of_distinct_storages_without_parameters() -> None:
@@ -76,6 +77,28 @@ def test_peak_is_the_most_that_was_allocated_at_a_time() -> None:
         del y
         return z.sin()
 
-    assert peak_bytes(work, "cpu") == 8000
+    assert peak_bytes(work) == 8000
     assert highest([4, 4, -4, 8, -4]) == 12
     assert highest([]) == 0
+
+
+def test_on_a_gpu_the_reserved_peak_stands_beside_that_of_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = {"allocated": 30, "reserved": 60, "most allocated": 30, "most reserved": 60}
+
+    def work() -> None:
+        allocator.update({"most allocated": 130, "most reserved": 260})
+
+    def emptied() -> None:
+        allocator["reserved"] = 40
+
+    for name, found in {
+        "synchronize": lambda: None,
+        "empty_cache": emptied,
+        "reset_peak_memory_stats": lambda: None,
+        "memory_allocated": lambda: allocator["allocated"],
+        "memory_reserved": lambda: allocator["reserved"],
+        "max_memory_allocated": lambda: allocator["most allocated"],
+        "max_memory_reserved": lambda: allocator["most reserved"],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, found)
+    assert peaks(work, "cuda") == {"peak_bytes": 100, "reserved_bytes": 220}

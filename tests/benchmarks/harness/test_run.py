@@ -73,23 +73,23 @@ def test_a_biased_channel_of_an_operator_fails_its_check(error: float) -> None:
 
 @pytest.mark.parametrize(("error", "ok"), [(0.5e-6, True), (3e-6, False), (float("nan"), False)])
 def test_baselines_are_judged_by_the_same_rule(error: float, ok: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic, mode: function)
     case = doubling(FakeTime(), reference=1.0)
     (provider,) = case.providers().available
     outcomes = []
     monkeypatch.setattr(execution, "capture", lambda work: (SimpleNamespace(replay=lambda: None), work()))
-    for mode in ("eager", "compiled", "compiled, graph"):
+    for mode in ("eager", "compiled", "max-autotune", "compiled, graph"):
         function, name = (lambda x: 2 * x + error), in_mode("reference", mode)
         baseline = replace(provider, name=name, function=function, backend="reference", mode=mode)
         expected = case.expected(baseline, torch.Generator().manual_seed(0))
         outcomes.append(checked(case, baseline, expected)[0]["check"]["ok"])
-    assert outcomes == [ok, ok, ok]
+    assert outcomes == [ok] * 4
 
 
 def test_providers_that_cannot_run_are_unavailable_with_the_reason() -> None:
     available, unavailable = stacked("small", 2, 64, 36, QUICK).providers()
     assert [provider.name for provider in available] == ["reference", "aten"]
-    baselines = {"reference, graph", "reference, compiled", "reference, compiled, graph"}
+    baselines = {f"reference, {mode}" for mode in MODES if mode != "eager"} | {"flex_attention"}
     assert {"triton", "cuda", "aten, graph"} | baselines == unavailable.keys()
     assert all(unavailable.values())
     assert "GPU" in unavailable["aten, graph"]

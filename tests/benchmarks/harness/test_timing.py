@@ -213,10 +213,25 @@ def test_a_graph_is_captured_once_and_replayed(captured: list[str]) -> None:
     torch.testing.assert_close(gradient, torch.full((3,), 3.0))
 
 
+def test_what_is_judged_is_computed_without_tf32_which_the_clock_leaves_to_torch() -> None:
+    modes = []
+
+    def function(x: Tensor) -> Tensor:
+        modes.append(torch.backends.cudnn.allow_tf32)
+        return 3 * x
+
+    inputs = Inputs({"x": torch.randn(3)}, [], None)
+    execution = Execution(Provider("some", function), "forward")
+    execution.evaluate(inputs)
+    call = execution.call(inputs)
+    call.run(call.prepare())
+    assert modes == [False, True]
+
+
 def test_what_is_compiled_and_captured_is_the_compiled_function(
     captured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def compile(function: Any, dynamic: bool) -> Any:
+    def compile(function: Any, dynamic: bool, mode: str | None) -> Any:
         def compiled(**arguments: Tensor) -> Tensor:
             captured.append("compiled")
             return function(**arguments)

@@ -54,6 +54,61 @@ def pages(folder: Path, *names: str) -> Path:
     return folder
 
 
+def against_published(kept: int, **shapes: str) -> dict[str, Any]:
+    """A result whose cases, operators by shape, have the published sequence, which takes twice the time."""
+    results = example()
+    case = results["cases"]["linear_attention/tokens/1024/fp32/both"]
+    providers = {"published": copy.deepcopy(case["providers"]["reference"]), "aten": case["providers"]["aten"]}
+    providers["published"]["kept_bytes"] = kept
+    cases = {}
+    for shape, operator in shapes.items():
+        axis, _, number = shape.partition("_")
+        sizes = {axis: int(number)} if number.isdigit() else {}
+        name = f"{axis}/{number}" if sizes else shape.replace("_", "-")
+        record = {"operator": operator, "shape": name, "sizes": sizes, "baseline": "published", "providers": providers}
+        cases[f"{operator}/{name}/fp32/both"] = case | record
+    return results | {"cases": cases}
+
+
+def test_goals_say_what_was_measured_and_whether_it_is_enough() -> None:
+    shapes = {"nyud_outputs1": "aggregation_head", "nyud_scale0_tasks4": "cross_attention"}
+    text = BLOCKS["goals"]({"one": against_published(400, **shapes)})
+    assert "| `aggregation_head`, nyud-outputs1: time | 0.5 | 0.50 ± 1% | yes |" in text
+    assert "| `aggregation_head`, nyud-outputs1: kept | 0.0833 | 0.100 | no |" in text
+    assert "| `cross_attention`, nyud-scale0-tasks4: time | 1 | 0.50 ± 1% | yes |" in text
+    assert "| `cross_attention`, nyud-scale0-tasks4: kept | 0.125 | 0.100 | yes |" in text
+
+
+def test_growth_goes_from_the_network_to_sweeps_in_order_of_size() -> None:
+    shapes = dict.fromkeys(("tasks_3", "tasks_2", "nyud_scale0_tasks4"), "cross_attention")
+    text = BLOCKS["growth-cross_attention"]({"one": against_published(80, **shapes)})
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        f"| {name} | 0.50 ± 1% | 80 B | 40 B | 0.500 |" for name in ("nyud-scale0-tasks4", "2 tasks", "3 tasks")
+    ]
+
+
+def test_nothing_stands_where_no_operator_was_measured_against_the_published_sequence() -> None:
+    assert BLOCKS["goals"]({"one": example()}) == BLOCKS["growth-aggregation_head"]({"one": example()}) == ""
+
+
+def captured(baseline: str, operator: str) -> str:
+    """The table of one operator whose baseline and backend were captured."""
+    results = against_published(80, nyud=operator)
+    (case,) = results["cases"].values()
+    aten, published = case["providers"]["aten"], case["providers"]["published"]
+    case["baseline"] = baseline
+    case["providers"] = {f"{baseline}{mode}": published for mode in ("", ", graph")}
+    case["providers"] |= {f"aten{mode}": aten for mode in ("", ", graph")}
+    return BLOCKS["captured"]({"one": results})
+
+
+def test_the_captured_table_says_what_each_row_is_related_to() -> None:
+    assert "| 1e+03 ms (published) | 500 ms (aten) | 2.0 | 0.50× |" in captured("published", "aggregation_head")
+    assert "| 1e+03 ms (reference) | 500 ms (aten) |" in captured("reference", "aggregation_head")
+    assert "| 1e+03 ms (published) | 500 ms (aten) |" in captured("reference", "cross_attention")
+
+
 PLOTTED = ("training_step", "roofline", "linear_attention-tokens", "attention_schemes")
 """Of the plots, those for which the example has data."""
 
