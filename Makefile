@@ -11,8 +11,8 @@ WORKERS ?= 2
 # Each begins with a share of the tests in the order of their files, and takes over from another when it is done: so what
 # a module makes once is rarely made twice.
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal
-# Of the tests, those that find most in the shortest time: every part of the package, the operators on torch algebra,
-# no test that starts two processes, which import everything anew.
+# Of the tests, those that find most in the shortest time: of blocks, models, losses, data and the tolerance rule, and of
+# the two simplest operators on torch algebra; no test that starts two processes, which import everything anew.
 CHECK := tests/test_labels.py tests/test_tasks.py tests/test_losses.py tests/test_layers.py tests/test_error_grammar.py \
     tests/metrics tests/nn tests/models tests/data tests/reference tests/ops/shared tests/ops/test_linear_attention.py tests/ops/test_softplus.py \
     tests/ops/verification/test_tolerance.py tests/ops/verification/test_draws.py tests/ops/verification/test_false_alarms.py
@@ -23,7 +23,7 @@ CXX_FILES = $(shell find csrc tests/csrc -name "*.cu" -o -name "*.cpp" -o -name 
 help:
 	@echo "make demo    train the network on rendered rooms and show what it predicts, 10 to 15 minutes"
 	@echo "make check   check style and types and run the tests that find most, under two minutes"
-	@echo "make test    check the style and run all tests, about half an hour"
+	@echo "make test    check the style and run all tests, about 37 minutes on two cores"
 	@echo "make lint    check style and types"
 	@echo "make format  put the style right"
 	@echo "make test-processors  run the numerical tests as other processors would, with one thread and two"
@@ -64,7 +64,8 @@ format: $(TEST)
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 test-oldest: $(OLDEST)
-	.venv-oldest/bin/python $(PYTEST) tests/reference tests/ops tests/kernels --ignore tests/ops/verification \
+	.venv-oldest/bin/python $(PYTEST) tests/reference tests/ops tests/kernels \
+	    --ignore tests/ops/verification/test_faults.py --ignore tests/ops/verification/test_false_alarms.py \
 	    -m "not exhaustive" --durations 20
 
 $(TRAIN): pyproject.toml setup.py | $(BIN)/python

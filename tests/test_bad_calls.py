@@ -198,6 +198,6 @@ def test_a_block_gives_the_right_result_or_names_an_argument(name: str, argument
 
 
 def test_all_blocks_are_called_and_hundreds_of_calls_are_made() -> None:
-    assert set(BLOCKS) == set(blocks.__all__)
+    assert set(BLOCKS) == {name for name in blocks.__all__ if isinstance(getattr(blocks, name), type)}
     assert len(operator_calls()) >= 200
     assert len(constructor_calls()) + len(forward_calls()) >= 200

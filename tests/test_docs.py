@@ -5,6 +5,7 @@ import linecache
 import re
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -83,6 +84,8 @@ def test_the_examples_of_a_page_run(page, workplace, monkeypatch):
     given = {
         "model": Network(),
         "criterion": Objective(),
+        "p": SimpleNamespace(ALL_TASKS=SimpleNamespace(NAMES=list(targets))),
+        "train_dataloader": [{"image": images, "meta": None, **targets}],
         "images": images,
         "targets": targets,
         "prediction": torch.randn(2, 40, 8, 8, requires_grad=True),
