@@ -50,9 +50,10 @@ def forward(
     else:
         layers.running(running_means, running_vars, norm_eps)
         moments = [_centre(x) for x in tokens]
+    every = [_read(x, kept, training, group) for x, kept in zip(tokens, moments, strict=True)]
     views, corrections = [], []
     for i, branch in enumerate(structure):
-        x, own = tokens[branch.map], MapMoments.of(moments[branch.map])
+        x, own = tokens[branch.map], every[branch.map]
         view = BranchView(layers, i, layers.folds(i, own, norm_eps if training else None), x, own, wide)
         views.append(view)
         if training:
@@ -97,7 +98,7 @@ def backward(
     layers.kept(means, inverse)
     gradients = ParameterGradients(layers)
     d_tokens = [x.new_zeros(x.shape, dtype=wide) for x in tokens]
-    own = [MapMoments.of(x) for x in moments]
+    own = [_read(x, kept, training, group) for x, kept in zip(tokens, moments, strict=True)]
     folds = [layers.folds(i, own[branch.map]) for i, branch in enumerate(structure)]
     views = [
         BranchView(layers, i, folds[i], tokens[branch.map], own[branch.map], wide) for i, branch in enumerate(structure)
@@ -139,6 +140,15 @@ def _moments(x: Tensor, group: str) -> Tensor:
         scatter += torch.bmm(deviation, deviation.mT).sum(0)
     _, mean, covariance = merged_covariance(count, mean, scatter / count, group)
     return torch.cat([mean[None], covariance])
+
+
+def _read(x: Tensor, kept: Tensor, training: bool, group: str) -> MapMoments:
+    """The moments of the tokens (B, C, N) that are kept in one tensor, see `_moments` and `_centre`."""
+    mean, rest = kept[0], torch.zeros_like(kept[0])
+    if training and not group and x.dtype == torch.float64:  # otherwise the mean has digits that tokens have not
+        for piece in pieces(x):
+            rest += (piece.of(x) - mean[:, None]).sum((0, 2))
+    return MapMoments(mean, kept[1:], rest / (x.shape[0] * x.shape[2]))
 
 
 def _centre(x: Tensor) -> Tensor:

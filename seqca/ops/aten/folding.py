@@ -24,11 +24,8 @@ class MapMoments(NamedTuple):
     """(C_m,). Where nothing is normalised by the batch, any centre."""
     covariance: Tensor
     """(C_m, C_m), divided by T."""
-
-    @classmethod
-    def of(cls, stacked: Tensor) -> "MapMoments":
-        """The moments in one tensor (C_m + 1, C_m), the covariance below the mean."""
-        return cls(stacked[0], stacked[1:])
+    rest: Tensor | float = 0.0
+    """What the mean of the tokens is more than `mean`, in which it is rounded, (C_m,)."""
 
 
 class Input(NamedTuple):

@@ -68,9 +68,14 @@ class FirstLayer(NamedTuple):
     """The matrix and what is added behind it, (rows, C_m + 1)."""
 
     @classmethod
-    def of(cls, layer: Fold, dtype: torch.dtype) -> "FirstLayer":
-        """All rows, in the dtype of the pieces."""
-        return cls(with_shift(layer.scaled(dtype), layer.offset.to(dtype)))
+    def of(cls, layer: Fold, remainder: Tensor, dtype: torch.dtype) -> "FirstLayer":
+        """All rows, in the dtype of the pieces.
+
+        Pieces are centred by what the remainder (C_m,) is missing from. It is alike for all tokens: where they are few
+        or vary little, no other error of the mean of what the layer computes is as large.
+        """
+        scaled = layer.scaled(dtype)
+        return cls(with_shift(scaled, (layer.offset - torch.mv(scaled.double(), remainder)).to(dtype)))
 
     @property
     def matrix(self) -> Tensor:
@@ -168,11 +173,11 @@ class BranchView:
         self.dtype = dtype
         """The dtype of the pieces."""
         self._centre = moments.mean.to(dtype)
-        self.remainder = moments.mean - self._centre.double()
-        """What rounding has left of the mean."""
+        self.remainder = moments.mean - self._centre.double() + moments.rest
+        """What rounding has left of the mean, (C_m,), in float64."""
         self._layers, self._place = layers, layers.places[index]
-        self._hidden = FirstLayer.of(folds.hidden, dtype)
-        self._values = None if folds.values is None else FirstLayer.of(folds.values, dtype)
+        self._hidden = FirstLayer.of(folds.hidden, self.remainder, dtype)
+        self._values = None if folds.values is None else FirstLayer.of(folds.values, self.remainder, dtype)
         self._only: tuple[Tensor, Tensor] | None = None
         """Of a small map what its second layer normalises less its mean (B, n, C, N), and that (n, C, 1)."""
 
