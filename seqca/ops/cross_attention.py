@@ -25,9 +25,9 @@ from seqca.reference.cross_attention import cross_attention as reference
 from .samples.cross_attention import SAMPLES
 from .shared.arguments import distinct_maps
 from .shared.autocast import to_autocast_dtype
-from .shared.branch_checks import check_layers, check_list, checked_structure
+from .shared.branch_checks import check_layers, checked_structure
 from .shared.branches import branches_of, flattened, layers_of, pairs_of
-from .shared.checks import check_alike, check_constant, check_positive
+from .shared.checks import check_alike, check_constant, check_list, check_positive
 from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (

@@ -22,7 +22,7 @@ from seqca.reference.linear_attention import linear_attention as reference
 from .cuda.linear_attention import limit as cuda_limit
 from .samples.linear_attention import SAMPLES
 from .shared.autocast import to_autocast_dtype
-from .shared.checks import check_floating
+from .shared.checks import check_floating, check_list, check_positive
 from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.operator import (
@@ -167,24 +167,18 @@ refuse_second_derivative(_backward, "linear_attention")
 
 def _entries(name: str, tokens: Tensor | Sequence[Tensor]) -> list[Tensor]:
     entries = [tokens] if isinstance(tokens, Tensor) else tokens
-    if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, Tensor) for entry in entries):
-        raise TypeError(f"{name}: got {type(tokens).__name__}, expected a tensor or a list of tensors")
+    check_list(name, entries, "a tensor or a list of tensors")
     return list(entries)
 
 
 def _check(q: list[Tensor], k: list[Tensor], v: list[Tensor], eps: float) -> None:
     if not len(q) == len(k) == len(v) or not q:
         raise ValueError(f"q, k, v: got {len(q)}, {len(k)} and {len(v)} entries, expected equal numbers, not 0")
-    if not isinstance(eps, (int, float)):
-        raise TypeError(f"eps: got {type(eps).__name__}, expected a number")
-    if not eps > 0:
-        raise ValueError(f"eps: got {eps}, expected a positive number")
+    check_positive(eps=eps)
     first, values = q[0], v[0]
     check_floating("q", first)
     for i, entry in enumerate(zip(q, k, v, strict=True)):
         for name, x in zip("qkv", entry, strict=True):
-            if x.layout is not torch.strided:
-                raise TypeError(f"{name}[{i}]: got a tensor in {x.layout}, expected a dense one")
             if x.dtype != first.dtype:
                 raise TypeError(f"{name}[{i}]: got {x.dtype}, expected {first.dtype} as in q")
             if x.device != first.device:

@@ -25,7 +25,15 @@ from seqca.reference.norm_relu import norm_relu as reference
 from .samples.norm_relu import SAMPLES
 from .shared.arguments import given
 from .shared.autocast import to_autocast_dtype
-from .shared.checks import check_alike, check_constant, check_kind, check_positive, check_tensor, check_vector
+from .shared.checks import (
+    check_alike,
+    check_constant,
+    check_kind,
+    check_list,
+    check_positive,
+    check_tensor,
+    check_vector,
+)
 from .shared.custom import custom_operator
 from .shared.dispatch import resolve
 from .shared.norm_block import kept_layers, memory_format, output_sizes
@@ -115,7 +123,7 @@ def norm_relu(
         if group is not None:
             raise ValueError("group: got a process group beside running statistics, expected None")
     for name, tensors in lists.items():
-        _check_list(name, tensors)
+        check_list(name, tensors)
     if residual is not None:
         check_tensor("residual", residual)
         (residual,) = to_autocast_dtype([residual])
@@ -289,13 +297,6 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
 refuse_second_derivative(_backward, "norm_relu")
-
-
-def _check_list(name: str, tensors: Sequence[Tensor]) -> None:
-    if not isinstance(tensors, (list, tuple)):
-        raise TypeError(f"{name}: got {type(tensors).__name__}, expected a list of tensors")
-    for i, x in enumerate(tensors):
-        check_tensor(f"{name}[{i}]", x)
 
 
 def _check_layers(

@@ -190,11 +190,9 @@ def test_tiles_that_share_their_weights_sum_up_to_the_whole(sizes: list[tuple[in
     ("change", "message"),
     [
         ({"maps": []}, "maps: got no map, expected at least one"),
+        ({"maps": [None]}, r"maps\[0\]: got NoneType, expected a tensor"),
+        ({"norm_weight": torch.ones(24).double()}, "norm_weight: got torch.float64, expected torch.float32 as in maps"),
         ({"bias": torch.zeros(3)}, r"bias: got shape \(3,\), expected \(24,\)"),
-        (
-            {"norm_weight": torch.ones(24, dtype=torch.float64)},
-            "norm_weight: got torch.float64, expected torch.float32",
-        ),
         ({"running_mean": torch.zeros(24)}, "running_mean, running_var: got one of them, expected both or neither"),
         ({"prediction_weight": torch.zeros(3, 5, 1, 1)}, r"prediction_weight: got shape \(3, 5, 1, 1\)"),
         ({"eps": 0.0}, "eps: got 0.0, expected a positive number"),

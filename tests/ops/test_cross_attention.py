@@ -121,7 +121,7 @@ def test_keeps_the_maps_and_nothing_of_pairs_and_pixels() -> None:
 def test_an_offset_of_a_hundred_deviations_costs_no_digits(
     pixels: int, name: str, backend: str, dtype: torch.dtype
 ) -> None:
-    """What rounding leaves of a map's mean is the same for all pixels; behind a projection, batch norms take it away."""
+    """What rounding leaves of a map's mean is the same for all pixels, and behind a projection a norm takes it away."""
     sample = SAMPLES[name](pixels, 6, Generator().manual_seed(0))
     maps = [x + 100 * x.std() for x in sample.arguments["maps"]]
     judged(rounded(changed(sample, maps=maps), dtype, DEVICE), backend)

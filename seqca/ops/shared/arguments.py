@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .checks import check_tensor
+from .checks import check_list
 
 
 def given(*tensors: Tensor | None) -> list[Tensor]:
@@ -19,14 +19,12 @@ def distinct_maps(maps: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
         TypeError: no list of tensors.
         ValueError: an empty one.
     """
-    if not isinstance(maps, (list, tuple)) or not all(isinstance(x, Tensor) for x in maps):
-        raise TypeError(f"maps: got {type(maps).__name__}, expected a list of tensors")
+    check_list("maps", maps)
     if not maps:
         raise ValueError("maps: got no map, expected at least one")
     distinct: list[Tensor] = []
     order = []
-    for place, x in enumerate(maps):
-        check_tensor(f"maps[{place}]", x)
+    for x in maps:
         found = [i for i, other in enumerate(distinct) if other is x]
         if not found:
             found = [len(distinct)]

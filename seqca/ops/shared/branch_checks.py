@@ -9,7 +9,7 @@ from torch import Tensor
 from seqca.pairs import Branch, Pair
 
 from .branches import layers_of
-from .checks import check_kind, check_tensor, check_vector
+from .checks import check_kind, check_vector
 
 
 def checked_structure(branches: Any, pairs: Any, maps: int) -> tuple[list[Branch], list[Pair]]:
@@ -26,18 +26,6 @@ def checked_structure(branches: Any, pairs: Any, maps: int) -> tuple[list[Branch
         _check_branches(checked, maps)
         _check_pairs(links, checked)
     return checked, links
-
-
-def check_list(name: str, tensors: Sequence[Tensor]) -> None:
-    """Refuses what is no list of dense tensors.
-
-    Raises:
-        TypeError: names it.
-    """
-    if not isinstance(tensors, (list, tuple)) or not all(isinstance(x, Tensor) for x in tensors):
-        raise TypeError(f"{name}: got {type(tensors).__name__}, expected a list of tensors, one for each layer")
-    for i, x in enumerate(tensors):
-        check_tensor(f"{name}[{i}]", x)
 
 
 def check_layers(maps: Sequence[Tensor], lists: dict[str, Sequence[Tensor]], branches: Sequence[Branch]) -> None:

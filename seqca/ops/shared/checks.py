@@ -1,5 +1,6 @@
 """Checks of arguments that several operators need."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """What the operators compute in."""
+
+_SMALLEST = torch.finfo(torch.float32).tiny
+"""Above 0 that all digits of float32 are there for."""
 
 
 def check_dense(name: str, x: Tensor) -> None:
@@ -28,6 +32,19 @@ def check_tensor(name: str, x: object) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor")
     check_dense(name, x)
+
+
+def check_list(name: str, tensors: object, expected: str = "a list of tensors") -> None:
+    """Refuses what is no list of dense tensors.
+
+    Raises:
+        TypeError: with the name of the argument, and the place of what is no tensor.
+    """
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"{name}: got {type(tensors).__name__}, expected {expected}")
+    for i, x in enumerate(tensors):
+        if not isinstance(x, Tensor) or x.layout is not torch.strided:  # names cost time in every call
+            check_tensor(f"{name}[{i}]", x)
 
 
 def check_floating(name: str, x: Tensor) -> None:
@@ -77,7 +94,7 @@ def check_kind(name: str, x: Tensor, first: Tensor, *others: torch.dtype) -> Non
         TypeError, ValueError: names it.
     """
     if x.dtype != first.dtype and x.dtype not in others:
-        expected = " or ".join(map(str, (first.dtype, *others)))
+        expected = " or ".join(dict.fromkeys(map(str, (first.dtype, *others))))
         raise TypeError(f"{name}: got {x.dtype}, expected {expected} as in maps[0]")
     if x.device != first.device:
         raise ValueError(f"{name}: got a tensor on {x.device}, expected {first.device} as in maps[0]")
@@ -94,7 +111,7 @@ def check_constant(name: str, x: Tensor) -> None:
 
 
 def check_positive(**numbers: float) -> None:
-    """Refuses what is no number above 0.
+    """Refuses what is no number above 0, infinite, or so small that it is 0 in float32, in which kernels take it.
 
     Raises:
         TypeError, ValueError: names it.
@@ -102,5 +119,6 @@ def check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not isinstance(number, (int, float)):
             raise TypeError(f"{name}: got {type(number).__name__}, expected a number")
-        if not number > 0:
-            raise ValueError(f"{name}: got {number}, expected a positive number")
+        if not _SMALLEST <= number < math.inf:
+            expected = "a positive number" if not number > 0 else f"a finite number of at least {_SMALLEST:.2g}"
+            raise ValueError(f"{name}: got {number}, expected {expected}")

@@ -31,7 +31,7 @@ def test_what_is_right_and_what_cannot_run_is_told(capsys: pytest.CaptureFixture
     right, not_run, *numbers = capsys.readouterr().out.splitlines()
     assert right == "linear_attention     aten     float32   right on 3 samples, outputs and gradients"
     assert not_run.startswith("linear_attention     cuda     float32   not run on one map: ")
-    assert numbers == ["aten: 1 right", "cuda: 1 not run"]
+    assert numbers == ["aten: 1 right", "cuda: 1 not run", "All 1 that could run are right"]
 
 
 def test_a_sample_that_is_refused_does_not_keep_others_from_being_judged(
@@ -63,4 +63,4 @@ def test_an_implementation_that_fails_does_not_end_the_check(
     assert not selftest("cpu")
     failed, *rest = capsys.readouterr().out.splitlines()
     assert failed.endswith("wrong on one map, RuntimeError: no kernel image")
-    assert rest[1:] == ["aten: 1 wrong", "cuda: 1 not run"]
+    assert rest[1:] == ["aten: 1 wrong", "cuda: 1 not run", "Wrong: 1 of 1 that ran"]
