@@ -19,8 +19,8 @@ from .published.batch_norm import batch_norm
 from .scale_aggregation import MapSize, pyramid_cost, pyramid_maps
 from .shapes import CHANNELS, CaseSet, Dataset
 
-SWEPT_CHANNELS = 432
-"""Of all scales together, where their number is swept: 1 to 4 divide it."""
+SWEPT_CHANNELS = 1080
+"""Of all scales together, as in the network, where their number is swept: 1 to 4 divide it."""
 
 
 def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
