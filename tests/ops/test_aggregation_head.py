@@ -52,9 +52,9 @@ def head_on(maps: list[Tensor], channels: int, g: Generator) -> Sample:
     return Sample(arguments, tuple(arguments), ("norm_weight", "norm_bias"))
 
 
-def check(sample: Sample, backend: str = "aten") -> None:
-    """Outputs and gradients agree with the reference."""
-    gradients = cotangents(HEAD, sample, Generator().manual_seed(1))
+def check(sample: Sample, backend: str = "aten", gradient: float = 1.0) -> None:
+    """Outputs and gradients agree with the reference, from gradients of about that size."""
+    gradients = [gradient * x for x in cotangents(HEAD, sample, Generator().manual_seed(1))]
     with use_backend(backend):
         results = evaluate(aggregation_head, sample, gradients)
     for verdict in judge(HEAD, sample, gradients, results):
@@ -236,6 +236,17 @@ def test_scales_may_be_zero_or_negative(backend: str) -> None:
     scales[::3], scales[1::3] = 0, -scales[1::3]
     changed = sample._replace(arguments=sample.arguments | {"norm_weight": scales})
     check(rounded(changed, torch.float32, DEVICE), backend)
+
+
+@on_both
+@pytest.mark.parametrize("scale", [1e-30, 1e-38])
+def test_scales_that_are_almost_zero_have_gradients(scale: float, backend: str) -> None:
+    """As weight decay may leave them, and with the gradients of a mean loss."""
+    sample = head_sample()
+    scales = sample.arguments["norm_weight"].clone()
+    scales[::3] = scale
+    changed = sample._replace(arguments=sample.arguments | {"norm_weight": scales})
+    check(rounded(changed, torch.float32, DEVICE), backend, gradient=1e-7)
 
 
 class Unread(torch.autograd.Function):

@@ -127,6 +127,14 @@ def test_an_offset_of_a_hundred_deviations_costs_no_digits(
     judged(rounded(changed(sample, maps=maps), dtype, DEVICE), backend)
 
 
+@pytest.mark.parametrize("seed", [135, 119, 215])
+@pytest.mark.processor
+def test_errors_of_a_layer_do_not_become_one_in_the_gradient_of_its_projection(seed: int) -> None:
+    """Its weight is one of the gradient's factors, and has one large singular value here."""
+    sample = SAMPLES["mixed"](45, 18, Generator().manual_seed(seed))
+    judged(rounded(sample, torch.float32, DEVICE), "aten")
+
+
 @on_all
 @pytest.mark.processor
 def test_a_layer_that_sees_a_thousandth_of_the_variance_keeps_its_digits(backend: str, dtype: torch.dtype) -> None:
@@ -248,6 +256,23 @@ def pair_arguments() -> dict[str, Any]:
 def test_refuses_what_does_not_fit_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         cross_attention(**(pair_arguments() | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"branches": [Branch(0, 1, 1), Branch(-1, 1, 1)]},
+        {"branches": [Branch(0, 1, 1), Branch(1, 1, 2)]},
+        {"pairs": [Pair(0, 0, 1, -1), Pair(1, 0, 0, 0)]},
+        {"pairs": [Pair(0, 0, -1, 0), Pair(1, 0, 0, 0)]},
+    ],
+    ids=["no such map", "unused keys", "no such keys", "no such branch"],
+)
+def test_refuses_another_structure_when_compiled_too(change: dict[str, Any]) -> None:
+    compiled = torch.compile(cross_attention, backend="eager")
+    compiled(**pair_arguments())
+    with pytest.raises(Exception, match="expected"):
+        compiled(**(pair_arguments() | change))
 
 
 @pytest.mark.parametrize(

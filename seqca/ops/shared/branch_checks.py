@@ -20,11 +20,10 @@ def checked_structure(branches: Any, pairs: Any, maps: int) -> tuple[list[Branch
         ValueError: an index is of nothing, or a map or block has no use.
     """
     checked = [Branch(*branch) for branch in _entries("branches", branches, Branch)]
+    checked = [branch._replace(projected=bool(branch.projected)) for branch in checked]
     links = [Pair(*pair) for pair in _entries("pairs", pairs, Pair)]
-    # The compiler of torch 2.11 takes sets of symbolic numbers for empty ones, and would refuse what is right.
-    if not torch.compiler.is_compiling():
-        _check_branches(checked, maps)
-        _check_pairs(links, checked)
+    _check_branches(checked, maps)
+    _check_pairs(links, checked)
     return checked, links
 
 
@@ -91,9 +90,10 @@ def _check_branches(branches: Sequence[Branch], maps: int) -> None:
 def _check_pairs(pairs: Sequence[Pair], branches: Sequence[Branch]) -> None:
     if not pairs:
         raise ValueError("pairs: got none, expected at least one")
+    # In lists: the compiler of torch 2.11 takes sets of symbolic numbers for empty ones.
     blocks = {
-        "query": {(i, block) for i, branch in enumerate(branches) for block in range(branch.queries)},
-        "key": {(i, block) for i, branch in enumerate(branches) for block in range(branch.keys)},
+        "query": [(i, block) for i, branch in enumerate(branches) for block in range(branch.queries)],
+        "key": [(i, block) for i, branch in enumerate(branches) for block in range(branch.keys)],
     }
     used = {
         "query": [(pair.target, pair.query) for pair in pairs],
@@ -103,8 +103,9 @@ def _check_pairs(pairs: Sequence[Pair], branches: Sequence[Branch]) -> None:
         for i, (owner, block) in enumerate(taken):
             if (owner, block) not in blocks[kind]:
                 raise ValueError(f"pairs[{i}]: got {kind} {block} of branches[{owner}], expected one that it has")
-        for owner, block in sorted(blocks[kind].difference(taken)):
-            raise ValueError(f"pairs: got none for {kind} {block} of branches[{owner}], expected each to take part")
+        for owner, block in blocks[kind]:
+            if (owner, block) not in taken:
+                raise ValueError(f"pairs: got none for {kind} {block} of branches[{owner}], expected each to take part")
 
 
 def _check_layer(i: int, shape: tuple[int, int], lists: dict[str, Sequence[Tensor]], first: Tensor) -> None:
