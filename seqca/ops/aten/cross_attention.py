@@ -204,7 +204,9 @@ class _Backward:
             return d_tokens.new_zeros(shape)
 
         def first_sums(blocks: int) -> Sums:
-            return Sums(zeros(blocks * channels, inputs), zeros(blocks * channels))
+            # The gradient of a projection sums them over the rows of a layer: their errors may all have one sign there.
+            dtype = torch.float64 if view.projected else view.dtype
+            return Sums(zeros(blocks * channels, inputs).to(dtype), zeros(blocks * channels).to(dtype))
 
         self._hidden_sums, self._value_sums = first_sums(blocks), first_sums(view.keys.stop - view.keys.start)
         self._d_weight = zeros(blocks, channels, channels)
@@ -291,8 +293,9 @@ class _Backward:
 
     def _first_backward(self, piece: Piece, x: Tensor, layer: FirstLayer, gradient: Tensor, sums: Sums) -> None:
         """Goes from the gradient s of a folded layer to that of the map, and its sums Σ s (x − m)ᵀ and Σ s."""
-        sums.outer.add_(torch.bmm(gradient, x[:, :-1].mT).sum(0))
-        sums.total.add_(gradient.sum(2).sum(0))  # in a tree, where a product with ones adds up one by one
+        s = gradient.to(sums.outer.dtype)
+        sums.outer.add_(torch.bmm(s, x[:, :-1].to(s.dtype).mT).sum(0))
+        sums.total.add_(s.sum(2).sum(0))  # in a tree, where a product with ones adds up one by one
         piece.of(self._d_tokens).baddbmm_(layer.matrix.T.expand(len(x), -1, -1), gradient)
 
 

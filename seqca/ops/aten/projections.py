@@ -165,6 +165,7 @@ class BranchView:
         self, layers: Layers, index: int, folds: BranchFold, tokens: Tensor, moments: MapMoments, dtype: torch.dtype
     ) -> None:
         branch = layers.branches[index]
+        self.projected = branch.projected
         self.tokens = tokens
         """The map (B, C_m, N)."""
         self.all = slice(0, branch.queries + branch.keys)
