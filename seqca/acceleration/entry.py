@@ -189,4 +189,5 @@ def _names(argument: str, names: str | Iterable[str]) -> tuple[str, ...]:
 def _expect_some(parts: Sequence[Part], left: Sequence[Left]) -> None:
     if not parts:
         reasons = "".join(f"\n  {each.path} ({each.class_name}): {each.reason}" for each in left)
-        raise ValueError(f"model: got none of the parts that can be replaced, expected at least one{reasons}")
+        none = "; no class in it has the name of one that is known (docs/acceleration.md)"
+        raise ValueError(f"model: got none of the parts that can be replaced, expected at least one{reasons or none}")

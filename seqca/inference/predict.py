@@ -20,6 +20,7 @@ from seqca.data.normalise import normalise
 from seqca.files import disk_is_full, remove_leftovers, same_folder, temporary_file
 from seqca.models import SequentialCrossAttentionNet
 from seqca.models.checkpoint import CheckpointError
+from seqca.ops import BackendUnavailable
 
 from .output import (
     ARRAYS,
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
     for path, target in tqdm(targets.items(), desc="predicting", unit="image", disable=None):
         try:
             predict_one(network, path, target, class_names, options.device, options.panel, options.max_side)
+        except BackendUnavailable:  # a backend that was forced, which no picture is to blame for
+            raise
         # Where memory runs out torch raises RuntimeError on a CPU, and a kind of it on a GPU; Matplotlib a ValueError
         # where it cannot draw.
         except (UnreadableImage, MemoryError, RuntimeError, ValueError) as error:

@@ -110,12 +110,13 @@ def aggregate(
     for name, layer in (("conv", conv), ("prediction", prediction)):
         if not isinstance(layer, nn.Conv2d):
             raise TypeError(f"{name}: got {type(layer).__name__}, expected a Conv2d")
+        if layer.kernel_size != (1, 1) or layer.groups != 1:
+            height, width = layer.kernel_size
+            raise ValueError(
+                f"{name}: got a {height}×{width} convolution of {layer.groups} groups, expected 1×1 of one"
+            )
         if layer.stride != (1, 1) or layer.padding not in ((0, 0), "same", "valid"):
             raise ValueError(f"{name}: got stride {layer.stride}, padding {layer.padding}, expected neither")
-        if layer.kernel_size != (1, 1) or layer.groups != 1:
-            raise ValueError(
-                f"{name}: got a kernel of {layer.kernel_size}, groups {layer.groups}, expected a 1×1 of one"
-            )
     layers = (conv.weight, conv.bias, bn.weight, bn.bias, prediction.weight, prediction.bias)
     if not uses_batch_statistics(bn):
         mean, variance = running_statistics(bn)

@@ -10,6 +10,7 @@ from PIL import Image
 from seqca import tasks
 from seqca.inference.predict import DONE, NOTHING_DONE, SOME_FAILED, main, output_names, read_image
 from seqca.models import SequentialCrossAttentionNet, to_published_state
+from seqca.ops import BackendUnavailable, use_backend
 from seqca.training.module import MultiTaskModule
 
 
@@ -105,6 +106,12 @@ def test_unreadable_files_are_reported_and_the_rest_is_done(ckpt, tmp_path, caps
     assert all(name in printed.err for name in ("cut.png", "text.jpg", "nowhere.png"))
     assert "notes.txt" not in printed.err
     assert "1 of 4" in printed.out
+
+
+def test_no_picture_is_blamed_for_a_backend_that_cannot_run(ckpt, tmp_path):
+    path = picture(tmp_path / "in" / "room.png")
+    with use_backend("cuda"), pytest.raises(BackendUnavailable, match="backend 'cuda' cannot run"):
+        main(["--ckpt", ckpt, "--images", str(path), "--out", str(tmp_path / "out"), "--device", "cpu"])
 
 
 def test_nothing_readable_has_a_status_of_its_own(ckpt, tmp_path):

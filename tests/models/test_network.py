@@ -129,6 +129,7 @@ def test_network_runs_in_double_precision():
         (torch.zeros(3, 64, 64), r"images: got shape \(3, 64, 64\), expected \(B, 3, H, W\)"),
         (torch.zeros(1, 4, 64, 64), r"images: got shape \(1, 4, 64, 64\)"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "images: got torch.uint8, expected a floating-point dtype"),
+        (torch.zeros(1, 3, 64, 64).double(), "images: got torch.float64, expected torch.float32 as of the weights"),
         (torch.zeros(1, 3, 64, 65), r"images: got 64×65 pixels, expected multiples of 32 \(predict takes any size\)"),
         (torch.zeros(1, 3, 0, 64), r"images: got shape \(1, 3, 0, 64\)"),
     ],
