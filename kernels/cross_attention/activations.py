@@ -28,7 +28,8 @@ class Activations(Layers):
         warps = 8 if g.stack.padded > 64 >= g.padded else 0
         g.start(
             cross_attention_forward_hidden, grid, warps=warps, rows=g.stack.rows, weights=self.first_weight,
-            vectors=self.first_vectors, hidden=self.hidden, members=g.table,
+            moments=self.first.mean if self.moments is None else self.moments.values, vectors=self.first_vectors,
+            hidden=self.hidden, members=g.table, CENTRED=self.centred,
         )  # fmt: skip
 
     def normalise(self, process_group: str) -> None:

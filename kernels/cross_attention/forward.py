@@ -63,11 +63,15 @@ def cross_attention_forward_moments(
 
 @triton.jit
 def cross_attention_forward_hidden(
-    rows, weights, vectors, hidden, members, tokens,
-    K: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr,
+    rows, moments, weights, vectors, hidden, members, tokens, READ: tl.constexpr,
+    K: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, CENTRED: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """relu(BN(W x)) of the layers that read maps, those of queries, of keys and of values."""
+    """relu(BN(W x)) of the layers that read maps, those of queries, of keys and of values.
+
+    Rounding errors of the product with a large mean are alike for all tokens. The norm's mean is that of the map's
+    moments and does not take them off, so maps are CENTRED before they are multiplied.
+    """
     COLUMNS: tl.constexpr = BLOCKS * C
     TILES: tl.constexpr = (COLUMNS + BLOCK_C - 1) // BLOCK_C
     token = tl.program_id(0) // TILES * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -75,7 +79,8 @@ def cross_attention_forward_hidden(
     branch = tl.program_id(1)
     source = matrix(rows, pick(branch, members, 0), tokens, K)
     weight = matrix(weights, branch, COLUMNS, K)
-    u = product(source, weight, token, tokens, column, K, COLUMNS, 1, K, BLOCK_K, PRECISION)
+    means = moments + branch * ((READ + 1) * READ) if CENTRED else None
+    u = product(source, weight, token, tokens, column, K, COLUMNS, 1, K, BLOCK_K, PRECISION, means, READ)
     _, z = normalised(u, vectors + branch * (3 * COLUMNS), column, COLUMNS)
     sink = hidden + (tl.cast(branch * BLOCKS + column // C, tl.int64) * tokens * C + column % C)[None, :]
     sink += (tl.cast(token, tl.int64) * C)[:, None]

@@ -109,16 +109,17 @@ def folded_row(
     total, eps, CHANNELS: tl.constexpr, READ: tl.constexpr, BEHIND: tl.constexpr, TRAINING: tl.constexpr,
     KNOWN: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Mean of W x, 1/σ, γ/σ and β of rows of a layer; what is found of the batch becomes known.
+    """Means of W x and of W c, 1/σ, γ/σ and β of rows of a layer; what is found of the batch becomes known.
 
-    BEHIND a projection `beside` is what its norm adds to W x; in training that is all of the mean, as it takes off the
-    map's. Without known 1/σ, `spread` is W K.
+    In training c is the mean of x as rounded to float32, else 0. BEHIND a projection `beside` is what its norm adds to
+    W x; in training that is all of the mean, as it takes off the map's. Without known 1/σ, `spread` is W K.
     """
     known = row < CHANNELS
     place = pick(layer, layers, 3) + first_row + row
     gamma = tl.load(pick(layer, layers, 1) + first_row + row, mask=known, other=0.0).to(tl.float64)
     beta = tl.load(pick(layer, layers, 2) + first_row + row, mask=known, other=0.0).to(tl.float64)
     mean = tl.zeros([row.shape[0]], tl.float64)
+    of_centre = tl.zeros([row.shape[0]], tl.float64)
     variance = tl.zeros([row.shape[0]], tl.float64)
     if TRAINING:
         for start in tl.range(0, READ, BLOCK_K):
@@ -126,7 +127,9 @@ def folded_row(
             inside = (known[:, None]) & (column < READ)[None, :]
             at = (at_weight + row)[:, None] * READ + column[None, :]
             w = tl.load(weight + at, mask=inside, other=0.0)
-            mean += tl.sum(w * tl.load(average + column, mask=column < READ, other=0.0)[None, :], 1)
+            x = tl.load(average + column, mask=column < READ, other=0.0)[None, :]
+            mean += tl.sum(w * x, 1)
+            of_centre += tl.sum(w * x.to(tl.float32).to(tl.float64), 1)
             if not KNOWN:
                 variance += tl.sum(w * tl.load(spread + at, mask=inside, other=0.0), 1)
     else:
@@ -141,7 +144,7 @@ def folded_row(
         tl.store(of_means + place, beside if BEHIND else mean, mask=known)
         tl.store(of_variances + place, variance * (tokens / (tokens - 1)), mask=known)
         tl.store(of_inverses + place, inverse, mask=known)
-    return mean, inverse, gamma * inverse, beta
+    return mean, of_centre, inverse, gamma * inverse, beta
 
 
 @triton.jit
@@ -157,7 +160,7 @@ def cross_attention_forward_projections(
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     branch = tl.program_id(1)
     known = row < CHANNELS
-    mean, inverse, scale, beta = folded_row(
+    mean, _, inverse, scale, beta = folded_row(
         branch * LAYERS, 0, row, layers, weight, spread, branch * CHANNELS, moments + branch * (READ + 1) * READ,
         of_means, of_inverses, of_variances, 0.0, total, eps, CHANNELS, READ, False, TRAINING, KNOWN, BLOCK_K,
     )  # fmt: skip
@@ -196,9 +199,9 @@ def cross_attention_forward_first_norms(
     layers, own, weight, spread, moments, projections, of_means, of_inverses, of_variances, vectors, norms, total, eps,
     CHANNELS: tl.constexpr, READ: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FEATURES: tl.constexpr,
     LAYERS: tl.constexpr, PROJECTED: tl.constexpr, TRAINING: tl.constexpr, KNOWN: tl.constexpr, FOLDED: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
+    CENTRED: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Norms of the layers that read maps: mean, 1/σ and γ/σ, and as passes take them.
+    """Norms of the layers that read maps: mean, 1/σ and γ/σ, and as passes take them, those of CENTRED maps.
 
     The vectors of a branch stand one after the other, or FOLDED those of each block.
     """
@@ -216,7 +219,7 @@ def cross_attention_forward_first_norms(
             w = tl.load(own + (at + row)[:, None] * CHANNELS + column[None, :], mask=inside, other=0.0)
             offset = projections + branch * (4 * CHANNELS) + 3 * CHANNELS + column
             beside += tl.sum(w * tl.load(offset, mask=column < CHANNELS, other=0.0)[None, :], 1)
-    mean, inverse, scale, beta = folded_row(
+    mean, of_centre, inverse, scale, beta = folded_row(
         branch * LAYERS + layer, part * CHANNELS, row, layers, weight, spread, at,
         moments + branch * (READ + 1) * READ, of_means, of_inverses, of_variances, beside, total, eps,
         CHANNELS, READ, PROJECTED, TRAINING, KNOWN, BLOCK_K,
@@ -226,6 +229,8 @@ def cross_attention_forward_first_norms(
     tl.store(place, mean, mask=known)
     tl.store(place + SIZE, inverse, mask=known)
     tl.store(place + 2 * SIZE, scale, mask=known)
+    if CENTRED:
+        mean -= of_centre
     if FOLDED:
         store_folded_norm(vectors + (branch * BLOCKS + block) * (2 * C), row, mean, scale, beta, C)
     else:

@@ -68,6 +68,8 @@ class Layers:
         norm_eps: float = 0.0,
     ) -> None:
         self.group, self.moments = group, moments
+        self.centred = moments is not None and group.problem.dtype == torch.float32
+        """Whether first layers are multiplied with maps less their means, as these are rounded to float32."""
         self._statistics, self._known, self._norm_eps = statistics, known, norm_eps
         g, rows = group, group.stack.rows
         self.first_weight = rows.new_empty(g.size, g.blocks * g.padded, g.stack.padded)
@@ -160,6 +162,7 @@ class Layers:
             "TRAINING": self.moments is not None,
             "KNOWN": self._known,
             "FOLDED": self.FOLDED,
+            "CENTRED": self.centred,
         }
         common = {**statistics, **modes, "BLOCK_ROWS": _ROWS, "BLOCK_K": _COLUMNS}
         own |= {name: x for name, x in common.items() if name in kernel.arg_names}

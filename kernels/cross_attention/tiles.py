@@ -12,14 +12,19 @@ import triton.language as tl
 def product(
     left, right, token, tokens, column,
     K: tl.constexpr, COLUMNS: tl.constexpr, FROM_K: tl.constexpr, FROM_COLUMN: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, means=None, READ: tl.constexpr = 0,
 ):  # fmt: skip
-    """Σ_k left[token, k] right[k, column] in fp32, 0 beyond `tokens`; rows of `left` are contiguous."""
+    """Σ_k left[token, k] right[k, column] in fp32, 0 beyond `tokens`; rows of `left` are contiguous.
+
+    With `means` (READ,) of `left` in float64 these are taken from it, rounded to float32, beyond `tokens` too.
+    """
     total = tl.zeros([token.shape[0], column.shape[0]], tl.float32)
     rows = left + (tl.cast(token, tl.int64) * K)[:, None]
     for start in tl.range(0, K, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         a = tl.load(rows + k[None, :], mask=(token < tokens)[:, None] & (k < K)[None, :], other=0.0)
+        if means is not None:
+            a -= tl.load(means + k, mask=k < READ, other=0.0).to(tl.float32)[None, :]
         place = k[:, None] * FROM_K + column[None, :] * FROM_COLUMN
         b = tl.load(right + place, mask=(k < K)[:, None] & (column < COLUMNS)[None, :], other=0.0)
         total = tl.dot(a, b, total, input_precision=PRECISION)
