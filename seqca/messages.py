@@ -31,6 +31,10 @@ def said(error: BaseException) -> str:
         last = list(re.finditer(r"^[\w.]+(?:Error|Exception|Interrupt)\w*: ", text, re.MULTILINE))
         text = text[last[-1].end() :] if last else text
     # Torch and Lightning advise to load without safety; this package never does.
+    if advice := re.search(r"Weights only load failed|Cannot use ``weights_only=True``", text):
+        from seqca.models.checkpoint import wrong_contents
+
+        text = f"{text[: advice.start()]}the file {wrong_contents(text[advice.start() :])}"
     unsafe = r"weights_only(?!: got ).{0,20}False|safe_globals"  # a refusal of ours is no advice
     safe = (line for line in text.splitlines() if not re.search(unsafe, line))
     return "\n".join(safe) or type(error).__name__

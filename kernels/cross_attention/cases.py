@@ -27,6 +27,7 @@ _TESTED_ON = {
     (18, "tasks", _FP32): (90,),
     (36, "tasks", _FP32): (90,),
     (36, "scales", _BF16): (90,),
+    (36, "scales", _FP32): (80,),
 }
 """Every number of channels, structure, dtype and compute capability occurs."""
 
@@ -83,5 +84,5 @@ CASES = (
     *(_case(channels, "tasks", _BF16) for channels in (36, 72, 288)),
     *(_case(channels, "tasks", _FP16) for channels in (36, 288)),
     *(_case(channels, "tasks", _FP32) for channels in (18, 36)),
-    _case(36, "scales", _BF16),
+    *(_case(36, "scales", dtype) for dtype in (_BF16, _FP32)),
 )

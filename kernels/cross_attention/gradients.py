@@ -155,8 +155,12 @@ class LayerGradients:
         g, columns = self.group, right.shape[2]
         tiles = g.tiles(g.padded) * g.tiles(columns)
         parts, span = split(g.stack.tokens, g.tile_sizes.tokens, tiles * g.size * taken)
-        products = g.new_sums(parts, g.size, taken, g.padded, columns)
-        sums = g.new_sums(parts, g.size, taken, g.padded)
+        # The gradient of a projection sums them over the rows of a layer: their errors may all have one sign there. The
+        # digits that half precision has fp32 sums keep.
+        exact = g.projected and not of_right and g.problem.dtype == torch.float32
+        dtype = torch.float64 if exact else torch.float32
+        products = left.new_empty(parts, g.size, taken, g.padded, columns, dtype=dtype)
+        sums = left.new_empty(parts, g.size, taken, g.padded, dtype=dtype)
         g.start(
             cross_attention_backward_products, (parts, tiles, g.size * taken), left=left, right=right,
             centres=centres, members=g.table, products=products, sums=sums, span=span,

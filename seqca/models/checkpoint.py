@@ -58,12 +58,14 @@ def checked_file(path: str | os.PathLike[str]) -> Path:
 def _what_is_wrong(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"which cannot be read: {error.strerror}"
-    if found := re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", str(error)):
-        return (
-            f"which holds {found[1]}, expected tensors and plain data alone: anything else can run code and is "
-            "not loaded"
-        )
-    return "which is damaged or no checkpoint of torch, expected a file written by torch.save"
+    return f"which {wrong_contents(str(error))}"
+
+
+def wrong_contents(text: str) -> str:
+    """What is wrong with a file of which `torch.load` says this, and what was expected."""
+    if found := re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", text):
+        return f"holds {found[1]}, expected tensors and plain data alone: anything else can run code and is not loaded"
+    return "is damaged or no checkpoint of torch, expected a file written by torch.save"
 
 
 def settings_of(checkpoint: Mapping[str, Any], required: Iterable[str] = ()) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ import logging
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,28 @@ def test_a_run_that_goes_on_does_not_replace_the_best_checkpoint_by_a_worse_one(
 )
 def test_advice_to_load_without_safety_is_never_passed_on(advice: str) -> None:
     assert said(RuntimeError(f"file.ckpt: cannot be read.\n{advice}")) == "file.ckpt: cannot be read."
+
+
+class Anything:
+    """What a checkpoint does not hold."""
+
+
+@pytest.mark.parametrize("kind", ["another class", "no checkpoint", "torchscript"])
+def test_what_torch_says_of_a_file_is_told_without_its_advice(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.ckpt"
+    if kind == "another class":
+        torch.save({"state": Anything()}, file)
+        expected = r"^the file holds [\w.]*Anything, expected tensors and plain data alone"
+    elif kind == "no checkpoint":
+        file.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(500))
+        expected = "^the file is damaged or no checkpoint of torch, expected a file written by torch.save$"
+    else:
+        torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(file))
+        expected = "^the file is damaged or no checkpoint of torch, expected a file written by torch.save$"
+    with warnings.catch_warnings(), pytest.raises(Exception) as caught:
+        warnings.simplefilter("ignore")
+        torch.load(file, weights_only=True)
+    assert re.search(expected, said(caught.value)), said(caught.value)
 
 
 def test_a_refusal_to_load_without_safety_is_told() -> None:

@@ -58,4 +58,6 @@ def test_the_reference_has_a_second_derivative(operator: Operator) -> None:
             return tuple(x for x in leaves(operator.function(**arguments.arguments)) if x.requires_grad)
 
     gradients = gradients[: len(function())]
-    assert torch.autograd.gradgradcheck(function, inputs, gradients)
+    # On a GPU the gradient of torch's bilinear upsampling adds up in any order.
+    tolerance = 1e-12 if inputs[0].is_cuda else 0.0
+    assert torch.autograd.gradgradcheck(function, inputs, gradients, nondet_tol=tolerance)
