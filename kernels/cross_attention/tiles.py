@@ -14,9 +14,9 @@ def product(
     K: tl.constexpr, COLUMNS: tl.constexpr, FROM_K: tl.constexpr, FROM_COLUMN: tl.constexpr,
     BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, means=None, READ: tl.constexpr = 0,
 ):  # fmt: skip
-    """Σ_k left[token, k] right[k, column] in fp32, 0 beyond `tokens`; rows of `left` are contiguous.
+    """Σ_k left[token, k] right[k, column] in fp32, `left` 0 beyond `tokens`; its rows are contiguous.
 
-    With `means` (READ,) of `left` in float64 these are taken from it, rounded to float32, beyond `tokens` too.
+    `means` (READ,) in float64, if there are any, are taken from `left`, rounded to float32, beyond `tokens` too.
     """
     total = tl.zeros([token.shape[0], column.shape[0]], tl.float32)
     rows = left + (tl.cast(token, tl.int64) * K)[:, None]

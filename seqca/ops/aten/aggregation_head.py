@@ -119,8 +119,9 @@ def backward(
     d_scale = (d_joined * head.weight).sum(0, dtype=torch.float64) + of_common * head.of(rest) + d_shift * excess
     d_scale = d_scale * inverse
     # R ⊙ W cancels where y varies little beside x. Sums of s times γ (y − mean) / σ do not, unless γ makes them so
-    # small that float32 loses their digits.
-    d_scale = torch.where(norm_weight.abs() < 2**-40, d_scale, products / norm_weight).to(head.wide)
+    # small that their last digits are lost.
+    almost_zero = norm_weight.abs() < torch.finfo(head.wide).tiny ** (1 / 3)
+    d_scale = torch.where(almost_zero, d_scale, products / norm_weight).to(head.wide)
     d_joined, d_bias = d_joined * scale, (d_shift * scale).to(head.wide)
     if training:
         # What is taken from γ/σ · s everywhere is constant + slope · W (x − centre), by the sums of all processes.

@@ -145,7 +145,8 @@ def _moments(x: Tensor, group: str) -> Tensor:
 def _read(x: Tensor, kept: Tensor, training: bool, group: str) -> MapMoments:
     """The moments of the tokens (B, C, N) that are kept in one tensor, see `_moments` and `_centre`."""
     mean, rest = kept[0], torch.zeros_like(kept[0])
-    if training and not group and x.dtype == torch.float64:  # otherwise the mean has digits that tokens have not
+    # A mean of other dtypes has digits to spare. Of several processes float64 has no better one.
+    if training and not group and x.dtype == torch.float64:
         for piece in pieces(x):
             rest += (piece.of(x) - mean[:, None]).sum((0, 2))
     return MapMoments(mean, kept[1:], rest / (x.shape[0] * x.shape[2]))

@@ -166,6 +166,7 @@ class BranchView:
     ) -> None:
         branch = layers.branches[index]
         self.projected = branch.projected
+        """Whether its layers read a projection of the map."""
         self.tokens = tokens
         """The map (B, C_m, N)."""
         self.all = slice(0, branch.queries + branch.keys)

@@ -1,6 +1,5 @@
 """Checks of arguments that several operators need."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -9,8 +8,7 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """What the operators compute in."""
 
-_SMALLEST = torch.finfo(torch.float32).tiny
-"""Above 0 that all digits of float32 are there for."""
+_FLOAT32 = torch.finfo(torch.float32)
 
 
 def check_dense(name: str, x: Tensor) -> None:
@@ -111,7 +109,7 @@ def check_constant(name: str, x: Tensor) -> None:
 
 
 def check_positive(**numbers: float) -> None:
-    """Refuses what is no number above 0, infinite, or so small that it is 0 in float32, in which kernels take it.
+    """Refuses what is no number above 0, and one that float32, in which kernels take it, has not with all its digits.
 
     Raises:
         TypeError, ValueError: names it.
@@ -119,6 +117,8 @@ def check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not isinstance(number, (int, float)):
             raise TypeError(f"{name}: got {type(number).__name__}, expected a number")
-        if not _SMALLEST <= number < math.inf:
-            expected = "a positive number" if not number > 0 else f"a finite number of at least {_SMALLEST:.2g}"
+        if not number > 0:
+            raise ValueError(f"{name}: got {number}, expected a positive number")
+        if not _FLOAT32.tiny <= number <= _FLOAT32.max:
+            expected = f"a number from {_FLOAT32.tiny:.2g} to {_FLOAT32.max:.2g}"
             raise ValueError(f"{name}: got {number}, expected {expected}")

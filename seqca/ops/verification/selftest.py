@@ -44,7 +44,8 @@ def selftest(device: str | None = None, seed: int = 0) -> bool:
     for backend, states in found.items():
         print(f"{backend}: {', '.join(f'{number} {state}' for state, number in states.items())}")
     right, wrong = (sum(states[state] for states in found.values()) for state in ("right", "wrong"))
-    print(f"Wrong: {wrong} of {right + wrong} that ran" if wrong else f"All {right} that could run are right")
+    ran = f"All {right} that could run are right" if right else "Nothing could run"
+    print(f"Wrong: {wrong} of {right + wrong} that ran" if wrong else ran)
     return not wrong
 
 
