@@ -23,7 +23,7 @@ CXX_FILES = $(shell find csrc tests/csrc -name "*.cu" -o -name "*.cpp" -o -name 
 help:
 	@echo "make demo    train the network on rendered rooms and show what it predicts, 10 to 15 minutes"
 	@echo "make check   check style and types and run the tests that find most, under two minutes"
-	@echo "make test    check the style and run all tests, about 37 minutes on two cores"
+	@echo "make test    check the style and run all tests, about half an hour on two cores"
 	@echo "make lint    check style and types"
 	@echo "make format  put the style right"
 	@echo "make test-processors  run the numerical tests as other processors would, with one thread and two"
