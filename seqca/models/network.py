@@ -18,9 +18,9 @@ from seqca.nn import (
     WindowSelfAttention,
 )
 from seqca.nn.batch_norm import updates_together
+from seqca.nn.checks import check_map
 from seqca.nn.cross_scale import attend_across_scales
 from seqca.nn.upsampling import upsample
-from seqca.ops.shared.autocast import autocasts
 from seqca.tasks import check_task_name, get_task
 
 from .backbone import create_backbone
@@ -30,6 +30,7 @@ from .hub import HubNetwork
 
 SCALES = range(len(NETWORK.strides))
 COARSEST = SCALES[-1]
+IMAGE_CHANNELS = 3
 
 
 class NetworkOutput(NamedTuple):
@@ -169,7 +170,7 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
         Raises:
             TypeError, ValueError: images of another dtype than the weights or of another shape.
         """
-        check_images(images, next(self.parameters(), None))
+        check_map("images", images, IMAGE_CHANNELS, next(self.parameters(), None))
         if any(side % NETWORK.strides[-1] for side in images.shape[2:]):
             raise ValueError(
                 f"images: got {images.shape[2]}×{images.shape[3]} pixels, expected multiples of {NETWORK.strides[-1]} "
@@ -212,7 +213,7 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
         Returns:
             {task: its prediction at (H, W)}, for example metres (B, 1, H, W) or class indices (B, H, W).
         """
-        check_images(images, next(self.parameters(), None))
+        check_map("images", images, IMAGE_CHANNELS, next(self.parameters(), None))
         decoders = {task: get_task(task).decode for task in self.tasks}
         height, width = images.shape[2:]
         stride = NETWORK.strides[-1]
@@ -220,17 +221,6 @@ class SequentialCrossAttentionNet(HubNetwork, nn.Module):
         whole = padded.shape[2], padded.shape[3]
         final = evaluation_view(self)(padded).final
         return {task: decode(upsample(final[task], whole)[:, :, :height, :width]) for task, decode in decoders.items()}
-
-
-def check_images(images: Tensor, weight: Tensor | None = None) -> None:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: got {type(images).__name__}, expected a tensor")
-    if not images.is_floating_point():
-        raise ValueError(f"images: got {images.dtype}, expected a floating-point dtype")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
-        raise ValueError(f"images: got shape {tuple(images.shape)}, expected (B, 3, H, W), not empty")
-    if weight is not None and images.dtype != weight.dtype and not autocasts(images.device.type):
-        raise ValueError(f"images: got {images.dtype}, expected {weight.dtype} as of the weights")
 
 
 def check_tasks(tasks: Mapping[str, int], auxiliary: Mapping[str, int]) -> None:
