@@ -33,7 +33,12 @@ def between_tasks(tasks: int) -> tuple[list[Branch], list[Pair]]:
     """Every ordered pair of tasks with layers of its own, the last source of a target first; maps are those of tasks.
 
     A task has a block of queries and one of keys for each of the others, in their order.
+
+    Raises:
+        ValueError: fewer than two tasks.
     """
+    if tasks < 2:
+        raise ValueError(f"tasks: got {tasks}, expected at least two")
     branches = [Branch(i, queries=tasks - 1, keys=tasks - 1) for i in range(tasks)]
     pairs = [
         Pair(i, j - (j > i), j, i - (i > j))  # blocks of those after a task itself move up by one

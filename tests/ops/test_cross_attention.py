@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from benchmarks.harness.quantities import kept_bytes
-from seqca.ops import Branch, Pair, cross_attention, use_backend
+from seqca.ops import Branch, Pair, between_tasks, cross_attention, use_backend
 from seqca.ops.aten import projections
 from seqca.ops.samples.cross_attention import SAMPLES, attention_sample, exchange_sample
 from seqca.ops.shared.operator import OPERATORS
@@ -339,3 +339,8 @@ def test_two_processes_with_images_of_their_own_are_as_one(tmp_path: Path, name:
     for what, expected in whole.items():
         kind = what.partition("[")[0]
         assert (together[what] - expected).abs().max() <= 1e-12 * largest[what if kind == "output" else kind], what
+
+
+def test_an_exchange_of_fewer_than_two_tasks_is_refused() -> None:
+    with pytest.raises(ValueError, match="tasks: got 1, expected at least two"):
+        between_tasks(1)
