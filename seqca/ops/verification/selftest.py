@@ -65,7 +65,7 @@ def _outcome(operator: Operator, backend: str, dtype: torch.dtype, device: str, 
         sample = rounded(sampler(63, 36, generator), dtype, device)
         reason = refusal(operator, backend, operator.describe(**sample.arguments))
         if reason is not None:
-            refused = refused or f"{name}: {reason}"
+            refused = refused or f"sample {name!r}: {reason}"
             continue
         try:
             gradients = cotangents(operator, sample, generator)

@@ -30,7 +30,7 @@ def test_what_is_right_and_what_cannot_run_is_told(capsys: pytest.CaptureFixture
     assert selftest("cpu")
     right, not_run, *numbers = capsys.readouterr().out.splitlines()
     assert right == "linear_attention     aten     float32   right on 3 samples, outputs and gradients"
-    assert not_run.startswith("linear_attention     cuda     float32   not run on one map: ")
+    assert not_run.startswith("linear_attention     cuda     float32   not run on sample 'one map': ")
     assert numbers == ["aten: 1 right", "cuda: 1 not run", "All 1 that could run are right"]
 
 
