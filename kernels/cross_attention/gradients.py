@@ -162,8 +162,8 @@ class LayerGradients:
         products = left.new_empty(parts, g.size, taken, g.padded, columns, dtype=dtype)
         sums = left.new_empty(parts, g.size, taken, g.padded, dtype=dtype)
         g.start(
-            cross_attention_backward_products, (parts, tiles, g.size * taken), left=left, right=right,
-            centres=centres, members=g.table, products=products, sums=sums, span=span,
+            cross_attention_backward_products, (parts, tiles, g.size * taken), g.tile_sizes.fewer_warps, left=left,
+            right=right, centres=centres, members=g.table, products=products, sums=sums, span=span,
             K=columns, LEFT=of_left, RIGHT=of_right, BLOCKS=taken,
         )  # fmt: skip
         return products, sums
@@ -211,7 +211,8 @@ class LayerGradients:
             )  # fmt: skip
         maps = tuple((d_maps[g.problem.branches[i].map],) for i in g.members)
         g.start(
-            cross_attention_backward_maps, (g.image_tiles * g.tiles(g.stack.padded), g.size), gradients=self._of_first,
-            rows=g.stack.rows, weights=scaled, centres=means, slopes=slopes, constants=constants, members=g.table,
-            maps=maps, channels=g.stack.channels, AFFINE=d_covariance is not None, AGAIN=g.again,
+            cross_attention_backward_maps, (g.image_tiles * g.tiles(g.stack.padded), g.size),
+            g.tile_sizes.fewer_warps, gradients=self._of_first, rows=g.stack.rows, weights=scaled, centres=means,
+            slopes=slopes, constants=constants, members=g.table, maps=maps, channels=g.stack.channels,
+            AFFINE=d_covariance is not None, AGAIN=g.again,
         )  # fmt: skip

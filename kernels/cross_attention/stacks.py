@@ -23,20 +23,22 @@ class TileSizes(NamedTuple):
     channels: int
     depth: int
     warps: int
+    fewer_warps: int
+    """Of kernels that go over many tiles, one after the other: each waits for the warps of the one before."""
 
 
 def tile_sizes(padded: int, dtype: torch.dtype) -> TileSizes:
-    """Sizes by channels and dtype. Chosen by registers and shared memory (docs/resources.md), not by tuning."""
+    """Sizes by channels and dtype. Chosen by registers and shared memory (docs/resources.md), warps on an H200."""
     if padded <= 64:
         channels = max(16, triton.next_power_of_2(padded))
     else:
         # The larger tile, unless a quarter of it or more would be padding.
         channels = 64 if -(-padded // 64) * 64 * 3 <= 4 * padded else 32
     if dtype == torch.float32:
-        return TileSizes(32, min(32, channels), 16, 4)
+        return TileSizes(32, min(32, channels), 16, 4, 4)
     # In float16 operands are scaled, which takes registers.
     warps = 8 if dtype == torch.float16 and padded > 64 else 4
-    return TileSizes(64, channels, channels if padded <= 64 else 32, warps)
+    return TileSizes(64, channels, channels if padded <= 64 else 32, warps, 2)
 
 
 def padded(channels: int) -> int:
@@ -129,7 +131,7 @@ class Stack:
             "BLOCK_C": b.channels,
             "PRECISION": precision(),
         }
-        launch(cross_attention_forward_moments, (parts, tiles, count), device, arguments, num_warps=b.warps)
+        launch(cross_attention_forward_moments, (parts, tiles, count), device, arguments, num_warps=b.fewer_warps)
         moments = centres.new_empty(count, self.channels + 1, self.channels, dtype=torch.float64)
         launch(
             cross_attention_forward_covariances, (triton.cdiv(self.channels, 16) ** 2, count), device,

@@ -188,7 +188,7 @@ class Pyramid:
             "BLOCK": (block := min(self.geometry.block, 64)),
         }
         grid = (self.tiles // self.images, triton.cdiv(self.geometry.depth, block))
-        launch(pyramid_forward_operands, grid, self.weight.device, arguments, num_warps=4)
+        launch(pyramid_forward_operands, grid, self.weight.device, arguments, num_warps=8)
 
     def chunks(self) -> Iterator[slice]:
         """Images whose gradient of y exists at a time."""
@@ -252,7 +252,7 @@ class Pyramid:
             "BLOCK": self.tile_sizes.channels,
         }
         grid = (triton.cdiv(count, 32), self.padded // self.tile_sizes.channels)
-        launch(pyramid_backward_cells, grid, self.weight.device, arguments, num_warps=4)
+        launch(pyramid_backward_cells, grid, self.weight.device, arguments, num_warps=8)
 
     def _give(self, results: list[Tensor], level: int, gradient: Tensor) -> None:
         """Put the gradient of a level, by tokens, into those of its maps."""
