@@ -44,7 +44,7 @@ def forward(
 
     The last result, in the contract the mean of the maps, is 0: nothing here needs it.
     """
-    head = _Head(maps, order, weight, prediction_weight)
+    head = _Head(maps, order, weight, prediction_weight, running_mean is None)
     own_bias = 0 if bias is None else bias.double()
     if running_mean is None or running_var is None:
         own, squares = head.moments()
@@ -76,7 +76,7 @@ def backward(
     group: str,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the maps, the weight, its bias, γ, β, and of the last layer's weight and bias, in their dtypes."""
-    head = _Head(maps, order, weight, prediction_weight)
+    head = _Head(maps, order, weight, prediction_weight, training)
     scale = norm_weight * inverse
     d_shift, d_scale, d_last = head.sums(grad, head.vectors(excess, scale, norm_bias))
     d_scale = d_scale * inverse
@@ -109,10 +109,19 @@ def backward(
 
 
 class _Head:
-    """The operands of a call, and its launches."""
+    """The operands of a call, and its launches.
 
-    def __init__(self, maps: list[Tensor], order: list[int], weight: Tensor, prediction_weight: Tensor) -> None:
+    Tensor cores cut off what they add up, towards 0. The mean of a batch takes from y what is alike in the errors of
+    all its pixels; running statistics do not, and there products of float32 are taken without tensor cores.
+    """
+
+    def __init__(
+        self, maps: list[Tensor], order: list[int], weight: Tensor, prediction_weight: Tensor, training: bool
+    ) -> None:
         self.pyramid = p = Pyramid(maps, order, weight)
+        self._arguments = p.arguments()
+        if not training and self._arguments["PRECISION"] == "tf32x3":
+            self._arguments["PRECISION"] = "ieee"
         self.channels, self.outputs = len(weight), len(prediction_weight)
         self.tokens = p.images * p.geometry.height * p.geometry.width
         self._device = weight.device
@@ -129,9 +138,9 @@ class _Head:
         torch.stack([x.float() for x in by_channel], out=rows[:, : self.channels])
         return rows
 
-    def _launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
-        p = self.pyramid
-        launch(kernel, grid, self._device, {**p.arguments(), **arguments}, num_warps=p.tile_sizes.warps)
+    def _launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], warps: int = 0) -> None:
+        warps = warps or self.pyramid.tile_sizes.warps
+        launch(kernel, grid, self._device, self._arguments | arguments, num_warps=warps)
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Means of y without bias, and sums of the squared deviations from them, (C,), in fp64."""
@@ -175,7 +184,11 @@ class _Head:
         of_last = torch.empty(self._programs, self.outputs, self.pyramid.padded, device=self._device)
         sizes = {"tiles": self.pyramid.tiles, "span": self._span}
         arguments = {**self._of_gradient(grad, vectors), "sums": sums, "of_last": of_last, **sizes}
-        self._launch(aggregation_head_backward_sums, (self._programs, blocks), arguments)
+        # Tiles come one after the other, each when all warps have finished the one before: fewer of them, of half the
+        # channels, wait less. With many outputs their registers would spill.
+        few = self._last.dtype != torch.float32 and self._block <= 16
+        arguments |= {"BLOCK": 32} if few else {}
+        self._launch(aggregation_head_backward_sums, (self._programs, blocks), arguments, 4 if few else 0)
         shifts, scales = sums[0].sum((0, 2), dtype=torch.float64).float()[:, : self.channels]
         return shifts, scales, of_last.sum(0)[:, : self.channels]
 

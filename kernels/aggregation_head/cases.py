@@ -43,7 +43,7 @@ def _maps(head: str, images: int, dtype: torch.dtype) -> tuple[list[Tensor], lis
     return maps, order
 
 
-def _case(head: str, outputs: int, dtype: torch.dtype, images: int = 8) -> CompiledCase:
+def _case(head: str, outputs: int, dtype: torch.dtype, images: int = 8, training: bool = True) -> CompiledCase:
     """A head with so many outputs."""
 
     def run() -> None:
@@ -53,9 +53,12 @@ def _case(head: str, outputs: int, dtype: torch.dtype, images: int = 8) -> Compi
         last = torch.empty(outputs, channels, 1, 1, dtype=dtype, device="meta")
         by_channel, bias, offset = (torch.empty(n, device="meta") for n in (channels, channels, outputs))
         layers = (weight, bias.to(dtype), by_channel, by_channel, last, offset.to(dtype))
-        prediction, _, _, *kept = forward(maps, order, *layers, None, None, 1e-5, "")
-        backward(prediction, maps, order, *layers, *kept, True, "")
+        running = (None, None) if training else (by_channel, by_channel)
+        prediction, _, _, *kept = forward(maps, order, *layers, *running, 1e-5, "")
+        backward(prediction, maps, order, *layers, *kept, training, "")
 
+    if not training:
+        return CompiledCase(f"{head}, C_out = {outputs}, evaluation", dtype, run, (80,))
     if images == _MANY:
         return CompiledCase(f"{head}, C_out = {outputs}, {images} images", dtype, run, (90,))
     tokens = 8 * NETWORK.tokens(*IMAGE)[0] if (head, outputs) == ("network", 40) else None
@@ -66,5 +69,6 @@ _HEADS = (("network", 1), ("network", 3), ("network", 40), ("FPN", 150))
 
 CASES = (
     *(_case(head, outputs, dtype) for dtype in (_BF16, _FP16, _FP32) for head, outputs in _HEADS),
+    _case("network", 40, _FP32, training=False),
     _case("network", 40, _BF16, _MANY),
 )
