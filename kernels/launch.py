@@ -17,18 +17,34 @@ class Launch(NamedTuple):
     options: dict[str, Any]
 
 
-_recorder: ContextVar[list[Launch] | None] = ContextVar("seqca_launch_recorder", default=None)
+class _Recorder(NamedTuple):
+    launches: list[Launch]
+    running: bool
+    """Whether launches are run besides."""
+
+
+_recorder: ContextVar[_Recorder | None] = ContextVar("seqca_launch_recorder", default=None)
 
 
 @contextmanager
-def record() -> Iterator[list[Launch]]:
-    """Collect launches instead of running them, to compile or count them; meta tensors will do as arguments."""
-    launches: list[Launch] = []
-    token = _recorder.set(launches)
+def record(running: bool = False) -> Iterator[list[Launch]]:
+    """Collect launches instead of running them, to compile or count them; meta tensors will do as arguments.
+
+    Args:
+        running: run them too. What is collected can be started again by `start`, while its tensors are kept alive.
+    """
+    recorder = _Recorder([], running)
+    token = _recorder.set(recorder)
     try:
-        yield launches
+        yield recorder.launches
     finally:
         _recorder.reset(token)
+
+
+def start(x: Launch, device: torch.device) -> None:
+    """Start a launch on the current stream of `device`."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        x.kernel[x.grid](**x.arguments, **x.options)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, arguments: dict[str, Any], **options: int) -> None:
@@ -39,10 +55,9 @@ def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, arguments: 
     in one program more. With more than the architecture allows a program of so many threads could not start.
     """
     registers = min(255, 65536 // (32 * options["num_warps"]), options.get("maxnreg", 255))
-    options = {"enable_fp_fusion": True, **options, "maxnreg": registers}
-    launches = _recorder.get()
-    if launches is not None:
-        launches.append(Launch(kernel, grid, arguments, options))
-        return
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        kernel[grid](**arguments, **options)
+    made = Launch(kernel, grid, arguments, {"enable_fp_fusion": True, **options, "maxnreg": registers})
+    recorder = _recorder.get()
+    if recorder is not None:
+        recorder.launches.append(made)
+    if recorder is None or recorder.running:
+        start(made, device)

@@ -40,6 +40,7 @@ def stages(setting: Setting) -> list[Stage]:
     """All of them."""
     native = ("-m", "benchmarks.gpu.native")
     profile = ("--output", str(setting.folder / "profile.json"))
+    options = str(setting.folder / "launch_options.json")
     step = ("--op", "network", "--shape", "training-nyud")  # four tasks, then the two of the paper's recipe
     return [
         Stage(
@@ -107,11 +108,14 @@ def stages(setting: Setting) -> list[Stage]:
         ),
         Stage(
             "tuning",
-            "launch parameters timed; what is faster, as a patch of the shipped table",
+            "launch options of a step's kernels and parameters of linear attention timed; a patch of what is faster",
             7.5,
             tuple(
                 (*(("env", "TRITON_INTERPRET=1") if setting.dry else ()), *command)
-                for command in _python(("-m", "benchmarks.gpu.tuning", "--output", str(setting.folder), *_dry(setting)))
+                for command in _python(
+                    ("-m", "benchmarks.gpu.launch_options", "--output", options, *_dry(setting)),
+                    ("-m", "benchmarks.gpu.tuning", "--output", str(setting.folder), *_dry(setting)),
+                )
             ),
         ),
     ]

@@ -8,6 +8,8 @@ from seqca.kernels.launch import Launch, record
 from seqca.kernels.map_tables import MAX_ENTRIES, Layout, MapTable, Work, map_tables, memories, split
 from torch import Tensor
 
+from seqca.ops import softplus, use_backend
+
 
 def launches(sizes: list[tuple[tuple[int, ...], int]], channels: int = 36) -> tuple[list[Launch], list[Launch]]:
     """Those of forward and of backward on maps of (leading shape, tokens)."""
@@ -142,3 +144,13 @@ def tensors_of(launch: Launch) -> list[Tensor]:
     """Those in the rows of its arguments."""
     rows = [row for x in launch.arguments.values() if isinstance(x, tuple) and not isinstance(x, Layout) for row in x]
     return [cell for row in rows for cell in row if isinstance(cell, Tensor)]
+
+
+def test_recorded_launches_can_be_run_at_once_and_again() -> None:
+    x = torch.linspace(-1, 1, 8)
+    with record(running=True) as noted, use_backend("triton"):
+        y = softplus(x)
+    assert torch.allclose(y, torch.nn.functional.softplus(x))
+    y.zero_()
+    launching.start(noted[0], x.device)
+    assert torch.allclose(y, torch.nn.functional.softplus(x))
