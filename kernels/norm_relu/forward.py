@@ -3,19 +3,21 @@
 import triton
 import triton.language as tl
 
-from .tiles import inverse_root, load_vector, merged, normalised, offsets, place
+from .tiles import inverse_root, load_vector, merged, normalised, offsets, place, rows_of
 
 
 @triton.jit
 def norm_relu_forward_statistics(
-    y, moments, y_strides, channels, rows, parts, span, pixels, width,
+    y, moments, y_strides, channels, rows, images, parts, span, pixels, width,
     FLAT: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """Number of pixels, mean, and squared deviations from it, of a run of pixels: `moments` (3, rows, channels).
+    """Number of pixels, mean, and squared deviations from it, of a run of pixels.
+
+    They are in `moments` (batches, 3, rows, channels), the rows of a batch of so many images.
 
     Sums are of what exceeds the mean of the run's first tile.
     """
-    row, image, channel, begin, end = place(channels, parts, span, pixels, CHANNELS)
+    batch, row, image, channel, begin, end = place(channels, images, parts, span, pixels, CHANNELS)
     inside = (channel < channels)[:, None]
     pixel = begin + tl.arange(0, PIXELS)
     source = offsets(y_strides, image, channel, pixel, width, FLAT)
@@ -33,7 +35,7 @@ def norm_relu_forward_statistics(
         squares += deviation * deviation
     count = (end - begin).to(tl.float32)
     excess = tl.sum(total, 1) / count
-    sink = moments + tl.cast(row, tl.int64) * channels + channel
+    sink = rows_of(moments, batch, rows, channels, 3) + tl.cast(row, tl.int64) * channels + channel
     stride = tl.cast(rows, tl.int64) * channels
     tl.store(sink, tl.zeros([CHANNELS], tl.float32) + count, mask=channel < channels)
     tl.store(sink + stride, pilot + excess, mask=channel < channels)
@@ -43,22 +45,25 @@ def norm_relu_forward_statistics(
 @triton.jit
 def norm_relu_forward_output(
     y, addend, output, moments, mean, variance, inverse, weight, bias, eps, y_strides, addend_strides, output_strides,
-    channels, rows, parts, span, pixels, width,
+    channels, rows, images, parts, span, pixels, width,
     MERGE: tl.constexpr, ADD: tl.constexpr, RECTIFY: tl.constexpr,
     FLAT: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """BN(y) + addend behind a ReLU, or without these.
 
-    MERGE: mean and 1/σ follow from the moments of `rows` runs of pixels; the programs of the first run write them, and
-    the unbiased variance. Otherwise they are read.
+    MERGE: mean and 1/σ of a batch of so many images, (batches, channels), follow from the moments of `rows` runs of its
+    pixels; the programs of its first run write them, and the unbiased variance. Otherwise they are read.
     """
-    row, image, channel, begin, end = place(channels, parts, span, pixels, CHANNELS)
+    batch, row, image, channel, begin, end = place(channels, images, parts, span, pixels, CHANNELS)
+    mean += batch * channels
+    inverse += batch * channels
     if MERGE:
-        count, middle, squares = merged(moments, rows, channel, channels, ROWS)
+        of_batch = rows_of(moments, batch, rows, channels, 3)
+        count, middle, squares = merged(of_batch, rows, channel, channels, ROWS)
         steepness = inverse_root(squares / count + eps)
         first = (channel < channels) & (row == 0)
         tl.store(mean + channel, middle, mask=first)
-        tl.store(variance + channel, squares / tl.maximum(count - 1.0, 1.0), mask=first)
+        tl.store(variance + batch * channels + channel, squares / tl.maximum(count - 1.0, 1.0), mask=first)
         tl.store(inverse + channel, steepness, mask=first)
     else:
         middle, steepness = load_vector(mean, channel, channels), load_vector(inverse, channel, channels)

@@ -8,13 +8,23 @@ import triton.language as tl
 
 
 @triton.jit
-def place(channels, parts, span, pixels, CHANNELS: tl.constexpr):
-    """A program's row of sums, image, channels, and run of pixels [begin, end); parts of an image are neighbours."""
+def place(channels, images, parts, span, pixels, CHANNELS: tl.constexpr):
+    """A program's batch and row of sums in it, image of all, channels, and run of pixels [begin, end).
+
+    Images of a batch are neighbours, and so are parts of an image.
+    """
     blocks = tl.cdiv(channels, CHANNELS)
-    row = tl.program_id(0) // blocks
+    run = tl.program_id(0) // blocks
     channel = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    begin = row % parts * span
-    return row, row // parts, channel, begin, tl.minimum(begin + span, pixels)
+    begin = run % parts * span
+    batch = run // (images * parts)
+    return batch, run - batch * images * parts, run // parts, channel, begin, tl.minimum(begin + span, pixels)
+
+
+@triton.jit
+def rows_of(numbers, batch, rows, channels, NUMBERS: tl.constexpr):
+    """Where those of a batch are in (batches, NUMBERS, rows, channels)."""
+    return numbers + tl.cast(batch, tl.int64) * NUMBERS * rows * channels
 
 
 @triton.jit

@@ -1,16 +1,16 @@
 """Convolutions with batch norm and ReLU, as chains and residual blocks, of which convolutions' outputs are kept.
 
 Every backend's module offers, with layers = (weights, norm_weights, norm_biases, residual) and
-structure = (strides, projection),
+structure = (strides, projection, batches),
 
     forward(maps, *layers, *structure, running_means, running_vars, eps, group)
         -> (output, means, unbiased variances, inverses, kept)
     backward(grad, maps, *layers, means, inverses, kept, *structure, training, group)
         -> gradients of (maps, weights, norm_weights, norm_biases, residual), that of no residual empty
 
-Statistics are lists by layer, `inverses` those of 1/σ; kept are the outputs of the convolutions of
-`norm_block.kept_layers`. Under a process group (by its name, "" for none) the sums of all processes are gathered for
-each norm, forward and backward.
+Statistics are lists by layer, those of all batches in one, (batches · C_i,), with running ones (C_i,); `inverses` are
+those of 1/σ. Kept are the outputs of the convolutions of `norm_block.kept_layers`. Under a process group (by its name,
+"" for none) the sums of all processes are gathered for each norm, forward and backward.
 """
 
 from collections.abc import Sequence
@@ -56,9 +56,10 @@ class NormReLUResult(NamedTuple):
     """What `norm_relu` returns."""
 
     output: Tensor
-    """(B, C, H', W'), in the dtype of the maps."""
+    """(batches · B, C, H', W'), in the dtype of the maps."""
     means: list[Tensor]
-    """By layer, of what is normalised, over all images and pixels, (C_i,), without gradient."""
+    """By layer, of what is normalised, over all images and pixels, (C_i,), without gradient; of several batches
+    (batches, C_i), each over its own."""
     variances: list[Tensor]
     """Unbiased, as running variances take them: divided by T − 1 for T pixels in all."""
 
@@ -72,6 +73,7 @@ def norm_relu(
     *,
     strides: Sequence[int] | None = None,
     projection: bool = False,
+    batches: int = 1,
     running_means: Sequence[Tensor] | None = None,
     running_vars: Sequence[Tensor] | None = None,
     eps: float = 1e-5,
@@ -89,7 +91,8 @@ def norm_relu(
 
     Args:
         maps: (B, C_j, H, W) of one size, any strides, concatenated in the channels. float32, bfloat16, float16 or
-            float64. Under autocast maps and residual are cast to its dtype.
+            float64. Under autocast maps and residual are cast to its dtype. Of several batches those of each one after
+            the other, of the same channels.
         weights: of the convolutions, (C_i, C_{i−1}, k, k) with odd k, without bias, padded by k // 2, in the dtype of
             the maps, or in float32 and then rounded to it. Without any there is one norm, which is of the maps
             themselves.
@@ -97,6 +100,8 @@ def norm_relu(
         residual: of the shape of the output, added behind the last norm.
         strides: of the convolutions, by default 1.
         projection: whether the last convolution and norm are the residual's, which they make of the concatenation.
+        batches: how many the maps are of. All are computed together, and give what a call for each would, one after the
+            other in the images of the output: each is normalised by statistics of its own.
         running_means, running_vars: by layer, (C_i,), in the dtype of the maps or float32: what is normalised by
             (evaluation). Without them it is mean and variance of the batch (training), which are returned. They are not
             updated.
@@ -108,9 +113,10 @@ def norm_relu(
         Output, means and variances; with running statistics these themselves.
 
     Raises:
-        TypeError: if an argument is no tensor or list of tensors, or dtypes do not fit or are not supported.
-        ValueError: if shapes, devices or lengths of lists do not fit, a map is empty, or the mean is to be taken of a
-            single pixel.
+        TypeError: if an argument is no tensor, list of tensors or number as it should be, or dtypes do not fit or are
+            not supported.
+        ValueError: if shapes, devices or lengths of lists do not fit, there is no batch, a map is empty, or the mean is
+            to be taken of a single pixel.
         BackendUnavailable: if a forced backend cannot run the call; `reference` cannot with a group.
         NotImplementedError: from a second derivative, a forward-mode one, or a transform of `torch.func` (`grad`,
             `vmap`, …), except on the backend `reference`.
@@ -133,15 +139,16 @@ def norm_relu(
     if strides is not None and not isinstance(strides, (list, tuple)):
         raise TypeError(f"strides: got {strides!r}, expected a list of integers, one for each convolution")
     steps = [1] * len(weights) if strides is None else list(strides)
-    _check_layers(maps, lists | {"weights": weights}, steps, projection)
+    _check_maps(maps, batches)
+    _check_layers(maps[: len(maps) // batches], lists | {"weights": weights}, steps, projection)
     sizes = output_sizes((maps[0].shape[2], maps[0].shape[3]), weights, steps, projection)
-    _check_residual(maps[0], residual, len(norm_weights[-1]), sizes, projection)
+    _check_residual(maps[0], residual, batches, len(norm_weights[-1]), sizes, projection)
     check_group(group)
     single = any(maps[0].shape[0] * height * width == 1 for height, width in sizes)
     if single and running_means is None and (group is None or group.size() == 1):
         raise ValueError("maps: got a single pixel behind a layer, expected at least two to take a variance of")
     check_positive(eps=eps)
-    backend = resolve(OPERATOR, _call(maps, weights, norm_weights), refusals_of(group))
+    backend = resolve(OPERATOR, _call(maps, weights, norm_weights, batches=batches), refusals_of(group))
     if backend == "reference":
         return NormReLUResult(
             *reference(
@@ -152,6 +159,7 @@ def norm_relu(
                 residual,
                 strides=steps,
                 projection=projection,
+                batches=batches,
                 running_means=running_means,
                 running_vars=running_vars,
                 eps=eps,
@@ -160,10 +168,12 @@ def norm_relu(
     refuse_forward_mode("norm_relu", *maps, *weights, *norm_weights, *norm_biases, *given(residual))
     layers = (weights, list(norm_weights), list(norm_biases), residual)
     running = ([], []) if running_means is None or running_vars is None else (list(running_means), list(running_vars))
-    rest = (steps, projection, *running, float(eps), group_name(group), backend)
+    rest = (steps, projection, batches, *running, float(eps), group_name(group), backend)
     output, means, variances, *_ = call_fused("norm_relu", _forward, maps, *layers, *rest)
     if running_means is not None and running_vars is not None:
         return NormReLUResult(output, list(running_means), list(running_vars))
+    if batches > 1:
+        means, variances = ([x.view(batches, -1) for x in found] for found in (means, variances))
     return NormReLUResult(output, means, variances)
 
 
@@ -176,15 +186,16 @@ def _forward(
     residual: Tensor | None,
     strides: Sequence[int],
     projection: bool,
+    batches: int,
     running_means: Sequence[Tensor],
     running_vars: Sequence[Tensor],
     eps: float,
     group: str,
     backend: str,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-    layers = (weights, norm_weights, norm_biases, residual, strides, projection, running_means, running_vars)
+    layers = (weights, norm_weights, norm_biases, residual, strides, projection, batches)
     with kernel_scope(maps[0]):
-        return OPERATOR.implementation(backend).forward(maps, *layers, eps, group)
+        return OPERATOR.implementation(backend).forward(maps, *layers, running_means, running_vars, eps, group)
 
 
 @custom_operator("norm_relu_backward")
@@ -200,11 +211,12 @@ def _backward(
     kept: Sequence[Tensor],
     strides: Sequence[int],
     projection: bool,
+    batches: int,
     training: bool,
     group: str,
     backend: str,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    layers = (weights, norm_weights, norm_biases, residual, means, inverses, kept, strides, projection)
+    layers = (weights, norm_weights, norm_biases, residual, means, inverses, kept, strides, projection, batches)
     with kernel_scope(maps[0]):
         return OPERATOR.implementation(backend).backward(grad, maps, *layers, training, group)
 
@@ -218,6 +230,7 @@ def _(
     residual: Tensor | None,
     strides: Sequence[int],
     projection: bool,
+    batches: int,
     running_means: Sequence[Tensor],
     running_vars: Sequence[Tensor],
     eps: float,
@@ -229,11 +242,12 @@ def _(
     order = memory_format(maps)
 
     def of_layer(layer: int) -> Tensor:
-        shape = (first.shape[0], rows[layer], *sizes[layer])
+        shape = (batches * first.shape[0], rows[layer], *sizes[layer])
         return torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=order)
 
     wide = torch.promote_types(first.dtype, torch.float32)
-    means, variances, inverses = ([first.new_empty(n, dtype=wide) for n in rows] for _ in range(3))
+    sets = 1 if running_means else batches
+    means, variances, inverses = ([first.new_empty(sets * n, dtype=wide) for n in rows] for _ in range(3))
     kept = [of_layer(layer) for layer in kept_layers(weights, projection)]
     return of_layer(len(rows) - 1 - projection), means, variances, inverses, kept
 
@@ -251,6 +265,7 @@ def _(
     kept: Sequence[Tensor],
     strides: Sequence[int],
     projection: bool,
+    batches: int,
     training: bool,
     group: str,
     backend: str,
@@ -268,8 +283,8 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    maps, weights, norm_weights, norm_biases, residual, ctx.strides, ctx.projection, running_means = inputs[:8]
-    _, _, ctx.group, ctx.backend = inputs[8:]
+    maps, weights, norm_weights, norm_biases, residual, ctx.strides, ctx.projection, ctx.batches = inputs[:8]
+    running_means, _, _, ctx.group, ctx.backend = inputs[8:]
     _, means, variances, inverses, kept = output
     ctx.mark_non_differentiable(*means, *variances, *inverses, *kept)
     ctx.set_materialize_grads(False)  # no zeros in place of gradients of the statistics
@@ -283,12 +298,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     *saved, residual = ctx.saved_tensors
     # To torch an empty list is one of tensors.
-    rest: tuple[Any, ...] = (None if ctx.strides else [], None, ctx.no_gradients, ctx.no_gradients, None, None, None)
+    rest: tuple[Any, ...] = (None if ctx.strides else [], None, None)
+    rest += (ctx.no_gradients, ctx.no_gradients, None, None, None)
     if grad is None:
         return (*[[None] * n for n in ctx.counts[:4]], None, *rest)
     remaining = iter(saved)
     maps, *parameters, means, inverses, kept = ([next(remaining) for _ in range(n)] for n in ctx.counts)
-    layers = (*parameters, residual, means, inverses, kept, ctx.strides, ctx.projection)
+    layers = (*parameters, residual, means, inverses, kept, ctx.strides, ctx.projection, ctx.batches)
     *gradients, d_residual = call_fused(
         "norm_relu", _backward, grad, maps, *layers, ctx.training, ctx.group, ctx.backend
     )
@@ -299,16 +315,29 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 refuse_second_derivative(_backward, "norm_relu")
 
 
-def _check_layers(
-    maps: Sequence[Tensor], lists: dict[str, Sequence[Tensor]], strides: Sequence[int], projection: bool
-) -> None:
+def _check_maps(maps: Sequence[Tensor], batches: int) -> None:
+    if not isinstance(batches, int) or isinstance(batches, bool):
+        raise TypeError(f"batches: got {batches!r}, expected an integer")
+    if batches < 1:
+        raise ValueError(f"batches: got {batches}, expected at least one")
     if not maps:
         raise ValueError("maps: got no map, expected at least one")
+    if len(maps) % batches:
+        raise ValueError(f"maps: got {len(maps)}, expected as many for each of {batches} batches")
     check_alike(maps)
     for i, x in enumerate(maps):
         if x.shape[2:] != maps[0].shape[2:]:
             got, first = tuple(x.shape[2:]), tuple(maps[0].shape[2:])
             raise ValueError(f"maps[{i}]: got the size {got}, expected {first} as of maps[0]")
+        same = i % (len(maps) // batches)
+        if x.shape[1] != maps[same].shape[1]:
+            channels = maps[same].shape[1]
+            raise ValueError(f"maps[{i}]: got {x.shape[1]} channels, expected {channels} as of maps[{same}]")
+
+
+def _check_layers(
+    maps: Sequence[Tensor], lists: dict[str, Sequence[Tensor]], strides: Sequence[int], projection: bool
+) -> None:
     weights, norms = lists["weights"], lists["norm_weights"]
     if len(norms) != max(len(weights), 1):
         raise ValueError(f"norm_weights: got {len(norms)}, expected {max(len(weights), 1)}, one for each layer")
@@ -339,7 +368,12 @@ def _check_layers(
 
 
 def _check_residual(
-    first: Tensor, residual: Tensor | None, channels: int, sizes: Sequence[tuple[int, int]], projection: bool
+    first: Tensor,
+    residual: Tensor | None,
+    batches: int,
+    channels: int,
+    sizes: Sequence[tuple[int, int]],
+    projection: bool,
 ) -> None:
     if projection:
         if residual is not None:
@@ -347,17 +381,22 @@ def _check_residual(
         if sizes[-1] != sizes[-2]:
             raise ValueError(f"strides: got a projection to {sizes[-1]} pixels, expected {sizes[-2]} as of the output")
     elif residual is not None:
-        expected = (first.shape[0], channels, *sizes[-1])
+        expected = (batches * first.shape[0], channels, *sizes[-1])
         if tuple(residual.shape) != expected:
             raise ValueError(f"residual: got shape {tuple(residual.shape)}, expected {expected} as of the output")
         check_kind("residual", residual, first)
 
 
 def _call(
-    maps: Sequence[Tensor], weights: Sequence[Tensor], norm_weights: Sequence[Tensor], *_: Any, **__: Any
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    norm_weights: Sequence[Tensor],
+    *_: Any,
+    batches: int = 1,
+    **__: Any,
 ) -> Call:
     first = maps[0]
-    tokens = first.shape[0] * first.shape[2] * first.shape[3]
+    tokens = batches * first.shape[0] * first.shape[2] * first.shape[3]
     return Call(first.device.type, first.dtype, max(len(weight) for weight in norm_weights), tokens)
 
 

@@ -1,6 +1,7 @@
 """Convolutions with batch norm and ReLU, and the residual block: plain mathematics."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ def norm_relu(
     *,
     strides: Sequence[int] | None = None,
     projection: bool = False,
+    batches: int = 1,
     running_means: Sequence[Tensor] | None = None,
     running_vars: Sequence[Tensor] | None = None,
     eps: float = 1e-5,
@@ -25,18 +27,56 @@ def norm_relu(
     """h ← relu(BN(conv(h))), layer after layer, from the concatenation of the maps, the residual added to the last BN.
 
     Args:
-        maps: (B, C_j, H, W).
+        maps: (B, C_j, H, W), those of each batch one after the other.
         weights: of the convolutions (C_i, C_{i−1}, k, k), padded by k // 2; or none, and the one norm is of the maps.
         norm_weights, norm_biases: scale and shift of the batch norms, (C_i,).
         residual: of the shape of the result.
         strides: of the convolutions; by default 1.
         projection: whether the last of the layers is BN(conv) of the maps, which is the residual.
+        batches: how many, each computed by itself.
         running_means, running_vars: by layer, (C_i,), what is normalised by; without them those of the batch.
         eps: added to the variances.
 
     Returns:
-        relu(BN + residual); by layer mean and unbiased variance, (C_i,), or the running ones, without gradient.
+        relu(BN + residual), (batches · B, C, H', W'); by layer mean and unbiased variance, (C_i,), of several batches
+        (batches, C_i), or the running ones, without gradient.
     """
+    block = partial(
+        _block,
+        weights=weights,
+        norm_weights=norm_weights,
+        norm_biases=norm_biases,
+        strides=strides,
+        projection=projection,
+        running_means=running_means,
+        running_vars=running_vars,
+        eps=eps,
+    )
+    if batches == 1:
+        return block(maps, residual)
+    count = len(maps) // batches
+    residuals = [None] * batches if residual is None else residual.chunk(batches)
+    results = [block(maps[i * count : (i + 1) * count], own) for i, own in enumerate(residuals)]
+    outputs, means, variances = zip(*results, strict=True)
+    if running_means is not None:
+        return torch.cat(outputs), means[0], variances[0]
+    stacked = [[torch.stack(layer) for layer in zip(*found, strict=True)] for found in (means, variances)]
+    return torch.cat(outputs), stacked[0], stacked[1]
+
+
+def _block(
+    maps: Sequence[Tensor],
+    residual: Tensor | None,
+    weights: Sequence[Tensor],
+    norm_weights: Sequence[Tensor],
+    norm_biases: Sequence[Tensor],
+    strides: Sequence[int] | None,
+    projection: bool,
+    running_means: Sequence[Tensor] | None,
+    running_vars: Sequence[Tensor] | None,
+    eps: float,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Of one batch."""
     means: list[Tensor] = []
     variances: list[Tensor] = []
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from seqca.kernels.launch import record
 from torch import Generator, Tensor
 
 from benchmarks.harness.quantities import kept_bytes
@@ -28,7 +29,8 @@ def block(
 ) -> Sample:
     """Layers of (channels, side) on maps, whose ReLUs are far from their kinks, with every second channel's below."""
     g = Generator().manual_seed(1)
-    joined = sum(x.shape[1] for x in maps)
+    batches = others.get("batches", 1)
+    joined = sum(x.shape[1] for x in maps[: len(maps) // batches])
     inputs = [joined, *(rows for rows, _ in layers)]
     if projection:
         inputs[len(layers) - 1] = joined
@@ -41,7 +43,7 @@ def block(
         ],
         "norm_weights": [0.5 + torch.rand(n, generator=g, dtype=torch.float64) for n in rows],
         "norm_biases": [torch.tensor([12.0, -12.0], dtype=torch.float64).repeat(n)[:n] for n in rows],
-        "residual": normal(*maps[0].shape, generator=g) if residual else None,
+        "residual": normal(batches * len(maps[0]), *maps[0].shape[1:], generator=g) if residual else None,
         "projection": projection,
         **others,
     }
@@ -62,6 +64,8 @@ BLOCKS = {
     "projected basic block": block(maps_of(10, 8), [(20, 3), (20, 3), (20, 1)], projection=True),
     "bottleneck": block(maps_of(16), [(6, 1), (6, 3), (16, 1)], residual=True),
     "stem": block(maps_of(3), [(16, 3), (18, 3)], strides=[2, 2]),
+    "batches of two maps": block(maps_of(10, 8) * 2, [(20, 3), (20, 3), (20, 1)], projection=True, batches=2),
+    "norms of batches": block(maps_of(18, 18, 18), [], residual=True, batches=3),
     "strided block": block(maps_of(16), [(6, 5), (12, 3), (12, 1)], projection=True, strides=[1, 3, 3]),
 }
 
@@ -142,6 +146,78 @@ def test_keeps_maps_and_outputs_of_convolutions_and_nothing_else_that_grows_with
 
 
 @pytest.mark.parametrize("backend", FUSED)
+def test_keeps_of_batches_what_calls_of_each_would(backend: str) -> None:
+    sample = block(maps_of(10, 8) + maps_of(10, 8), [(20, 3), (20, 3), (20, 1)], projection=True, batches=2)
+    arguments = rounded(sample, torch.float32, DEVICE).arguments
+    parameters = [x for name in ("weights", "norm_weights", "norm_biases") for x in arguments[name]]
+    with use_backend(backend):
+        kept = kept_bytes(lambda: norm_relu(**arguments).output, parameters)
+    statistics = 2 * 4 * 4 * 3 * 20
+    assert kept <= 2 * (18 + 2 * 20) * 4 * 2 * 8 * 12 + statistics
+
+
+def batches_of(maps: list[Tensor], batches: int, **others: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Arguments of one call, and those of a call for each batch."""
+    arguments = rounded(block(maps, batches=batches, **others), torch.float64, DEVICE).arguments
+    count = len(maps) // batches
+    residuals = [None] * batches if arguments["residual"] is None else arguments["residual"].chunk(batches)
+    return arguments, [
+        arguments | {"maps": arguments["maps"][i * count : (i + 1) * count], "residual": residual, "batches": 1}
+        for i, residual in enumerate(residuals)
+    ]
+
+
+@pytest.mark.parametrize("backend", ["reference", "aten"])
+@pytest.mark.parametrize("evaluation", [False, True])
+@pytest.mark.parametrize("projection", [False, True])
+def test_batches_are_as_a_call_for_each(projection: bool, evaluation: bool, backend: str) -> None:
+    maps = [x * (1 + i) for i in range(3) for x in maps_of(10, 8)]
+    layers = [(20, 3), (18, 3), *([(18, 1)] if projection else [])]
+    others: dict[str, Any] = {"projection": True} if projection else {"residual": True}
+    if not projection:
+        maps = [torch.cat(maps[i : i + 2], 1) for i in (0, 2, 4)]
+    if evaluation:
+        rows = [n for n, _ in layers]
+        others["running_means"] = [torch.ones(n, dtype=torch.float64, device=DEVICE) for n in rows]
+        others["running_vars"] = [torch.full((n,), 2.0, dtype=torch.float64, device=DEVICE) for n in rows]
+    together, each = batches_of(maps, 3, layers=layers, **others)
+    parameters = [x for name in ("weights", "norm_weights", "norm_biases") for x in together[name]]
+    inputs = [*together["maps"], *parameters, *([] if projection else [together["residual"]])]
+    with use_backend(backend):
+        found, alone = norm_relu(**together), [norm_relu(**arguments) for arguments in each]
+        gradients = torch.autograd.grad(found.output.square().sum(), inputs)
+        expected = torch.autograd.grad(torch.cat([own.output for own in alone]).square().sum(), inputs)
+    torch.testing.assert_close(found.output, torch.cat([own.output for own in alone]))
+    torch.testing.assert_close(list(gradients), list(expected))
+    for statistics in ("means", "variances"):
+        own = [getattr(result, statistics) for result in alone]
+        stacked = own[0] if evaluation else [torch.stack(layer) for layer in zip(*own, strict=True)]
+        torch.testing.assert_close(getattr(found, statistics), stacked)
+
+
+def test_launches_do_not_grow_with_batches() -> None:
+    def launched(batches: int) -> list[str]:
+        layers = [(20, 3), (20, 3), (20, 1)]
+        sample = rounded(block(maps_of(10, 8) * batches, layers, projection=True, batches=batches), torch.float32)
+        with record() as launches, use_backend("triton"):
+            norm_relu(**sample.arguments).output.sum().backward()
+        return [launch.kernel.__name__ for launch in launches]
+
+    assert launched(3) == launched(1)
+
+
+@pytest.mark.parametrize("backend", FUSED)
+def test_gradients_of_maps_of_batches_lie_in_memory_as_the_call_computes(backend: str) -> None:
+    maps = [x.to(DEVICE, torch.float32) for x in maps_of(10, 10, size=(7, 11))]
+    maps[0] = maps[0].contiguous(memory_format=torch.channels_last)
+    arguments = rounded(block(maps, [(20, 3)], batches=2), torch.float32, DEVICE).arguments
+    with use_backend(backend):
+        output = norm_relu(**arguments).output
+        gradients = torch.autograd.grad(output.sum(), arguments["maps"])
+    assert all(x.is_contiguous() for x in (output, *gradients))
+
+
+@pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize("name", ["norm", "projected basic block", "stem"])
 def test_maps_with_the_channels_last_give_such_a_map(name: str, backend: str) -> None:
     sample = rounded(BLOCKS[name], torch.float32, DEVICE)
@@ -194,6 +270,17 @@ def test_scales_may_be_zero_or_negative(backend: str) -> None:
         ({"strides": [1, 0]}, r"strides: got \[1, 0\], expected positive integers"),
         ({"projection": True}, "residual: got one beside a projection"),
         ({"running_means": [torch.zeros(18)] * 2}, "running_means, running_vars: got one of them, expected both"),
+        ({"batches": 0}, "batches: got 0, expected at least one"),
+        ({"batches": True}, "batches: got True, expected an integer"),
+        ({"batches": 2}, "maps: got 1, expected as many for each of 2 batches"),
+        (
+            {"maps": [torch.zeros(2, 18, 8, 12), torch.zeros(2, 9, 8, 12)], "batches": 2},
+            r"maps\[1\]: got 9 channels, expected 18 as of maps\[0\]",
+        ),
+        (
+            {"maps": [torch.zeros(2, 18, 8, 12)] * 2, "batches": 2},
+            r"residual: got shape \(2, 18, 8, 12\), expected \(4, 18, 8, 12\)",
+        ),
         ({"eps": 0.0}, "eps: got 0.0, expected a positive number"),
         ({"group": "world"}, "group: got str, expected a process group"),
     ],
@@ -211,8 +298,10 @@ def test_refuses_a_projection_of_another_size_than_the_output() -> None:
         norm_relu(**arguments)
 
 
-def test_refuses_to_take_a_variance_of_one_pixel() -> None:
-    arguments = rounded(block(maps_of(18, batch=1, size=(2, 2)), [(18, 3)], strides=[2]), torch.float32).arguments
+@pytest.mark.parametrize("batches", [1, 2])
+def test_refuses_to_take_a_variance_of_one_pixel(batches: int) -> None:
+    maps = maps_of(18, batch=1, size=(2, 2)) * batches
+    arguments = rounded(block(maps, [(18, 3)], strides=[2], batches=batches), torch.float32).arguments
     with pytest.raises(ValueError, match="maps: got a single pixel behind a layer, expected at least two"):
         norm_relu(**arguments)
 
@@ -238,19 +327,22 @@ def test_where_nothing_flows_back_nothing_goes_on(backend: str) -> None:
     assert arguments["maps"][0].grad is None
 
 
-def for_processes(dtype: torch.dtype) -> tuple[Sample, list[Tensor]]:
-    sample = rounded(block(maps_of(10, 8, batch=3), [(20, 3), (20, 3), (20, 1)], projection=True), dtype)
+def for_processes(dtype: torch.dtype, batches: int) -> tuple[Sample, list[Tensor]]:
+    maps = [x * (1 + i) for i in range(batches) for x in maps_of(10, 8, batch=3)]
+    sample = rounded(block(maps, [(20, 3), (20, 3), (20, 1)], projection=True, batches=batches), dtype)
     return sample, cotangents(OPERATOR, sample, Generator().manual_seed(1))
 
 
-def of_process(rank: int, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    return two_processes.of_process(rank, norm_relu, *for_processes(dtype), backend)
+def of_process(rank: int, backend: str, dtype: torch.dtype, batches: int) -> dict[str, Tensor]:
+    return two_processes.of_process(rank, norm_relu, *for_processes(dtype, batches), backend)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="gloo gathers tensors of a CPU")
 @pytest.mark.parametrize("backend", FUSED)
-def test_two_processes_with_other_numbers_of_images_are_as_one(tmp_path: Path, backend: str) -> None:
-    sample, gradients = for_processes(torch.float32)
-    results = two_processes.together(in_two_processes(tmp_path, of_process, backend, torch.float32))
+@pytest.mark.parametrize("batches", [1, 2])
+def test_two_processes_with_other_numbers_of_images_are_as_one(tmp_path: Path, batches: int, backend: str) -> None:
+    sample, gradients = for_processes(torch.float32, batches)
+    parts = in_two_processes(tmp_path, of_process, backend, torch.float32, batches)
+    results = two_processes.together(parts, batches)
     for verdict in judge(OPERATOR, sample, gradients, results):
         assert verdict.ok, str(verdict)

@@ -3,8 +3,12 @@
 Torch's passes have no statistics of several processes, and on a CPU add up float64, and channels-last maps, one by one,
 with many roundings. On a GPU they lose digits of a variance beside a large mean, and round partial sums of gradients to
 half precision (`Float2` in ATen/native/cuda/Normalization.cuh). In all these cases there are sums between the passes.
+
+Several batches are computed one after the other: the concatenation of all would be fresh pages in every call, which
+cost a CPU more than the copies that join the results.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -126,11 +130,81 @@ def _total(x: Tensor) -> Tensor:
     return x.sum(3).sum((0, 2), dtype=torch.float64)
 
 
-def forward(*arguments: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+def forward(
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    norm_weights: Sequence[Tensor],
+    norm_biases: Sequence[Tensor],
+    residual: Tensor | None,
+    strides: Sequence[int],
+    projection: bool,
+    batches: int,
+    running_means: Sequence[Tensor],
+    *rest: Any,
+) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     """See `norm_block.forward`."""
-    return norm_block.forward(_Passes(), *arguments)
+    parameters, structure = (weights, norm_weights, norm_biases), (strides, projection, 1, running_means, *rest)
+    results = [
+        norm_block.forward(_Passes(), own, *parameters, addend, *structure)
+        for own, addend in zip(_split(maps, batches), _chunks(residual, batches), strict=True)
+    ]
+    if batches == 1:
+        return results[0]
+    outputs, *statistics, kept = zip(*results, strict=True)
+    layout = norm_block.memory_format(maps)
+    means, variances, inverses = (
+        found[0] if running_means else [torch.cat(layer) for layer in zip(*found, strict=True)] for found in statistics
+    )
+    return _whole(outputs, layout), means, variances, inverses, [_whole(y, layout) for y in zip(*kept, strict=True)]
 
 
-def backward(*arguments: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], Tensor]:
+def backward(
+    grad: Tensor,
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    norm_weights: Sequence[Tensor],
+    norm_biases: Sequence[Tensor],
+    residual: Tensor | None,
+    means: Sequence[Tensor],
+    inverses: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    strides: Sequence[int],
+    projection: bool,
+    batches: int,
+    training: bool,
+    group: str,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """See `norm_block.backward`."""
-    return norm_block.backward(_Passes(), *arguments)
+    parameters, structure = (weights, norm_weights, norm_biases), (strides, projection, 1, training, group)
+    results = []
+    for i, (own, addend) in enumerate(zip(_split(maps, batches), _chunks(residual, batches), strict=True)):
+        statistics = [[x.chunk(batches)[i] if training else x for x in found] for found in (means, inverses)]
+        of_batch: tuple[Any, ...] = (addend, *statistics, [y.chunk(batches)[i] for y in kept], *structure)
+        results.append(norm_block.backward(_Passes(), grad.chunk(batches)[i], own, *parameters, *of_batch))
+    if batches == 1:
+        return results[0]
+    layout = norm_block.memory_format(maps)
+    d_maps, *of_parameters, d_residuals = zip(*results, strict=True)
+    d_weights, d_scales, d_shifts = (
+        [sum(x[1:], x[0]) for x in zip(*gradients, strict=True)] for gradients in of_parameters
+    )
+    d_residual = d_residuals[0] if residual is None else _whole(d_residuals, layout)
+    in_order = [x.contiguous(memory_format=layout) for own in d_maps for x in own]
+    return in_order, d_weights, d_scales, d_shifts, d_residual
+
+
+def _split(maps: Sequence[Tensor], batches: int) -> Iterator[Sequence[Tensor]]:
+    """The maps of each batch."""
+    count = len(maps) // batches
+    return (maps[i : i + count] for i in range(0, len(maps), count))
+
+
+def _chunks(residual: Tensor | None, batches: int) -> Sequence[Tensor | None]:
+    return [None] * batches if residual is None else residual.chunk(batches)
+
+
+def _whole(parts: Sequence[Tensor], layout: torch.memory_format) -> Tensor:
+    """Images of all batches."""
+    shape = (len(parts) * len(parts[0]), *parts[0].shape[1:])
+    result = torch.empty(shape, dtype=parts[0].dtype, device=parts[0].device, memory_format=layout)
+    return torch.cat(list(parts), out=result)

@@ -20,11 +20,16 @@ def _sample(
     strides: Sequence[int] | None = None,
     residual: bool = False,
     projection: bool = False,
+    batches: int = 1,
     running: bool = False,
 ) -> Sample:
-    """Layers of (channels, kernel side) on maps; nothing that a ReLU reads is near zero, where it has a kink."""
+    """Layers of (channels, kernel side) on maps; nothing that a ReLU reads is near zero, where it has a kink.
+
+    With running statistics there is one batch.
+    """
     strides = strides or [1] * len(shapes)
-    joined = hidden = torch.cat(maps, 1)
+    count = len(maps) // batches
+    joined = hidden = torch.cat([torch.cat(maps[i : i + count], 1) for i in range(0, len(maps), count)])
     last = max(len(shapes), 1) - 1 - projection
     order = [last + 1, *range(last + 1)] if projection else range(last + 1)
     found: dict[int, tuple[Tensor, ...]] = {}
@@ -38,11 +43,13 @@ def _sample(
             spread = x.std((0, 2, 3))[:, None, None]
             weight, x = weight / spread[..., None], x / spread
         scale = 0.75 + torch.rand(x.shape[1], generator=generator, dtype=torch.float64)
-        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        by_batch = x.unflatten(0, (batches, -1))
+        variance, mean = torch.var_mean(by_batch, (1, 3, 4), correction=0)
         if running:
-            mean = mean + normal(len(mean), generator=generator) / 4 * variance.sqrt()
-            variance = variance * (0.75 + torch.rand(len(mean), generator=generator, dtype=torch.float64))
-        x = (x - mean[:, None, None]) * (scale / (variance + _EPS).sqrt())[:, None, None]
+            mean = mean + normal(*mean.shape, generator=generator) / 4 * variance.sqrt()
+            variance = variance * (0.75 + torch.rand(mean.shape, generator=generator, dtype=torch.float64))
+        steepness = scale / (variance + _EPS).sqrt()
+        x = ((by_batch - mean[:, None, :, None, None]) * steepness[:, None, :, None, None]).flatten(0, 1)
         if layer == last + 1:
             shift = normal(len(scale), generator=generator)
             addend = x + shift[:, None, None]
@@ -50,7 +57,7 @@ def _sample(
             if layer == last and residual:
                 addend = normal(*x.shape, generator=generator) / 8
             x = x if layer < last or addend is None else x + addend
-            shift = -_widest_gap(x.transpose(0, 1).flatten(1))
+            shift = -_widest_gap(x.unflatten(0, (batches, -1)).movedim(2, 0).flatten(2))
             hidden = (x + shift[:, None, None]).relu()
         found[layer] = (weight, scale, shift, mean, variance)
     weights, scales, shifts, means, variances = map(list, zip(*(found[i] for i in sorted(found)), strict=True))
@@ -62,10 +69,11 @@ def _sample(
         "residual": addend if residual else None,
         "strides": list(strides),
         "projection": projection,
+        "batches": batches,
         "eps": _EPS,
     }
     if running:
-        arguments |= {"running_means": [x.float() for x in means], "running_vars": [x.float() for x in variances]}
+        arguments |= {"running_means": [x[0].float() for x in means], "running_vars": [x[0].float() for x in variances]}
     differentiable = ("maps", "weights", "norm_weights", "norm_biases", *(("residual",) if residual else ()))
     return Sample(arguments, differentiable, ("norm_weights", "norm_biases"))
 
@@ -77,18 +85,27 @@ def _weight(rows: int, side: int, channels: int, generator: Generator) -> Tensor
 
 
 def _widest_gap(values: Tensor) -> Tensor:
-    """The middle of the widest gap between two values of a row."""
-    ordered = values.sort(1).values
-    widest = ordered.diff(dim=1).argmax(1, keepdim=True)
+    """Of (channels, batches, values), the middle of the widest gap that has values of each batch on both sides."""
+    ordered = values.flatten(1).sort(1).values
+    lowest, highest = values.amin(2).amax(1, keepdim=True), values.amax(2).amin(1, keepdim=True)
+    between = (ordered[:, :-1] >= lowest) & (ordered[:, 1:] <= highest)
+    widest = ordered.diff(dim=1).where(between, -1).argmax(1, keepdim=True)
     return (ordered.gather(1, widest) + ordered.gather(1, widest + 1))[:, 0] / 2
 
 
-def _maps(tokens: int, channels: Sequence[int], taps: int, generator: Generator) -> list[Tensor]:
-    """Of three images, on the left half higher than on the right by more than sums of so many taps differ by chance."""
+def _maps(tokens: int, channels: Sequence[int], taps: int, generator: Generator, batch: int = 0) -> list[Tensor]:
+    """Of three images, on the left half higher than on the right by more than sums of so many taps differ by chance.
+
+    The means and variances of several batches differ, by less than the two halves do.
+    """
     height, width = map_size(tokens)
     raised = torch.arange(width) < (width + 1) // 2
     lift = 16 / (taps * sum(channels)) ** 0.5
-    return [normal(3, c, height, width, generator=generator) + lift * raised for c in channels]
+    size = height, width
+    return [
+        (1 + batch / 8) * (normal(3, c, *size, generator=generator) + lift * raised) + batch * lift / 8
+        for c in channels
+    ]
 
 
 def _basic_block(tokens: int, channels: int, generator: Generator) -> Sample:
@@ -118,6 +135,20 @@ def _chain(tokens: int, channels: int, generator: Generator) -> Sample:
     return _sample(_maps(tokens, [c], 9, generator), [(c, 3), (c + 1, 3)], generator)
 
 
+def _batches(tokens: int, channels: int, generator: Generator) -> Sample:
+    """Two maps in each of three batches of different means and variances, and their projection as residual."""
+    c = channels // 4 + 1
+    maps = [x for i in range(3) for x in _maps(tokens, [c, c + 1], 9, generator, i)]
+    return _sample(maps, [(c + 2, 3), (c, 3), (c, 1)], generator, projection=True, batches=3)
+
+
+def _batches_with_residual(tokens: int, channels: int, generator: Generator) -> Sample:
+    """One map in each of two batches, two convolutions of which the second leaves pixels out, and a residual."""
+    c = channels // 4 + 1
+    maps = [x for i in range(2) for x in _maps(tokens, [c], 9, generator, i)]
+    return _sample(maps, [(c + 1, 3), (c, 3)], generator, strides=[1, 2], residual=True, batches=2)
+
+
 def _norm_alone(tokens: int, channels: int, generator: Generator) -> Sample:
     """No convolution."""
     (x,) = _maps(tokens, [channels], 1, generator)
@@ -129,5 +160,7 @@ SAMPLES: dict[str, Sampler] = {
     "projection": _projection,
     "bottleneck": _bottleneck,
     "chain": _chain,
+    "batches": _batches,
+    "batches with residual": _batches_with_residual,
     "norm alone": _norm_alone,
 }

@@ -4,7 +4,7 @@ Kept are the maps, the outputs of the convolutions that are costly, and the stat
 convolutions is a function of the output of the one and the statistics, and is computed again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,17 +18,19 @@ KEPT_FROM = 128
 
 
 class Norm(NamedTuple):
-    """A batch norm on a map, in all (C,), at least in float32: weight · (y − mean) · inverse + bias."""
+    """A batch norm on a map, at least in float32: weight · (y − mean) · inverse + bias."""
 
     mean: Tensor
+    """(batches · C,), of so many batches, one after the other in the images of the map."""
     inverse: Tensor
-    """1/√(variance + ε)."""
+    """1/√(variance + ε), likewise."""
     weight: Tensor
+    """(C,)."""
     bias: Tensor
 
 
 class Normalised(NamedTuple):
-    """A normalised map, and by what."""
+    """A normalised map, and by what, in (batches · C,)."""
 
     output: Tensor
     mean: Tensor
@@ -50,7 +52,8 @@ class NormGradients(NamedTuple):
 class Passes(Protocol):
     """What a backend computes of one batch norm, of maps that lie in memory without gaps, in one of torch's formats.
 
-    Under a process group (by its name, "" for none) statistics are those of all processes.
+    Statistics are of each of the batches, of which it knows how many there are; with running ones there is one. Under a
+    process group (by its name, "" for none) they are those of all processes.
     """
 
     def forward(
@@ -80,7 +83,10 @@ class Passes(Protocol):
         training: bool,
         group: str,
     ) -> NormGradients:
-        """From the gradient of the output, of any strides; `result` is the output if it is at hand."""
+        """From the gradient of the output, of any strides; `result` is the output if it is at hand.
+
+        Gradients of weight and bias are those of all batches together.
+        """
 
 
 def memory_format(maps: Sequence[Tensor]) -> torch.memory_format:
@@ -121,13 +127,14 @@ def forward(
     residual: Tensor | None,
     strides: Sequence[int],
     projection: bool,
+    batches: int,
     running_means: Sequence[Tensor],
     running_vars: Sequence[Tensor],
     eps: float,
     group: str,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-    """Output; by layer mean, variance and 1/σ; the convolutions' outputs that are kept."""
-    block = _Block(maps, weights, norm_weights, norm_biases, strides, projection)
+    """Output; by layer mean, variance and 1/σ as of `passes`; the convolutions' outputs that are kept."""
+    block = _Block(maps, weights, norm_weights, norm_biases, strides, projection, batches)
     statistics: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def normalise(layer: int, y: Tensor, addend: Tensor | None, rectify: bool) -> Tensor:
@@ -162,11 +169,12 @@ def backward(
     kept: Sequence[Tensor],
     strides: Sequence[int],
     projection: bool,
+    batches: int,
     training: bool,
     group: str,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """Gradients of the maps, weights, norms' weights and biases, and of the residual, in their dtypes."""
-    block = _Block(maps, weights, norm_weights, norm_biases, strides, projection)
+    block = _Block(maps, weights, norm_weights, norm_biases, strides, projection, batches)
     norms = [
         Norm(*statistics, *block.affine(layer)) for layer, statistics in enumerate(zip(means, inverses, strict=True))
     ]
@@ -207,7 +215,7 @@ def backward(
 
 
 class _Block:
-    """Layers, and the concatenation that they start from."""
+    """Layers, and the concatenation that they start from, of the maps of each batch, one batch after the other."""
 
     def __init__(
         self,
@@ -217,13 +225,13 @@ class _Block:
         norm_biases: Sequence[Tensor],
         strides: Sequence[int],
         projection: bool,
+        batches: int,
     ) -> None:
         self._format = memory_format(maps)
-        self._maps, self._strides = maps, strides
+        self._maps, self._strides, self._batches = maps, strides, batches
         self._weights = _converted(weights, [maps[0].dtype] * len(weights), self._format)
         self._norm_weights, self._norm_biases = norm_weights, norm_biases
-        joined = maps[0] if len(maps) == 1 else torch.cat(list(maps), 1)
-        self.input = joined.contiguous(memory_format=self._format)
+        self.input = _joined(maps, batches, self._format)
         self.last = len(norm_weights) - 1 - projection
         """The layer to whose norm the residual is added."""
 
@@ -253,8 +261,21 @@ class _Block:
         """The gradient of the concatenation, map by map."""
         if len(self._maps) == 1:
             return [grad]
-        parts: Iterator[Tensor] = iter(grad.split([x.shape[1] for x in self._maps], 1))
+        channels = [x.shape[1] for x in self._maps[: len(self._maps) // self._batches]]
+        parts = (part for batch in grad.chunk(self._batches) for part in batch.split(channels, 1))
         return [part.clone(memory_format=self._format) for part in parts]
+
+
+def _joined(maps: Sequence[Tensor], batches: int, layout: torch.memory_format) -> Tensor:
+    """Maps of a batch side by side in the channels, batches in the images; a single map where it lies, if it can."""
+    first, count = maps[0], len(maps) // batches
+    if len(maps) == 1:
+        return first.contiguous(memory_format=layout)
+    shape = (batches * first.shape[0], sum(x.shape[1] for x in maps[:count]), *first.shape[2:])
+    result = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
+    for i, batch in enumerate(result.chunk(batches)):
+        torch.cat(list(maps[i * count : (i + 1) * count]), 1, out=batch)
+    return result
 
 
 def _converted(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype], layout: torch.memory_format) -> list[Tensor]:

@@ -40,7 +40,7 @@ def merged_moments(tokens: int, mean: Tensor, squares: Tensor, group: str) -> tu
 
     Args:
         tokens: of this process.
-        mean, squares: of this process, (C,).
+        mean, squares: of this process, both of any shape.
         group: name of the group.
     """
     if not group:
@@ -49,7 +49,7 @@ def merged_moments(tokens: int, mean: Tensor, squares: Tensor, group: str) -> tu
     total = counts.sum(0)
     merged = (counts * means).sum(0) / total
     deviations = deviations + counts * (means - merged).square()
-    return total, merged.to(mean), deviations.sum(0).to(mean)
+    return total, merged.view_as(mean).to(mean), deviations.sum(0).view_as(mean).to(mean)
 
 
 def merged_covariance(tokens: int, mean: Tensor, covariance: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
@@ -62,7 +62,7 @@ def merged_covariance(tokens: int, mean: Tensor, covariance: Tensor, group: str)
     """
     if not group:
         return tokens, mean, covariance
-    counts, means, scatters = _gathered(tokens, mean, tokens * covariance.flatten(), group)
+    counts, means, scatters = _gathered(tokens, mean, tokens * covariance, group)
     total = counts.sum(0)
     merged = (counts * means).sum(0) / total
     apart = means - merged
@@ -71,19 +71,20 @@ def merged_covariance(tokens: int, mean: Tensor, covariance: Tensor, group: str)
 
 
 def summed(tokens: int, first: Tensor, second: Tensor, group: str) -> tuple[int | Tensor, Tensor, Tensor]:
-    """A number and two tensors (C,), each summed over the processes."""
+    """A number and two tensors, each summed over the processes."""
     if not group:
         return tokens, first, second
     total, one, other = (x.sum(0) for x in _gathered(tokens, first, second, group))
-    return total, one.to(first), other.to(first)
+    return total, one.view_as(first).to(first), other.view_as(second).to(first)
 
 
 def _gathered(number: int, first: Tensor, second: Tensor, group: str) -> tuple[Tensor, Tensor, Tensor]:
-    """By process, in float64: (processes, 1), (processes, C), (processes, C)."""
+    """By process, in float64 and flat: (processes, 1), (processes, numbers of the first), those of the second."""
     if group not in _groups:  # as in a compiled graph that another process made
         raise ValueError(f"group: got {group!r}, expected a process group of this process")
-    own = torch.cat([first.new_full((1,), number, dtype=torch.float64), first.double(), second.double()])
+    flat = first.double().flatten(), second.double().flatten()
+    own = torch.cat([first.new_full((1,), number, dtype=torch.float64), *flat])
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size(_groups[group]))]
     dist.all_gather(parts, own, _groups[group])
-    numbers, firsts, seconds = torch.stack(parts).split([1, len(first), len(second)], 1)
+    numbers, firsts, seconds = torch.stack(parts).split([1, first.numel(), second.numel()], 1)
     return numbers, firsts, seconds

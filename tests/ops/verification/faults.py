@@ -300,6 +300,8 @@ WITH_BATCH_STATISTICS = {
     ("norm_relu", "basic block"),
     ("norm_relu", "projection"),
     ("norm_relu", "chain"),
+    ("norm_relu", "batches"),
+    ("norm_relu", "batches with residual"),
     ("norm_relu", "norm alone"),
 }
 """The samples that batch norm normalises by the statistics of the batch."""
