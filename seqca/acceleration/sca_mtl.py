@@ -18,7 +18,6 @@ Batch norms keep their modules: those whose arithmetic an operator does have the
 as there. Where some of a module's norms are in training and others in evaluation mode, the original forward runs.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,7 +26,6 @@ from torch import Tensor, nn
 from seqca.nn.conv_norm import ConvNorm, conv_norm_relu, fusable
 from seqca.nn.cross_attention import attend_joined, read_once
 from seqca.nn.cross_scale import aggregate
-from seqca.nn.sharing import shared
 from seqca.ops import from_coarser
 
 from .blocks import against_block, block_layers
@@ -75,16 +73,17 @@ def _distilled(module: Any, x: dict[str, Tensor], exchange: Exchange) -> dict[st
     own = {task: x[f"features_{task}"] for task in module.auxilary_tasks}
     attended = exchange.gathered(own)
     layers = block_layers(module.dimensionality_reduction)
-    first, second, shortcut = (layer.parameters() for layer in layers)
-    for layer in (first, shortcut):
-        layer[0] = read_once(layer[0], len(own) - 1)
-    uses = shared([first, second, shortcut], len(module.tasks))
-
-    def reduced(task: str, parameters: Sequence[Sequence[Tensor]]) -> Tensor:
-        maps = [own[task], *(attended[task, other] for other in reversed(own) if other != task)]
-        return conv_norm_relu(maps, layers, projection=True, parameters=parameters)
-
-    return {task: own[task] + reduced(task, of_use) for task, of_use in zip(module.tasks, uses, strict=True)}
+    parameters = [layer.parameters() for layer in layers]
+    for reader in (parameters[0], parameters[-1]):
+        reader[0] = read_once(reader[0], len(own) - 1)
+    maps = [
+        x
+        for task in module.tasks
+        for x in (own[task], *(attended[task, other] for other in reversed(own) if other != task))
+    ]
+    batches = len(module.tasks)
+    reduced = conv_norm_relu(maps, layers, projection=True, parameters=parameters, batches=batches).chunk(batches)
+    return {task: own[task] + x for task, x in zip(module.tasks, reduced, strict=True)}
 
 
 def _layers_from_coarser(head: Any, k: int) -> list[Layer]:

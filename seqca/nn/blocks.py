@@ -39,7 +39,13 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, in_channels, H, W), or maps that have as many channels together → (B, out_channels, H, W)."""
-        return self._of_maps(checked_maps("x", x, self.conv1.in_channels, self.conv1.weight))
+        maps = checked_maps("x", x, self.conv1.in_channels, self.conv1.weight)
+        layers, projects = self._layers(), isinstance(self.shortcut, nn.Sequential)
+        if not projects and len(maps) > 1:
+            maps = [torch.cat(list(maps), 1)]  # it is the residual
+        if fusable(layers, *(() if projects else (self.shortcut,))):
+            return conv_norm_relu(maps, layers, None if projects else maps[0], projects)
+        return self._one_by_one(maps)
 
     def _layers(self) -> list[ConvNorm]:
         """The convolutions, that of the shortcut last, with their norms."""
@@ -48,19 +54,14 @@ class BasicBlock(nn.Module):
             layers.append(ConvNorm(*self.shortcut))
         return layers
 
-    def _of_maps(self, maps: Sequence[Tensor], parameters: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
-        """Of the concatenation of maps, with other parameters of the layers, if they are given."""
-        layers, projects = self._layers(), isinstance(self.shortcut, nn.Sequential)
-        if not projects and len(maps) > 1:
-            maps = [torch.cat(list(maps), 1)]  # it is the residual
-        if fusable(layers, *(() if projects else (self.shortcut,))):
-            return conv_norm_relu(maps, layers, None if projects else maps[0], projects, parameters)
+    def _one_by_one(self, maps: Sequence[Tensor], parameters: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
+        """Of the concatenation of maps; the convolutions that read it have other weights, if parameters are given."""
         x = torch.cat(list(maps), 1) if len(maps) > 1 else maps[0]
         if parameters is None:
             hidden, shortcut = self.conv1(x), self.shortcut(x)
         else:
             hidden = F.conv2d(x, parameters[0][0], padding=1)
-            shortcut = layers[-1].bn(F.conv2d(x, parameters[-1][0])) if projects else self.shortcut(x)
+            shortcut = self._layers()[-1].bn(F.conv2d(x, parameters[-1][0]))
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(hidden)))) + shortcut)
 
 

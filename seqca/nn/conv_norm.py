@@ -53,11 +53,12 @@ def conv_norm_relu(
     residual: Tensor | None = None,
     projection: bool = False,
     parameters: Sequence[Sequence[Tensor]] | None = None,
+    batches: int = 1,
 ) -> Tensor:
     """`seqca.ops.norm_relu` with parameters and statistics of modules, whose running statistics it updates.
 
     Args:
-        maps, residual, projection: of the operator.
+        maps, residual, projection, batches: of the operator. Statistics are updated batch by batch.
         layers: that `fusable` found to be so.
         parameters: by layer the convolution's weight and the norm's weight and bias, in place of those of the modules.
     """
@@ -71,14 +72,22 @@ def conv_norm_relu(
         residual,
         strides=[layer.conv.stride[0] for layer in layers],
         projection=projection,
+        batches=batches,
         running_means=None if batch else [running_statistics(bn)[0] for bn in norms],
         running_vars=None if batch else [running_statistics(bn)[1] for bn in norms],
         eps=norms[0].eps,
         group=synchronised_over(norms[0]),
     )
-    if batch:
+    if batch and batches > 1:
+        update_running_statistics(norms * batches, *map(_batch_by_batch, (means, variances)))
+    elif batch:
         update_running_statistics(norms, means, variances)
     return output
+
+
+def _batch_by_batch(layers: Sequence[Tensor]) -> list[Tensor]:
+    """From (batches, C_i) by layer the vectors of all layers of the first batch, then of the second, …"""
+    return [x for of_batch in zip(*layers, strict=True) for x in of_batch]
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:

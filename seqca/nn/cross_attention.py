@@ -16,8 +16,7 @@ from .batch_norm import (
 )
 from .blocks import BasicBlock
 from .checks import check_alike, check_features, check_map, check_positive, checked_maps, checked_tasks
-from .conv_norm import ConvNorm
-from .sharing import shared
+from .conv_norm import ConvNorm, conv_norm_relu, fusable
 
 
 class ConvBN(nn.Module):
@@ -180,7 +179,8 @@ class PairProjections(nn.Module):
 class Reduction(BasicBlock):
     """The basic block R on [F, A_1, F, A_2, …], given F once (Kim et al. 2022, section 2.3).
 
-    A convolution that reads a map several times is one with the sum of the weights.
+    A convolution that reads a map several times is one with the sum of the weights. Of several targets it is one call,
+    with the statistics of each by themselves.
 
     Args:
         channels: C of F and of every A.
@@ -191,17 +191,20 @@ class Reduction(BasicBlock):
         super().__init__(2 * channels * pairs, channels, momentum=0.01, project=True)
         self.channels, self.pairs = channels, pairs
 
-    def parameters_of_uses(self, uses: int) -> list[list[list[Tensor]]]:
-        """For each use those of the layers, of convolutions for the channels [F, A_1, A_2, …]."""
-        first, second, shortcut = (layer.parameters() for layer in self._layers())
-        for layer in (first, shortcut):
-            layer[0] = read_once(layer[0], self.pairs)
-        return shared([first, second, shortcut], uses)
+    def forward(self, x: Tensor | Sequence[Tensor], targets: int = 1) -> Tensor:
+        """[F, A_1, A_2, …], (1 + pairs)·C channels in all → (B, C, H, W).
 
-    def forward(self, x: Tensor | Sequence[Tensor], parameters: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
-        """[F, A_1, A_2, …], (1 + pairs)·C channels in all → (B, C, H, W); `parameters` are those of one use."""
-        maps = checked_maps("x", x, (1 + self.pairs) * self.channels, self.conv1.weight)
-        return self._of_maps(maps, parameters or self.parameters_of_uses(1)[0])
+        Of several targets the maps of each, one after the other, → (targets·B, C, H, W).
+        """
+        maps = checked_maps("x", x, targets * (1 + self.pairs) * self.channels, self.conv1.weight)
+        layers = self._layers()
+        parameters = [layer.parameters() for layer in layers]
+        for reader in (parameters[0], parameters[-1]):
+            reader[0] = read_once(reader[0], self.pairs)
+        if fusable(layers):
+            return conv_norm_relu(maps, layers, projection=True, parameters=parameters, batches=targets)
+        count = len(maps) // targets
+        return torch.cat([self._one_by_one(maps[i : i + count], parameters) for i in range(0, len(maps), count)])
 
 
 def read_once(weight: Tensor, copies: int) -> Tensor:
@@ -217,7 +220,7 @@ class CrossTaskAttention(nn.Module):
     F̂_i = F_i + R(Z_i), where Z_i concatenates [F_i, A_ij] over the sources, the last source first, and the basic block
     R is shared by all targets. With a single task this is the identity, and has no parameters.
 
-    All pairs are one call of `seqca.ops.cross_attention`.
+    All pairs are one call of `seqca.ops.cross_attention`, and R of all targets one of `seqca.ops.norm_relu`.
 
     Args:
         tasks: names, in order.
@@ -246,8 +249,6 @@ class CrossTaskAttention(nn.Module):
         every = [cast(PairProjections, self.projections[task]) for task in self.tasks]
         layers = [layer for own in every for layer in (own.hidden, own.features, own.value)]
         attended_maps = attend(maps, layers, *between_tasks(len(maps)))
-        uses = self.reduction.parameters_of_uses(len(maps))
-        return {
-            task: target + self.reduction([target, attended], parameters)
-            for task, target, attended, parameters in zip(self.tasks, maps, attended_maps, uses, strict=True)
-        }
+        read = [x for own in zip(maps, attended_maps, strict=True) for x in own]
+        reduced = self.reduction(read, targets=len(maps)).chunk(len(maps))
+        return {task: target + own for task, target, own in zip(self.tasks, maps, reduced, strict=True)}

@@ -45,6 +45,67 @@ def test_a_map_that_is_read_several_times_is_one_product_with_the_sum_of_the_wei
     torch.testing.assert_close(block(torch.cat([target, *attended], 1)), expected)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_the_block_of_several_targets_is_that_of_each(training: bool, hooked: bool) -> None:
+    torch.manual_seed(0)
+    together = Reduction(6, pairs=2).double()
+    for norm in (together.bn1, together.bn2, together.shortcut[1]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    one_by_one = copy.deepcopy(together.train(training))
+    if hooked:
+        together.bn2.register_forward_hook(lambda *_: None)
+    scales = (1, 3, 0.25)
+    maps = [
+        (scale * torch.randn(2, c, 5, 7, dtype=torch.float64)).requires_grad_() for scale in scales for c in (6, 12)
+    ]
+    found = together(maps, targets=3)
+    expected = torch.cat([one_by_one(maps[i : i + 2]) for i in (0, 2, 4)])
+    gradient = torch.randn_like(expected)
+    torch.testing.assert_close(found, expected)
+    for x, y in zip(
+        torch.autograd.grad(found, [*maps, *together.parameters()], gradient),
+        torch.autograd.grad(expected, [*maps, *one_by_one.parameters()], gradient),
+        strict=True,
+    ):
+        torch.testing.assert_close(x, y)
+    for (name, x), y in zip(together.named_buffers(), one_by_one.buffers(), strict=True):
+        torch.testing.assert_close(x, y, msg=name)
+    assert together.bn1.num_batches_tracked == 3 * training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_exchange_between_tasks_reduces_all_targets_in_one_call(
+    training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    together = CrossTaskAttention(TASKS, 6).double().train(training)
+    one_by_one = copy.deepcopy(together)
+    features = {task: torch.randn(2, 6, 5, 7, dtype=torch.float64).requires_grad_() for task in TASKS}
+    calls = []
+
+    def each(block: Reduction, x: list[Tensor], targets: int) -> Tensor:
+        calls.append(targets)
+        return torch.cat([reduce(block, x[i : i + 2]) for i in range(0, len(x), 2)])
+
+    reduce = Reduction.forward
+    found = together(features)
+    monkeypatch.setattr(Reduction, "forward", each)
+    expected = one_by_one(features)
+    assert calls == [3] and list(found) == list(expected)
+    of_found, of_expected = (
+        torch.autograd.grad(sum((x.square().sum() for x in outputs.values()), torch.zeros(())), inputs)
+        for outputs, inputs in (
+            (found, [*features.values(), *together.parameters()]),
+            (expected, [*features.values(), *one_by_one.parameters()]),
+        )
+    )
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(list(of_found), list(of_expected))
+    torch.testing.assert_close(together.state_dict(), one_by_one.state_dict())
+
+
 def test_batch_norms_of_one_exchange_in_several_modes_are_refused() -> None:
     module = CrossAttention(6)
     module.key.bn.eval()
