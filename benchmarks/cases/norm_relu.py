@@ -1,4 +1,4 @@
-"""Cases of `norm_relu`: the basic blocks of the first features, that on the concatenation and the one behind it."""
+"""Cases of `norm_relu`: the basic blocks of the first features, and the one behind the attention between tasks."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -17,22 +17,35 @@ from .shapes import CHANNELS, CaseSet, Dataset, tokens_per_scale
 
 
 def cases(wanted: CaseSet) -> Iterator[OperatorCase]:
-    """Both blocks at every scale of every data set."""
-    axes = (wanted.datasets, wanted.scales, (False, True), wanted.dtypes, wanted.directions)
-    for data, scale, projection, dtype, direction in product(*axes):
-        yield case(data, scale, projection, dtype, direction, wanted)
+    """All blocks at every scale of every data set."""
+    axes = (wanted.datasets, wanted.scales, BLOCKS, wanted.dtypes, wanted.directions)
+    for data, scale, block, dtype, direction in product(*axes):
+        yield case(data, scale, block, dtype, direction, wanted)
 
 
-def case(data: Dataset, scale: int, projection: bool, dtype: str, direction: str, wanted: CaseSet) -> OperatorCase:
-    """A block C → C with a residual, or one of two maps, C and the next scale's, with a projection."""
+BLOCKS = ("residual", "projection", "targets")
+
+
+def case(data: Dataset, scale: int, block: str, dtype: str, direction: str, wanted: CaseSet) -> OperatorCase:
+    """A block C → C with a residual; one of two maps, C and the next scale's, with a projection; or one of all targets.
+
+    Of M targets, each with its map and those that it gathered, C and (M − 1)·C, and with a projection.
+    """
     stride, channels = NETWORK.strides[scale], CHANNELS[scale]
     size = (data.height // stride, data.width // stride)
-    inputs = [channels, *(CHANNELS[scale + 1 : scale + 2] if projection else ())]
+    projection, batches = block != "residual", len(data.tasks) if block == "targets" else 1
+    others = {
+        "residual": (),
+        "projection": CHANNELS[scale + 1 : scale + 2],
+        "targets": (channels * (len(data.tasks) - 1),),
+    }
+    inputs = [channels, *others[block]]
     layers = [(sum(inputs), 3), (channels, 3), *([(sum(inputs), 1)] if projection else [])]
-    tokens = data.batch * tokens_per_scale(data)[scale]
+    images = batches * data.batch
+    tokens = images * tokens_per_scale(data)[scale]
 
     def draw(generator: Generator) -> Arguments:
-        maps = [normal((data.batch, c, *size), dtype, generator) for c in inputs]
+        maps = [normal((data.batch, c, *size), dtype, generator) for _ in range(batches) for c in inputs]
         # Positive or negative by far in every channel: near zero a ReLU's gradient is chance.
         shift = torch.tensor([8.0, -8.0], device=generator.device).repeat(channels)[:channels]
         arguments = {
@@ -42,15 +55,16 @@ def case(data: Dataset, scale: int, projection: bool, dtype: str, direction: str
             ],
             "norm_weights": [torch.ones(channels, dtype=DTYPES[dtype], device=generator.device) for _ in layers],
             "norm_biases": [shift.to(DTYPES[dtype]) for _ in layers],
-            "residual": None if projection else normal((data.batch, channels, *size), dtype, generator) / 2,
+            "residual": None if projection else normal((images, channels, *size), dtype, generator) / 2,
             "projection": projection,
+            "batches": batches,
         }
         differentiable = ("maps", "weights", "norm_weights", "norm_biases", *(() if projection else ("residual",)))
-        return Arguments(arguments, differentiable, [normal((data.batch, channels, *size), dtype, generator)])
+        return Arguments(arguments, differentiable, [normal((images, channels, *size), dtype, generator)])
 
     return OperatorCase(
         operator="norm_relu",
-        shape=f"{data.name}-scale{scale}-{'projection' if projection else 'residual'}",
+        shape=f"{data.name}-scale{scale}-{block}",
         dtype=dtype,
         direction=direction,
         device=wanted.device,
@@ -87,8 +101,28 @@ def published_sequence(
     norm_biases: Sequence[Tensor],
     residual: Tensor | None,
     projection: bool,
+    batches: int,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The sequence of the published basic block in training: two layers, and the residual or its projection."""
+    """The sequence of the published basic block in training, called for each batch."""
+    parameters = (weights, norm_weights, norm_biases)
+    if batches == 1:
+        return _published_block(maps, *parameters, residual, projection)
+    count = len(maps) // batches
+    results = [_published_block(maps[i : i + count], *parameters, None, projection) for i in range(0, len(maps), count)]
+    outputs, *statistics = zip(*results, strict=True)
+    means, variances = ([torch.stack(layer) for layer in zip(*found, strict=True)] for found in statistics)
+    return torch.cat(outputs), means, variances
+
+
+def _published_block(
+    maps: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    norm_weights: Sequence[Tensor],
+    norm_biases: Sequence[Tensor],
+    residual: Tensor | None,
+    projection: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Two layers, and the residual or its projection."""
     statistics: list[tuple[Tensor, Tensor]] = []
 
     def layer(i: int, x: Tensor) -> Tensor:

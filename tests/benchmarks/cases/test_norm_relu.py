@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Generator
 
-from benchmarks.cases.norm_relu import case
+from benchmarks.cases.norm_relu import BLOCKS, case
 from benchmarks.cases.shapes import case_set, nyud
 from benchmarks.harness.execution import Execution
 from seqca.ops.shared.operator import OPERATORS
 
 
-@pytest.mark.parametrize("projection", [False, True])
-def test_it_computes_what_the_operators_reference_does(projection: bool) -> None:
+@pytest.mark.parametrize("name", BLOCKS)
+def test_it_computes_what_the_operators_reference_does(name: str) -> None:
     small = nyud(2)._replace(height=64, width=96)
-    block = case(small, 0, projection, "fp64", "both", case_set("quick", "cpu"))
+    block = case(small, 0, name, "fp64", "both", case_set("quick", "cpu"))
     inputs, baseline = block.inputs(Generator().manual_seed(0)), block.providers().available[0]
     reference = replace(baseline, function=OPERATORS["norm_relu"].reference)
     assert baseline.name == block.baseline == "published"
