@@ -138,8 +138,8 @@ class _Head:
         torch.stack([x.float() for x in by_channel], out=rows[:, : self.channels])
         return rows
 
-    def _launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], warps: int = 0) -> None:
-        warps = warps or self.pyramid.tile_sizes.warps
+    def _launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
+        warps = self.pyramid.tile_sizes.warps
         launch(kernel, grid, self._device, self._arguments | arguments, num_warps=warps)
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -184,11 +184,7 @@ class _Head:
         of_last = torch.empty(self._programs, self.outputs, self.pyramid.padded, device=self._device)
         sizes = {"tiles": self.pyramid.tiles, "span": self._span}
         arguments = {**self._of_gradient(grad, vectors), "sums": sums, "of_last": of_last, **sizes}
-        # Tiles come one after the other, each when all warps have finished the one before: fewer of them, of half the
-        # channels, wait less. With many outputs their registers would spill.
-        few = self._last.dtype != torch.float32 and self._block <= 16
-        arguments |= {"BLOCK": 32} if few else {}
-        self._launch(aggregation_head_backward_sums, (self._programs, blocks), arguments, 4 if few else 0)
+        self._launch(aggregation_head_backward_sums, (self._programs, blocks), arguments)
         shifts, scales = sums[0].sum((0, 2), dtype=torch.float64).float()[:, : self.channels]
         return shifts, scales, of_last.sum(0)[:, : self.channels]
 
