@@ -28,15 +28,19 @@ from .cases.labels import labels
 from .cases.network import network
 from .cases.shapes import Dataset, nyud
 from .harness.environment import environment
-from .harness.execution import capture
+from .harness.execution import TimedCall, capture
 from .harness.limits import MATRIX, measure_limits
 from .harness.parts import Parts
 from .harness.results import write
+from .harness.timing import DeviceClock
 from .launches import followed
 from .network_parts import BETWEEN, LOSSES, follow
 
 REPEATS = 5
-"""Steps on a CPU, of which the median is told."""
+"""Steps of which the median is told."""
+
+TURNS = 4
+"""Of the backends on a GPU, one after the other."""
 
 LONGEST = 40
 """Rows of the printed table."""
@@ -83,6 +87,9 @@ def main() -> None:
         found["steps"][backend] = profiled(backend, data, device)
         write(json.dumps(found, indent=1), options.output)
         print(table(backend, found["steps"][backend]), flush=True)
+    if device == "cuda":
+        found["replays"] = replays(options.backends, data)
+        write(json.dumps(found, indent=1), options.output)
 
 
 def operations(data: Dataset) -> list[tuple[str, str, int]]:
@@ -140,6 +147,36 @@ def profiled(backend: str, data: Dataset, device: str) -> dict[str, Any]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def replays(backends: Sequence[str], data: Dataset) -> dict[str, list[float]]:
+    """Seconds of the step without marks on each backend, replayed as graphs: the median of each of four turns."""
+    graphs = {}
+    for backend in backends:
+        with use_backend(backend):
+            graphs[backend] = capture(training_step(data, "cuda"))
+    found: dict[str, list[float]] = {backend: [] for backend in backends}
+    for _ in range(TURNS):
+        for backend, (graph, _results) in graphs.items():
+            call = TimedCall(lambda: None, lambda _, graph=graph: graph.replay())  # type: ignore[misc]
+            found[backend].append(statistics.median(DeviceClock().block([call] * REPEATS)))
+    return found
+
+
+def training_step(data: Dataset, device: str) -> Callable[[], list[Tensor]]:
+    """A step on random images, which returns the gradients; on a GPU under autocast to bfloat16."""
+    net, objective = network(tuple(data.tasks.items()), device).train(), MultiTaskLoss(data.tasks)
+    generator = Generator(device).manual_seed(0)
+    images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, device=device)
+    targets = labels(data, generator)
+    parameters = [x for x in net.parameters() if x.requires_grad]
+
+    def step() -> list[Tensor]:
+        with torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext():
+            loss = objective(net(images), targets).total
+        return list(torch.autograd.grad(loss, parameters))
+
+    return step
 
 
 def median_by_part(step: Callable[[], list[float]], marks: Sequence[tuple[str, str]]) -> dict[str, Any]:

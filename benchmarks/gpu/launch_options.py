@@ -15,16 +15,14 @@ from typing import Any
 
 import torch
 from seqca.kernels.launch import Launch, record, start
-from torch import Generator, Tensor
+from torch import Tensor
 
-from benchmarks.cases.labels import labels
-from benchmarks.cases.network import network
 from benchmarks.cases.shapes import nyud
 from benchmarks.harness.environment import environment
 from benchmarks.harness.execution import TimedCall, capture
 from benchmarks.harness.results import write
 from benchmarks.harness.timing import DeviceClock
-from seqca.losses import MultiTaskLoss
+from benchmarks.profile import training_step
 from seqca.ops import softplus, use_backend
 from seqca.ops.shared.device import checked_device
 
@@ -45,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     device, end = torch.device(checked_device(None)), time.monotonic() + 60 * options.minutes
     found: list[dict[str, Any]] = []
-    for entry, launch in by_time(grouped(small_call(device) if options.dry else training_step(device)), device):
+    for entry, launch in by_time(grouped(small_call(device) if options.dry else launches_of_a_step(device)), device):
         if time.monotonic() > end:
             break
         found.append(entry | {"others": tried(launch, device)})
@@ -53,18 +51,9 @@ def main() -> None:
     print(table(found), flush=True)
 
 
-def training_step(device: torch.device) -> list[Launch]:
-    """The launches of one of the network on eight images, under autocast to bfloat16."""
-    data, generator = nyud(8), Generator(device).manual_seed(0)
-    net, objective = network(tuple(data.tasks.items()), device.type).train(), MultiTaskLoss(data.tasks)
-    images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, device=device)
-    targets = labels(data, generator)
-
-    def step() -> list[Tensor]:
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = objective(net(images), targets).total
-        return list(torch.autograd.grad(loss, [x for x in net.parameters() if x.requires_grad]))
-
+def launches_of_a_step(device: torch.device) -> list[Launch]:
+    """Those of the network on eight images, after one that makes what is kept for all."""
+    step = training_step(nyud(8), device.type)
     step()
     return recorded(step)
 

@@ -40,7 +40,7 @@ def stages(setting: Setting) -> list[Stage]:
     """All of them."""
     native = ("-m", "benchmarks.gpu.native")
     profile = ("--output", str(setting.folder / "profile.json"))
-    options = str(setting.folder / "launch_options.json")
+    options, convolutions = (str(setting.folder / f"{name}.json") for name in ("launch_options", "convolutions"))
     step = ("--op", "network", "--shape", "training-nyud")  # four tasks, then the two of the paper's recipe
     return [
         Stage(
@@ -83,7 +83,8 @@ def stages(setting: Setting) -> list[Stage]:
             7.5,
             (
                 *_python(("-m", "benchmarks.gpu.compilation", *_dry(setting))),
-                *_python(("-m", "benchmarks.profile", "--backends", "auto", *profile, *_dry(setting))),
+                *_python(("-m", "benchmarks.profile", "--backends", "auto", "reference", *profile, *_dry(setting))),
+                *_python(("-m", "benchmarks.gpu.convolutions", "--output", convolutions, *_dry(setting))),
                 *_benchmarks(setting, "--full", *step, "--without", "max-autotune", minutes=6),
             ),
         ),

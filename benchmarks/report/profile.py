@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,27 @@ def _of_device(found: dict[str, Any]) -> str:
     lines = [
         f"## {'On a GPU' if gpu else 'On a CPU'}\n",
         f"{device_name(found)}; {found['batch']} image{'s' * (found['batch'] > 1)}, {found['dtype']}; torch "
-        f"{where['torch']}; commit {str(where['commit'])[:8]}; {found['matrix rate'] / 1e12:,.2f} TFLOP/s."
-        + (" Replayed as a CUDA graph." if gpu else ""),
+        f"{where['torch']}; commit {str(where['commit'])[:8]}{' with changes' * where['dirty']}; "
+        f"{found['matrix rate'] / 1e12:,.2f} TFLOP/s." + (" Replayed as a CUDA graph." if gpu else ""),
+        *_replays(found.get("replays", {})),
     ]
     for backend, step in found["steps"].items():
         lines += [f"\n### {LABELS[backend]}: {_time(step['seconds'], gpu)}\n", _by_part(found, step, gpu)]
         if gpu:
             lines += ["", _by_kind(step)]
     return "\n".join(lines) + "\n"
+
+
+def _replays(turns: dict[str, list[float]]) -> list[str]:
+    """A sentence on the backends in turns, if there were several."""
+    if len(turns) < 2:
+        return []
+    medians = {backend: statistics.median(times) for backend, times in turns.items()}
+    slowest = max(medians.values())
+    times = "; ".join(
+        f"{LABELS[name]} {1e3 * x:.1f} ms ({slowest / x:.2f} times faster)" for name, x in medians.items()
+    )
+    return [f"\nReplayed in turns, without marks between the parts: {times.replace(' (1.00 times faster)', '')}."]
 
 
 def _by_part(found: dict[str, Any], step: dict[str, Any], gpu: bool) -> str:

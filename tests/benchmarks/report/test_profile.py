@@ -8,7 +8,7 @@ import pytest
 from benchmarks.report.profile import kind, page
 
 FOUND = {
-    "environment": {"device": "cuda", "gpu": "NVIDIA H200", "torch": "2.11.0", "commit": "0123456789"},
+    "environment": {"device": "cuda", "gpu": "NVIDIA H200", "torch": "2.11.0", "commit": "0123456789", "dirty": False},
     "dtype": "bf16",
     "batch": 8,
     "matrix rate": 1e12,
@@ -35,6 +35,13 @@ def test_tells_time_by_part_beside_its_limit_and_by_kind_with_what_no_kernel_fil
     assert "| losses | 10.0 ms | 0.0 ms | 10% | 5 | – | – |" in found
     assert "| kernels of `aggregation_head` | 50.0 | 50% | 7 |" in found
     assert "| no kernel | 40.0 | 40% | – |" in found
+
+
+def test_backends_that_were_replayed_in_turns_stand_beside_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(FOUND | {"replays": {"auto": [0.2, 0.1, 0.1], "reference": [0.3, 0.3, 0.4]}}))
+    found = page([path])
+    assert "`seqca` 100.0 ms (3.00 times faster); plain reference 300.0 ms." in found
 
 
 @pytest.mark.parametrize(
