@@ -24,7 +24,7 @@ class TileSizes(NamedTuple):
     depth: int
     warps: int
     fewer_warps: int
-    """Of kernels that go over many tiles, one after the other: each waits for the warps of the one before."""
+    """Of kernels in which all warps wait for each other at every tile, and tiles are many."""
 
 
 def tile_sizes(padded: int, dtype: torch.dtype) -> TileSizes:

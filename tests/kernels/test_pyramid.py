@@ -70,6 +70,26 @@ def test_a_head_launches_a_copy_for_each_map_and_pass_and_few_kernels_besides() 
     assert names.total() == 43
 
 
+@pytest.mark.parametrize(("evaluation", "expected"), [(False, "tf32x3"), (True, "ieee")])
+def test_all_that_makes_y_in_float32_multiplies_alike_and_without_tensor_cores_in_evaluation(
+    evaluation: bool, expected: str
+) -> None:
+    def precisions() -> set[str]:
+        shape = "network, C_out = 40" + ", evaluation" * evaluation
+        (case,) = [case for case in CASES if case.shape == shape and case.dtype == torch.float32]
+        with record() as launches:
+            case.run()
+        return {x.arguments["PRECISION"] for x in launches if "PRECISION" in x.arguments}
+
+    before = torch.get_float32_matmul_precision()
+    assert precisions() == {expected}
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert precisions() == {"tf32"}
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_offsets_into_more_than_two_to_the_31_elements_take_64_bits() -> None:
     (many,) = [case for case in CASES if "320 images" in case.shape]
     with record() as launches:
