@@ -195,15 +195,22 @@ class Reduction(BasicBlock):
         """[F, A_1, A_2, …], (1 + pairs)·C channels in all → (B, C, H, W).
 
         Of several targets the maps of each, one after the other, → (targets·B, C, H, W).
+
+        Raises:
+            TypeError, ValueError: maps that do not fit the weights or each other, or not as many for each target.
         """
+        check_positive(targets=targets)
         maps = checked_maps("x", x, targets * (1 + self.pairs) * self.channels, self.conv1.weight)
+        count = len(maps) // targets
+        channels = [sum(each.shape[1] for each in maps[i * count : (i + 1) * count]) for i in range(targets)]
+        if len(maps) % targets or len(set(channels)) > 1:
+            raise ValueError(f"x: got {len(maps)} maps, expected as many for each of {targets} targets")
         layers = self._layers()
         parameters = [layer.parameters() for layer in layers]
         for reader in (parameters[0], parameters[-1]):
             reader[0] = read_once(reader[0], self.pairs)
         if fusable(layers):
             return conv_norm_relu(maps, layers, projection=True, parameters=parameters, batches=targets)
-        count = len(maps) // targets
         return torch.cat([self._one_by_one(maps[i : i + count], parameters) for i in range(0, len(maps), count)])
 
 
