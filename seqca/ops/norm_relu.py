@@ -61,7 +61,7 @@ class NormReLUResult(NamedTuple):
     """By layer, of what is normalised, over all images and pixels, (C_i,), without gradient; of several batches
     (batches, C_i), each over its own."""
     variances: list[Tensor]
-    """Unbiased, as running variances take them: divided by T − 1 for T pixels in all."""
+    """Likewise, unbiased, as running variances take them: divided by T − 1 for T pixels in all."""
 
 
 def norm_relu(
