@@ -109,13 +109,13 @@ def stages(setting: Setting) -> list[Stage]:
         ),
         Stage(
             "tuning",
-            "launch options of a step's kernels and parameters of linear attention timed; a patch of what is faster",
+            "parameters of linear attention timed, a patch of what is faster; launch options of a step's kernels timed",
             7.5,
             tuple(
                 (*(("env", "TRITON_INTERPRET=1") if setting.dry else ()), *command)
                 for command in _python(
-                    ("-m", "benchmarks.gpu.launch_options", "--output", options, *_dry(setting)),
                     ("-m", "benchmarks.gpu.tuning", "--output", str(setting.folder), *_dry(setting)),
+                    ("-m", "benchmarks.gpu.launch_options", "--output", options, *_dry(setting)),
                 )
             ),
         ),

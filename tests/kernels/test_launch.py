@@ -154,3 +154,12 @@ def test_recorded_launches_can_be_run_at_once_and_again() -> None:
     y.zero_()
     launching.start(noted[0], x.device)
     assert torch.allclose(y, torch.nn.functional.softplus(x))
+
+
+def test_recorded_launches_are_not_run_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Launch] = []
+    monkeypatch.setattr(launching, "start", lambda made, device: started.append(made))
+    for running in (False, True):
+        with record(running) as noted, use_backend("triton"):
+            softplus(torch.ones(8))
+        assert started == (noted if running else [])

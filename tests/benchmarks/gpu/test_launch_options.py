@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from seqca.kernels.launch import Launch, record
+from seqca.kernels.launch import Launch
 
 from benchmarks.gpu.launch_options import by_time, grouped, other_options, recorded, table, tried
 from seqca.ops import softplus, use_backend
@@ -63,9 +63,3 @@ def test_each_group_has_a_record_and_a_launch() -> None:
     (entry, launch), *_ = by_time(grouped(launches(8, 8)), CPU)
     assert entry["launches"] == 2
     assert launch.kernel.fn.__name__ == entry["kernel"]
-
-
-def test_nothing_is_run_unless_it_is_asked_for() -> None:
-    with record() as noted, use_backend("triton"):
-        softplus(torch.ones(8))
-    assert len(noted) == 1
