@@ -12,7 +12,7 @@ from .finding import Choice, Left, Part, find
 from .observation import WHOLE, observe
 from .replaced import replace_class
 from .report import Kept, Replaced, Report
-from .trial import Step, Subject, Trial, default_step
+from .trial import Step, StepError, Subject, Trial, default_step
 
 
 def accelerate(
@@ -137,7 +137,11 @@ def _seen(
     comparison: Comparison,
 ) -> Report:
     paths = [part.path for part in parts]
-    before, after = observe(Trial(subject), paths), observe(Trial(subject, parts), paths)
+    try:  # the comparisons have given the sample dtypes of their own
+        before = observe(Trial(subject), paths)
+    except StepError as error:
+        raise ValueError(f"sample: got {error} from a training step on it, expected what the model takes") from error
+    after = observe(Trial(subject, parts), paths)
     kept = {path: Kept(before[path].kept, after[path].kept) for path in (WHOLE, *paths)}
     replaced = [
         Replaced(

@@ -417,6 +417,11 @@ def test_a_sample_whose_loss_is_not_finite_is_refused() -> None:
         ((Network(), Objective()), {"sample": sample()[:1]}, "^sample: got TypeError: .* from a training step"),
         ((Network(), lambda *_: {}["edge"]), {"sample": sample()}, "^sample: got KeyError: 'edge' from a training"),
         ((Network().requires_grad_(False), Objective()), {"sample": sample()}, "^model: got a loss that needs no"),
+        (
+            (Network(), Objective()),
+            {"sample": (sample()[0].double(), sample()[1])},
+            "^sample: got RuntimeError: .* from a training step",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments: tuple, keywords: dict, message: str) -> None:
