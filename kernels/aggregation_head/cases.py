@@ -3,7 +3,8 @@
 In the network a map of a scale stands once for each coarser scale, beside the map that attends to it. The other head
 takes the maps of a feature pyramid, 256 channels each, more than one product takes, and predicts the 150 classes of
 ADE20K, more than a block of outputs. float32 is multiplied as three TF32 products, nearly as exact as float32, unless
-torch's TF32 switch asks for one; in evaluation, and in the last layer, without tensor cores. Once there are so many images that offsets take 64 bits.
+torch's TF32 switch asks for one; in evaluation, and in the last layer, without tensor cores. Once there are so many
+images that offsets take 64 bits.
 """
 
 import torch
