@@ -201,9 +201,7 @@ class Reduction(BasicBlock):
         """
         check_positive(targets=targets)
         maps = checked_maps("x", x, targets * (1 + self.pairs) * self.channels, self.conv1.weight)
-        count = len(maps) // targets
-        channels = [sum(each.shape[1] for each in maps[i * count : (i + 1) * count]) for i in range(targets)]
-        if len(maps) % targets or len(set(channels)) > 1:
+        if len(maps) % targets:
             raise ValueError(f"x: got {len(maps)} maps, expected as many for each of {targets} targets")
         layers = self._layers()
         parameters = [layer.parameters() for layer in layers]
@@ -211,6 +209,7 @@ class Reduction(BasicBlock):
             reader[0] = read_once(reader[0], self.pairs)
         if fusable(layers):
             return conv_norm_relu(maps, layers, projection=True, parameters=parameters, batches=targets)
+        count = len(maps) // targets
         return torch.cat([self._one_by_one(maps[i : i + count], parameters) for i in range(0, len(maps), count)])
 
 
@@ -257,5 +256,5 @@ class CrossTaskAttention(nn.Module):
         layers = [layer for own in every for layer in (own.hidden, own.features, own.value)]
         attended_maps = attend(maps, layers, *between_tasks(len(maps)))
         read = [x for own in zip(maps, attended_maps, strict=True) for x in own]
-        reduced = self.reduction(read, targets=len(maps)).chunk(len(maps))
+        reduced = self.reduction(read, targets=len(maps)).unflatten(0, (len(maps), maps[0].shape[0])).unbind()
         return {task: target + own for task, target, own in zip(self.tasks, maps, reduced, strict=True)}
