@@ -11,13 +11,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import triton
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from seqca.losses import MultiTaskLoss
@@ -28,11 +28,11 @@ from .cases.labels import labels
 from .cases.network import network
 from .cases.shapes import Dataset, nyud
 from .harness.environment import environment
-from .harness.execution import TimedCall, capture
+from .harness.execution import capture
 from .harness.limits import MATRIX, measure_limits
 from .harness.parts import Parts
 from .harness.results import write
-from .harness.timing import DeviceClock
+from .harness.timing import median_replay
 from .launches import followed
 from .network_parts import BETWEEN, LOSSES, follow
 
@@ -101,14 +101,33 @@ def operations(data: Dataset) -> list[tuple[str, str, int]]:
     return [(part, direction, number) for (part, direction), number in counted.items()]
 
 
-def profiled(backend: str, data: Dataset, device: str) -> dict[str, Any]:
-    """A training step without its optimiser: seconds from its begin to its end, and what they are made of."""
-    net = network(tuple(data.tasks.items()), device).train()
-    objective = MultiTaskLoss(data.tasks)
+class Training(NamedTuple):
+    """What a step is made with."""
+
+    net: nn.Module
+    objective: MultiTaskLoss
+    images: Tensor
+    targets: dict[str, Tensor]
+    parameters: list[nn.Parameter]
+    """That have gradients."""
+
+
+def training(data: Dataset, device: str) -> Training:
+    """On random images."""
+    net, objective = network(tuple(data.tasks.items()), device).train(), MultiTaskLoss(data.tasks)
     generator = Generator(device).manual_seed(0)
     images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, device=device)
-    targets = labels(data, generator)
-    parameters = [x for x in net.parameters() if x.requires_grad]
+    return Training(net, objective, images, labels(data, generator), [x for x in net.parameters() if x.requires_grad])
+
+
+def half(device: str) -> AbstractContextManager[Any]:
+    """On a GPU autocast to bfloat16."""
+    return torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext()
+
+
+def profiled(backend: str, data: Dataset, device: str) -> dict[str, Any]:
+    """A training step without its optimiser: seconds from its begin to its end, and what they are made of."""
+    net, objective, images, targets, parameters = training(data, device)
     marks: list[tuple[str, str]] = []
     times: list[float] = []
     place = torch.zeros(1, device=device)
@@ -125,8 +144,7 @@ def profiled(backend: str, data: Dataset, device: str) -> dict[str, Any]:
         marks.clear()
         times.clear()
         parts.start()
-        half = torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext()
-        with half:
+        with half(device):
             parts.begin(BETWEEN, images)
             output = net(images)
             parts.begin(LOSSES, output)
@@ -158,21 +176,16 @@ def replays(backends: Sequence[str], data: Dataset) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {backend: [] for backend in backends}
     for _ in range(TURNS):
         for backend, (graph, _results) in graphs.items():
-            call = TimedCall(lambda: None, lambda _, graph=graph: graph.replay())  # type: ignore[misc]
-            found[backend].append(statistics.median(DeviceClock().block([call] * REPEATS)))
+            found[backend].append(median_replay(graph, REPEATS))
     return found
 
 
 def training_step(data: Dataset, device: str) -> Callable[[], list[Tensor]]:
     """A step on random images, which returns the gradients; on a GPU under autocast to bfloat16."""
-    net, objective = network(tuple(data.tasks.items()), device).train(), MultiTaskLoss(data.tasks)
-    generator = Generator(device).manual_seed(0)
-    images = torch.randn(data.batch, 3, data.height, data.width, generator=generator, device=device)
-    targets = labels(data, generator)
-    parameters = [x for x in net.parameters() if x.requires_grad]
+    net, objective, images, targets, parameters = training(data, device)
 
     def step() -> list[Tensor]:
-        with torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext():
+        with half(device):
             loss = objective(net(images), targets).total
         return list(torch.autograd.grad(loss, parameters))
 

@@ -7,7 +7,6 @@ blocks would do for it is not.
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from torch import Tensor
 
 from benchmarks.cases.shapes import nyud
 from benchmarks.harness.environment import environment
-from benchmarks.harness.execution import TimedCall, capture
 from benchmarks.harness.results import write
-from benchmarks.harness.timing import DeviceClock
+from benchmarks.harness.timing import replayed
 from seqca.configuration import NETWORK
 from seqca.ops.shared.device import checked_device
 
@@ -80,12 +78,7 @@ def timed(images: int, channels: int, size: tuple[int, int], layout: torch.memor
             )[:2]
         return results
 
-    if device == "cpu":
-        work()
-        return 0.0
-    graph, _results = capture(work)
-    call = TimedCall(lambda: None, lambda _: graph.replay())
-    return statistics.median(DeviceClock().block([call] * TIMES)) / REPEATS
+    return replayed(work, TIMES, device) / REPEATS
 
 
 if __name__ == "__main__":

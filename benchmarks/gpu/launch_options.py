@@ -7,7 +7,6 @@ time, and nothing said of registers that spill, which the tests refuse.
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +18,8 @@ from torch import Tensor
 
 from benchmarks.cases.shapes import nyud
 from benchmarks.harness.environment import environment
-from benchmarks.harness.execution import TimedCall, capture
 from benchmarks.harness.results import write
-from benchmarks.harness.timing import DeviceClock
+from benchmarks.harness.timing import replayed
 from benchmarks.profile import training_step
 from seqca.ops import softplus, use_backend
 from seqca.ops.shared.device import checked_device
@@ -119,12 +117,7 @@ def timed(launch: Launch, device: torch.device) -> float:
             start(launch, device)
         return []
 
-    if device.type == "cpu":
-        work()
-        return 0.0
-    graph, _ = capture(work)
-    clock = DeviceClock()
-    return statistics.median(clock.block([TimedCall(lambda: None, lambda _: graph.replay())] * 3)) / REPEATS
+    return replayed(work, 3, device.type) / REPEATS
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

@@ -9,7 +9,6 @@ import difflib
 import itertools
 import json
 import os
-import statistics
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -24,9 +23,8 @@ from torch import Tensor
 
 from benchmarks.cases.shapes import CHANNELS, Dataset, nyud, tokens_per_scale
 from benchmarks.harness.environment import ROOT, environment
-from benchmarks.harness.execution import TimedCall, capture
 from benchmarks.harness.results import write
-from benchmarks.harness.timing import DeviceClock
+from benchmarks.harness.timing import replayed
 from seqca.ops.shared.device import checked_device
 
 GAIN = 0.03
@@ -127,11 +125,7 @@ def timed(arguments: list[list[Tensor]], device: str) -> float:
         outputs, states = forward(q, k, v, 1e-12)
         return [*outputs, *itertools.chain(*backward(grad, q, k, v, states, 1e-12))]
 
-    if device == "cpu":
-        work()
-        return 0.0
-    graph, _results = capture(work)
-    return statistics.median(DeviceClock().block([TimedCall(lambda: None, lambda _: graph.replay())] * 20))
+    return replayed(work, 20, device)
 
 
 def patch() -> str:

@@ -1,5 +1,6 @@
 """Clocks, and the timing of providers side by side."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -7,8 +8,9 @@ from itertools import chain, cycle, islice
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from .execution import TimedCall
+from .execution import TimedCall, capture
 from .noise import Timing, summarise
 
 LONG = 0.3
@@ -73,6 +75,21 @@ class DeviceClock:
 def clock_for(device: str) -> Clock:
     """The clock of a device type."""
     return DeviceClock() if device == "cuda" else HostClock()
+
+
+def replayed(work: Callable[[], list[Tensor]], times: int, device: str) -> float:
+    """Seconds of work that is captured as a CUDA graph, so that no launch counts; on a CPU it is done once, and 0."""
+    if device == "cpu":
+        work()
+        return 0.0
+    graph, _results = capture(work)
+    return median_replay(graph, times)
+
+
+def median_replay(graph: torch.cuda.CUDAGraph, times: int) -> float:
+    """Seconds of a replay of a CUDA graph, the median of so many."""
+    call = TimedCall(lambda: None, lambda _: graph.replay())
+    return statistics.median(DeviceClock().block([call] * times))
 
 
 def time_interleaved(
