@@ -162,18 +162,8 @@ def test_bands_are_blocks_of_the_matrix_outside_of_which_it_is_zero(cells: int, 
     assert not matrix.any()
 
 
-@pytest.mark.parametrize(
-    ("cells", "pixels", "kinds"), [(60, 120, 3), (15, 120, 3), (40, 120, 5), (1, 120, 8), (37, 119, 8)]
-)
-def test_bands_of_a_pattern_have_the_same_weights(cells: int, pixels: int, kinds: int) -> None:
-    weights: dict[tuple[int, ...], Tensor] = {}
-    for band in bands(cells, pixels, 16, torch.float64, torch.device("cpu")):
-        assert torch.equal(weights.setdefault(band.pattern, band.weights), band.weights)
-    assert len(weights) == kinds
-
-
 @pytest.mark.parametrize("sizes", [[(96, 96), (48, 48), (12, 12)], [(99, 101), (47, 40), (20, 13)]])
-def test_tiles_that_share_their_weights_sum_up_to_the_whole(sizes: list[tuple[int, int]]) -> None:
+def test_tiles_sum_up_to_the_whole(sizes: list[tuple[int, int]]) -> None:
     generator = Generator().manual_seed(0)
     levels = [torch.randn(*size, 3, generator=generator, dtype=torch.float64) for size in sizes]
     weights = [torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in sizes]

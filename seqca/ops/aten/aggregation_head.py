@@ -100,13 +100,14 @@ def backward(
     # have in common cancels in the end, and would leave what was rounded of it. Of few bits: sums of it are exact.
     common = None if training else shift.new_zeros(shift.shape)
     gradients = []
+    active, s = shift.new_empty(0), shift.new_empty(0)
     for gradient, levels in zip(grad, head.images(centre), strict=True):
         adjoint.start(levels)
         for tile, normalised in sums(levels, scaled, shift):
             g = gradient[:, tile.rows, tile.columns].permute(1, 2, 0).to(head.wide).flatten(0, 1)
-            active = torch.add(normalised, norm_bias).relu_()
+            torch.add(normalised, norm_bias, out=active.resize_(normalised.shape)).relu_()
             d_last += torch.mm(g.T, active)
-            s = torch.mm(g, last)
+            torch.mm(g, last, out=s.resize_(normalised.shape))
             through_relu(s, active, out=s)
             products += normalised.mul_(s).sum(0)
             if common is None:
@@ -193,7 +194,7 @@ class _Head:
         to be 0: where y varies little beside x, that is most of the error of its mean.
         """
         members = [i for level in self.concatenation.members for i in level]
-        largest = torch.cat([torch.linalg.vector_norm(self.maps[i], torch.inf, (0, 2, 3)) for i in members])
+        largest = torch.cat([self.maps[i].abs().amax((0, 2, 3)) for i in members])
         _, exponent = torch.frexp(largest.to(self.wide))
         unit = torch.ldexp(torch.full_like(mean, torch.finfo(self.wide).eps), exponent - 1)
         return ((mean / unit).round() * unit).to(self.wide)
@@ -217,8 +218,13 @@ class _Head:
 
     def squares(self, scatter: Tensor, rest: Tensor) -> Tensor:
         """Sums of the squared deviations of y from its mean, (C,), by sums about a centre, `rest` below it."""
-        weight = self.weight.double()
-        about_centre = (torch.mm(scatter, weight) * weight).sum(0)
+        weight, channels = self.weight.double(), self.concatenation.level_channels()
+        about_centre, first = weight.new_zeros(weight.shape[1]), 0
+        for own in weight.split(channels):  # of the symmetric blocks between two levels, one
+            rows, first = scatter[first : first + len(own)], first + len(own)
+            product = torch.mm(rows[:, first - len(own) : first], own)
+            product.addmm_(rows[:, first:], weight[first:], alpha=2)
+            about_centre += product.mul_(own).sum(0)
         return about_centre.sub_(self.tokens * self.of(rest).square()).clamp_(min=0)
 
     def subtract_affine(self, gradients: list[list[Tensor]], centre: Tensor, constant: Tensor, slope: Tensor) -> None:

@@ -17,8 +17,9 @@ from ..shared.branches import branches_of, pairs_of
 from ..shared.synchronisation import merged_covariance, merged_moments, summed
 from .folding import MapMoments
 from .layers import Layers, ParameterGradients, Sums
-from .projections import BranchView, Features, FirstLayer, Piece, centred, pieces, softplus, times, with_shift
+from .projections import BranchView, Features, FirstLayer, Piece, centred, pieces, times, with_shift
 from .rectifier import through_relu
+from .softplus import softplus
 
 
 def forward(

@@ -12,8 +12,6 @@ class Band(NamedTuple):
     pixels: slice
     cells: slice
     weights: Tensor
-    pattern: tuple[int, ...]
-    """Bands of an axis with the same pattern have the same weights."""
 
 
 def interpolation(cells: int, pixels: int, device: torch.device) -> Tensor:
@@ -25,14 +23,11 @@ def interpolation(cells: int, pixels: int, device: torch.device) -> Tensor:
 def bands(cells: int, pixels: int, length: int, dtype: torch.dtype, device: torch.device) -> list[Band]:
     """An axis of `cells`, upsampled to `pixels`, in bands of `length` pixels; the last has the rest."""
     runs = [slice(first, min(first + length, pixels)) for first in range(0, pixels, length)]
-    touched, patterns = [], []
+    touched = []
     for run in runs:
         # The cells on both sides of the first and of the last pixel, whose positions are those of `_positions`.
         ends = [min(max((2 * x + 1) * cells - pixels, 0), 2 * pixels * (cells - 1)) for x in (run.start, run.stop - 1)]
         touched.append(slice(ends[0] // (2 * pixels), -(-ends[1] // (2 * pixels)) + 1))
-        # Where no pixel is held back, positions relative to the first cell follow from the first of them.
-        free = ends[1] - ends[0] == 2 * cells * (run.stop - 1 - run.start)
-        patterns.append((run.stop - run.start, ends[0] % (2 * pixels)) if free else (run.start,))
     # All bands in one tensor, of the few cells that a band touches: the whole matrix grows as the square of the axis.
     pixel = torch.arange(len(runs) * length, dtype=torch.float64, device=device).view(-1, length, 1)
     at = _positions(pixel, cells, pixels)
@@ -40,8 +35,8 @@ def bands(cells: int, pixels: int, length: int, dtype: torch.dtype, device: torc
     cell = at[:, :1].div(2 * pixels, rounding_mode="floor") + torch.arange(most, device=device)
     weights = _weights(at, cell, pixels).to(dtype)
     return [
-        Band(run, near, own[: run.stop - run.start, : near.stop - near.start], pattern)
-        for run, near, own, pattern in zip(runs, touched, weights, patterns, strict=True)
+        Band(run, near, own[: run.stop - run.start, : near.stop - near.start])
+        for run, near, own in zip(runs, touched, weights, strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .folding import Fold, MapMoments
 from .layers import BranchFold, Layers
+from .softplus import softplus
 
 _CPU_TOKENS = 4096
 """Tokens of a piece, which with its hidden maps is to stay in the cache."""
@@ -136,12 +137,6 @@ class Features:
         """What `centred` returned → what softplus is applied to; `excess`, (blocks, C, 1), is added to the former."""
         shift = self._shift if excess is None else torch.addcmul(self._shift, self._slope, excess)
         return torch.mul(deviation, self._slope).add_(shift)
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x). In several passes: torch's own takes twice the time."""
-    result = x.clamp(max=80).exp_().log1p_()
-    return torch.maximum(result, x, out=result)
 
 
 def blocked(weight: Tensor) -> Tensor:

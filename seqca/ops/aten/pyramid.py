@@ -1,10 +1,9 @@
 """Maps of several resolutions of one image, and sums of products with them at the finest one, tile by tile.
 
 A 1×1 convolution commutes with bilinear upsampling: Σ up(X_i) W_i = Σ up(X_i W_i), with products at each level's own
-resolution. Tokens come first, (h, w, channels). In a tile of rows × columns at the finest level the sum is one product
-of `left` (tokens of the tile, [X_0, 1, A_1, A_2, …]) and [W_0; shift; Y_1; Y_2; …], where Y_i are the cells of X_i W_i
-that the tile touches and A_i their weights in the interpolation. The adjoint is the product with `left` transposed:
-sums over tokens for the finest level, and for the others what their cells gather.
+resolution. Tokens come first, (h, w, channels). In a tile of rows × columns at the finest level the sum is
+[X_0, 1] [W_0; shift], and the cells of X_i W_i that the tile touches interpolated: first down, to the rows of the tile,
+then across, for the cells of all levels in one product for each row. The adjoint takes the same products transposed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..shared.concatenation import Concatenation
-from .interpolation import bands, interpolation
+from .interpolation import Band, bands, interpolation
 
 
 def image_levels(
@@ -39,48 +38,55 @@ def image_maps(levels: Sequence[Tensor], image: int, concatenation: Concatenatio
 
 
 class Tile(NamedTuple):
-    """A tile of rows × columns at the finest level."""
+    """A tile of rows × columns at the finest level; the next one overwrites its tokens."""
 
     rows: slice
     columns: slice
-    left: Tensor
-    """(rows · columns, c_0 + 1 + cells): the finest level, 1, and the weights of the cells, level by level."""
-    cells: list[tuple[slice, slice]]
-    """Of the levels after the finest, rows and columns of the cells that the tile touches."""
-
-    def parts(self) -> list[int]:
-        """How the last axis of `left` is divided: the channels of the finest level and 1, then cells by level."""
-        cells = [(v.stop - v.start) * (h.stop - h.start) for v, h in self.cells]
-        return [self.left.shape[1] - sum(cells), *cells]
+    tokens: Tensor
+    """(rows · columns, c_0 + 1): the finest level and 1."""
+    down: list[Band]
+    """Of the levels after the finest, rows of the cells that the tile touches, and their weights in its rows."""
+    across: list[Band]
+    """The same of columns."""
+    weights: Tensor
+    """(columns, cells): those of `across` side by side."""
 
     def image(self, tokens: Tensor) -> Tensor:
         """(rows · columns, C) → (rows, columns, C)."""
         return tokens.view(self.rows.stop - self.rows.start, -1, tokens.shape[1])
 
+    def cells(self, level: int, x: Tensor) -> Tensor:
+        """The cells that the tile touches of a level after the finest (h, w, C), (rows, columns · C)."""
+        own = x[self.down[level].cells, self.across[level].cells]
+        return own.view(len(own), -1)
+
+    def by_level(self, rows: Tensor) -> list[Tensor]:
+        """The levels after the finest in its rows (rows, cells, C), each (rows, columns · C)."""
+        parts = rows.split([band.weights.shape[1] for band in self.across], 1)
+        return [part.view(len(part), -1) for part in parts]
+
+    def repeated(self) -> Tensor:
+        """The weights for each of the rows, (rows, columns, cells)."""
+        return self.weights.expand(self.rows.stop - self.rows.start, -1, -1)
+
 
 def tiles(levels: Sequence[Tensor]) -> Iterator[Tile]:
-    """The tiles of an image, X_i (h_i, w_i, c_i); the next one may overwrite `left`."""
+    """The tiles of an image, X_i (h_i, w_i, c_i)."""
     fine, *coarse = levels
-    height, width, _ = fine.shape
+    height, width, channels = fine.shape
     rows, columns = _tile_size(height, width, fine.device.type)
     down = [bands(x.shape[0], height, rows, fine.dtype, fine.device) for x in coarse]
     across = [bands(x.shape[1], width, columns, fine.dtype, fine.device) for x in coarse]
-    lefts: dict[tuple[tuple[int, ...], ...], Tensor] = {}
+    tokens = fine.new_ones(rows * columns, channels + 1)
     for i, top in enumerate(range(0, height, rows)):
         for j, first in enumerate(range(0, width, columns)):
-            own = fine[top : top + rows, first : first + columns]
-            size = own.shape[:2]
-            axes = list(zip((each[i] for each in down), (each[j] for each in across), strict=True))
-            pattern = (tuple(size), *(band.pattern for both in axes for band in both))
-            if pattern not in lefts:
-                if len(lefts) == _PATTERNS:
-                    lefts.clear()
-                weights = [(v.weights[:, None, :, None] * h.weights[:, None]).view(*size, -1) for v, h in axes]
-                lefts[pattern] = torch.cat([own, own.new_ones(*size, 1), *weights], -1)
-            else:
-                lefts[pattern][..., : own.shape[2]] = own
-            at = slice(top, top + size[0]), slice(first, first + size[1])
-            yield Tile(*at, lefts[pattern].flatten(0, 1), [(v.cells, h.cells) for v, h in axes])
+            at = slice(top, min(top + rows, height)), slice(first, min(first + columns, width))
+            own = fine[at]
+            place = tokens[: own.shape[0] * own.shape[1]]
+            place.view(*own.shape[:2], -1)[..., :channels] = own
+            both = [bands_of[i] for bands_of in down], [bands_of[j] for bands_of in across]
+            weights = torch.cat([own.new_empty(own.shape[1], 0), *(band.weights for band in both[1])], 1)
+            yield Tile(*at, place, *both, weights)
 
 
 def sums(levels: Sequence[Tensor], weights: Sequence[Tensor], shift: Tensor) -> Iterator[tuple[Tile, Tensor]]:
@@ -94,19 +100,16 @@ def sums(levels: Sequence[Tensor], weights: Sequence[Tensor], shift: Tensor) -> 
     products = [
         torch.mm(x.flatten(0, 1), w).view(*x.shape[:2], -1) for x, w in zip(levels[1:], weights[1:], strict=True)
     ]
-    own = torch.cat([weights[0], shift[None]])
-    right, result = own, shift.new_empty(0)
+    own, channels = torch.cat([weights[0], shift[None]]), len(shift)
+    result, between = shift.new_empty(0), shift.new_empty(0)
     for tile in tiles(levels):
-        tokens, length = tile.left.shape
-        if len(right) < length:
-            right = torch.cat([own, own.new_empty(length - len(own), own.shape[1])])
-        if len(result) < tokens:
-            result = own.new_empty(tokens, own.shape[1])
-        _, *places = right[:length].split(tile.parts())
-        for place, product, (vertical, horizontal) in zip(places, products, tile.cells, strict=True):
-            cells = product[vertical, horizontal]
-            place.view(cells.shape).copy_(cells)
-        yield tile, torch.mm(tile.left, right[:length], out=result[:tokens])
+        repeated = tile.repeated()
+        torch.mm(tile.tokens, own, out=result.resize_(len(tile.tokens), channels))
+        rows = between.resize_(len(repeated), repeated.shape[2], channels)
+        for i, (band, place) in enumerate(zip(tile.down, tile.by_level(rows), strict=True)):
+            torch.mm(band.weights, tile.cells(i, products[i]), out=place)
+        tile.image(result).baddbmm_(repeated, rows)
+        yield tile, result
 
 
 class Adjoint:
@@ -116,6 +119,7 @@ class Adjoint:
         self._weights = weights
         self._sums = [w.new_zeros(w.shape) for w in weights]
         self._total = weights[0].new_zeros(weights[0].shape[1], dtype=torch.float64)
+        self._between = weights[0].new_empty(0)
 
     def start(self, levels: Sequence[Tensor]) -> None:
         """The tiles of another image follow."""
@@ -127,12 +131,14 @@ class Adjoint:
         """Add the share of a tile, of which the gradient is (rows · columns, C)."""
         self._fine[tile.rows, tile.columns] = tile.image(torch.mm(gradient, self._weights[0].T))
         # Products are added as a whole: accumulated term by term they would be rounded as often as they have terms.
-        own, *cells = torch.mm(tile.left.T, gradient).split(tile.parts())
+        own = torch.mm(tile.tokens.T, gradient)
         self._sums[0] += own[:-1]
         self._total += own[-1]
-        for gathered, (vertical, horizontal), share in zip(self._gathered, tile.cells, cells, strict=True):
-            place = gathered[vertical, horizontal]
-            place += share.view(place.shape)
+        transposed = tile.repeated().mT
+        rows = self._between.resize_(*transposed.shape[:2], len(self._total))
+        torch.bmm(transposed, tile.image(gradient), out=rows)
+        for i, (band, share) in enumerate(zip(tile.down, tile.by_level(rows), strict=True)):
+            tile.cells(i, self._gathered[i]).addmm_(band.weights.T, share)
 
     def finish(self) -> list[Tensor]:
         """The gradients of the levels of the image whose tiles have been added."""
@@ -191,12 +197,8 @@ class Resampling:
 
 # On a CPU a tile and its products stay in the second-level cache. A GPU wants many tokens at once, but products with
 # the weights of the cells that a tile touches grow with it.
-_TILES = {"cpu": (16, 16)}
+_TILES = {"cpu": (12, 16)}
 _TILE = (16, 32)
-
-# Tiles whose `left` differs in the finest level alone share it. Where ratios are powers of two there are nine kinds, by
-# the borders that a tile has.
-_PATTERNS = 16
 
 
 def _tile_size(height: int, width: int, device: str) -> tuple[int, int]:

@@ -11,12 +11,12 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seqca.loss_type import check_label_values
 
 from .interpolation import bands
+from .softplus import softplus
 
 # The fewer slices, the fewer operators; on a CPU larger ones were no faster.
 _ROWS = 256
@@ -179,7 +179,7 @@ def _balanced_bce(ignore: float | None, weights: _Weights, z: Tensor, y: Tensor,
     # −log σ(z) and −log(1 − σ(z)) are softplus(∓z), with the derivatives ∓σ(∓z).
     sign = positive.mul_(-2).add_(1)
     z.mul_(sign)
-    total = F.softplus(z, threshold=40).mul_(weight).sum(dtype=torch.float64)
+    total = softplus(z).mul_(weight).sum(dtype=torch.float64)
     if needs_gradient:
         z.sigmoid_().mul_(weight.mul_(sign)).div_(weights.whole)
     return total / weights.whole
