@@ -88,7 +88,7 @@ def test_takes_as_many_channels_in_half_precision(backend: str) -> None:
 
 
 def test_an_image_of_many_tiles_is_the_sum_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyramid, "_TILES", {"cpu": (2, 3)})
+    monkeypatch.setattr(pyramid, "_TILE", (2, 3))
     check(rounded(head_sample(), torch.float32))
 
 
@@ -255,7 +255,7 @@ class Unread(torch.autograd.Function):
 @pytest.mark.processor
 def test_a_gradient_of_few_pixels_is_not_drowned_by_the_others(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where labels lie in one corner of the image alone."""
-    monkeypatch.setattr(pyramid, "_TILES", {DEVICE: (4, 4)})
+    monkeypatch.setattr(pyramid, "_TILE", (4, 4))
     sample = rounded(head_sample(size=(32, 48)), torch.float32, DEVICE)
     gradients = cotangents(HEAD, sample, Generator().manual_seed(1))
     gradients[0][..., 4:, :] = 0

@@ -15,7 +15,7 @@ from .folding import Fold, MapMoments
 from .layers import BranchFold, Layers
 from .softplus import softplus
 
-_CPU_TOKENS = 4096
+_CPU_TOKENS = 6400
 """Tokens of a piece, which with its hidden maps is to stay in the cache."""
 
 _GPU_TOKENS = 2**18
