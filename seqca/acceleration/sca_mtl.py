@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from seqca.nn.conv_norm import ConvNorm, conv_norm_relu, fusable
-from seqca.nn.cross_attention import attend_joined, read_once
+from seqca.nn.cross_attention import attend_joined, parameters_read_once
 from seqca.nn.cross_scale import aggregate
 from seqca.ops import from_coarser
 
@@ -73,9 +73,7 @@ def _distilled(module: Any, x: dict[str, Tensor], exchange: Exchange) -> dict[st
     own = {task: x[f"features_{task}"] for task in module.auxilary_tasks}
     attended = exchange.gathered(own)
     layers = block_layers(module.dimensionality_reduction)
-    parameters = [layer.parameters() for layer in layers]
-    for reader in (parameters[0], parameters[-1]):
-        reader[0] = read_once(reader[0], len(own) - 1)
+    parameters = parameters_read_once(layers, len(own) - 1)
     maps = [
         x
         for task in module.tasks

@@ -204,19 +204,25 @@ class Reduction(BasicBlock):
         if len(maps) % targets:
             raise ValueError(f"x: got {len(maps)} maps, expected as many for each of {targets} targets")
         layers = self._layers()
-        parameters = [layer.parameters() for layer in layers]
-        for reader in (parameters[0], parameters[-1]):
-            reader[0] = read_once(reader[0], self.pairs)
+        parameters = parameters_read_once(layers, self.pairs)
         if fusable(layers):
             return conv_norm_relu(maps, layers, projection=True, parameters=parameters, batches=targets)
         count = len(maps) // targets
         return torch.cat([self._one_by_one(maps[i : i + count], parameters) for i in range(0, len(maps), count)])
 
 
-def read_once(weight: Tensor, copies: int) -> Tensor:
-    """The weight of a convolution of [F, A_1, F, A_2, …] as that of one of [F, A_1, A_2, …]."""
-    own, attended = weight.unflatten(1, (copies, 2, -1)).unbind(2)
-    return torch.cat([own.sum(1), attended.flatten(1, 2)], 1)
+def parameters_read_once(layers: Sequence[ConvNorm], pairs: int) -> list[list[Tensor]]:
+    """The parameters of the layers of a block on [F, A_1, F, A_2, …] as those of one on [F, A_1, A_2, …].
+
+    Args:
+        layers: those of the block behind each other, then its shortcut's: the first and the last one read the maps.
+        pairs: how many A.
+    """
+    parameters = [layer.parameters() for layer in layers]
+    for reader in (parameters[0], parameters[-1]):
+        own, attended = reader[0].unflatten(1, (pairs, 2, -1)).unbind(2)
+        reader[0] = torch.cat([own.sum(1), attended.flatten(1, 2)], 1)
+    return parameters
 
 
 class CrossTaskAttention(nn.Module):
