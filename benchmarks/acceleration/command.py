@@ -12,7 +12,7 @@ from ..harness.environment import environment
 from ..harness.results import ResultsError
 from .checkouts import code_base
 from .results import SECTIONS, nothing, opened, save
-from .training import Size
+from .training import Size, SizeError
 
 if TYPE_CHECKING:
     from .training import Training
@@ -78,7 +78,7 @@ def accelerate_command(options: argparse.Namespace) -> int:
         print(f"NOT RECOGNISED: no file has one of the known fingerprints of {', '.join(unknown)}", flush=True)
         status = 3
     for names in options.tasks or ("semseg,depth", "semseg,depth,normals,edge"):
-        small = _built(module, checkout, names, options.parity_size)
+        small = _built(module, checkout, names, "--parity-size", options.parity_size)
         copy = small.copy()
         report = accelerate(copy.model, copy.criterion, outputs="lazy")
         print(report, flush=True)
@@ -102,7 +102,7 @@ def accelerate_command(options: argparse.Namespace) -> int:
                 "size": options.parity_size,
                 "environment": where,
             }
-        each = costs(_built(module, checkout, names, options.size), options.seconds)
+        each = costs(_built(module, checkout, names, "--size", options.size), options.seconds)
         measured = {"size": options.size, "environment": where}
         kept = {name: one.kept for name, one in each.items()}
         found["kept"][names] = {"trainings": kept, "replaced": dict(replaced), **measured}
@@ -136,9 +136,13 @@ def _check(options: argparse.Namespace) -> None:
             raise ResultsError(f"{option}: got {number}, expected 0 or more")
 
 
-def _built(module: ModuleType, checkout: Path, names: str, size: Size) -> "Training":
+def _built(module: ModuleType, checkout: Path, names: str, option: str, size: Size) -> "Training":
+    """A training on images of a size, which was given by an option."""
     try:
         training: Training = module.build(checkout, names.split(","), size)
+        training.check()
+    except SizeError as error:
+        raise ResultsError(f"{option}: {error}") from error
     except ModuleNotFoundError as error:
         raise ResultsError(f"checkout: got one that imports {error.name}, expected it to be installed") from error
     return training

@@ -23,6 +23,10 @@ class Size(NamedTuple):
     width: int
 
 
+class SizeError(ValueError):
+    """Images that a network cannot take."""
+
+
 class Training(NamedTuple):
     """A model of another code base with its objective, and batches as its loader would make them."""
 
@@ -38,6 +42,22 @@ class Training(NamedTuple):
         """The objective, a scalar."""
         total: Tensor = self.criterion(self.model(images), labels)["total"]
         return total
+
+    def check(self) -> None:
+        """Computes the objective of a batch once.
+
+        Raises:
+            SizeError: that raises.
+        """
+        try:
+            copy = self.copy()
+            with torch.no_grad():
+                copy.loss(*self.batch(Generator().manual_seed(0)))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            first_line = (str(error).splitlines() or [""])[0]
+            raise SizeError(
+                f"got images that the training cannot take: {type(error).__name__}: {first_line}"
+            ) from error
 
     def parameters(self) -> list[nn.Parameter]:
         """Of the model."""

@@ -34,7 +34,7 @@ def build(checkout: Path, tasks: Sequence[str], size: Size) -> Training:
     """Its TransformerNet and MultiTaskLoss with intermediate supervision, for tasks of NYUD-v2.
 
     Raises:
-        ResultsError: sides that its decoder cannot halve as often as it does.
+        SizeError: sides that its decoder cannot halve as often as it does.
     """
     check_size(size)
     importable(checkout)

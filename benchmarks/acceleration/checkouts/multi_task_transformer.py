@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...harness.results import ResultsError
-from ..training import Size
+from ..training import Size, SizeError
 
 WIDTH, DEPTH, HEADS, PATCH = 384, 12, 6, 16
 READ = range(3, DEPTH, 3)
@@ -47,10 +46,10 @@ def check_size(size: Size) -> None:
     """Refuses images whose tokens cannot be halved, or parted into windows, as often as they are.
 
     Raises:
-        ResultsError: names the sides.
+        SizeError: names the sides.
     """
     if size.height % 64 or size.width % 64:
-        raise ResultsError(f"size: got {size.height}×{size.width}, expected multiples of 64, such as 448×576")
+        raise SizeError(f"got {size.height}×{size.width}, expected multiples of 64, such as 448×576")
 
 
 def vit_settings(size: Size) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def build(checkout: Path, tasks: Sequence[str], size: Size) -> Training:
     """Its TaskPrompterWrapper and MultiTaskLoss, for tasks of NYUD-v2.
 
     Raises:
-        ResultsError: sides whose tokens are not parted into its windows.
+        SizeError: sides whose tokens are not parted into its windows.
     """
     check_size(size)
     importable(checkout)

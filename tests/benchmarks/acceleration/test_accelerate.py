@@ -12,7 +12,7 @@ from benchmarks.acceleration.checkouts import CODE_BASES, atrc, code_base, invpt
 from benchmarks.acceleration.measures import costs, parity
 from benchmarks.acceleration.recognition import INNER
 from benchmarks.acceleration.results import ORIGINAL, OUTPUTS, SECTIONS, load, nothing, save
-from benchmarks.acceleration.training import Training, without_randomness
+from benchmarks.acceleration.training import Size, Training, without_randomness
 from benchmarks.report.acceleration import tables
 from tests.acceleration import heads
 from tests.acceleration.teaching import REGISTERED, taught
@@ -169,6 +169,19 @@ def test_a_package_that_a_checkout_needs_is_named(
     assert "imports not_installed, expected it to be installed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--parity-size", "--size"])
+def test_the_option_is_named_whose_images_a_network_cannot_take(
+    checkout: Path, training: Training, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(_: Path, tasks: list[str], size: Size) -> Training:
+        images, labels = heads.sample()
+        return training._replace(batch=lambda _: (images[:, : 3 if size.height > 8 else 2], labels))
+
+    monkeypatch.setattr(command.code_base(checkout), "build", build)
+    assert run(checkout, "--tasks=depth", "--steps=0", "--seconds=0", f"{option}=1x8x64") == 2
+    assert f"{option}: got images that the training cannot take: RuntimeError: " in capsys.readouterr().err
+
+
 def test_nothing_is_dropped_in_a_training_that_is_compared() -> None:
     model = without_randomness(nn.Sequential(nn.Dropout(0.3), nn.Linear(4, 4)))
     x = torch.ones(2, 4)
@@ -204,7 +217,7 @@ def test_sizes_that_a_decoder_cannot_halve_are_refused(
     (tmp_path / "models" / "transformers").mkdir(parents=True)
     (tmp_path / "models" / "transformers" / f"{name}.py").touch()
     assert main(["accelerate", str(tmp_path)]) == 2
-    assert "got 96×128, expected multiples of 64" in capsys.readouterr().err
+    assert "--parity-size: got 96×128, expected multiples of 64" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_known_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
