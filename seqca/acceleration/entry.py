@@ -52,8 +52,8 @@ def accelerate(
 
     Raises:
         TypeError: an argument of another type, losses without a total, or a step that returns something else.
-        ValueError: nothing can be replaced (the message has the reasons), a name that means nothing, or a sample on
-            which the step raises, or numbers cannot be compared.
+        ValueError: nothing can be replaced (the message has the reasons), a name that means nothing, a criterion in the
+            model's place, or a sample on which the step raises, or numbers cannot be compared.
     """
     root, function = _root(model, criterion, outputs)
     if not callable(step):
@@ -177,10 +177,17 @@ def _root(model: nn.Module, criterion: Any, outputs: str) -> tuple[nn.ModuleDict
     while isinstance(model, (DataParallel, DistributedDataParallel)):
         model = model.module
     if isinstance(criterion, nn.Module):
+        if not _has_parameters(model) and _has_parameters(criterion):
+            name = type(model).__name__
+            raise ValueError(f"model: got {name}, which has no parameters, and a criterion that has, expected it first")
         return nn.ModuleDict({"model": model, "criterion": criterion}), None
     if criterion is not None and not callable(criterion):
         raise TypeError(f"criterion: got {type(criterion).__name__}, expected a module or a function")
     return nn.ModuleDict({"model": model}), criterion
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
 
 
 def _names(argument: str, names: str | Iterable[str]) -> tuple[str, ...]:

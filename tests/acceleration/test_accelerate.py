@@ -404,6 +404,7 @@ def test_a_sample_whose_loss_is_not_finite_is_refused() -> None:
     ("arguments", "keywords", "message"),
     [
         (("net",), {}, "^model: got str"),
+        ((Objective(), Network()), {}, "^model: got Objective, which has no parameters, and a criterion that has"),
         ((Network(), 3), {}, "^criterion: got int"),
         ((Network(),), {"sample": torch.zeros(2, 3, 24, 32)}, "^sample: got Tensor"),
         ((Network(),), {"sample": ()}, "^sample: got"),
