@@ -8,7 +8,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from tqdm import tqdm
 
 from .comparison import Comparison, Outcome
-from .finding import Choice, Left, Part, find
+from .finding import Choice, Left, Part, find, grouped
 from .observation import WHOLE, observe
 from .replaced import replace_class
 from .report import Kept, Replaced, Report
@@ -199,6 +199,6 @@ def _names(argument: str, names: str | Iterable[str]) -> tuple[str, ...]:
 
 def _expect_some(parts: Sequence[Part], left: Sequence[Left]) -> None:
     if not parts:
-        reasons = "".join(f"\n  {each.path} ({each.class_name}): {each.reason}" for each in left)
+        reasons = "".join(f"\n  {each.path} ({each.class_name}): {each.reason}" for each in grouped(left))
         none = "; no class in it has the name of one that is known (docs/acceleration.md)"
         raise ValueError(f"model: got none of the parts that can be replaced, expected at least one{reasons or none}")

@@ -1,6 +1,7 @@
 """Walks a model and its criterion, and tells what can be replaced and what is left, with the reason."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from torch import nn
@@ -40,6 +41,24 @@ class Left(NamedTuple):
     reason: str
 
 
+_NOT_NAMED, _SKIPPED = "not named by `only`", "named by `skip`"
+
+
+def grouped(left: Iterable[Left]) -> list[Left]:
+    """One of each class and reason, whose path says how many more there are; what was not chosen comes last.
+
+    Reasons are alike if they are so up to a colon, behind which there are numbers.
+    """
+    groups: dict[tuple[str, str], list[Left]] = {}
+    for each in left:
+        groups.setdefault((each.class_name, each.reason.partition(": ")[0]), []).append(each)
+    shown = [
+        group[0]._replace(path=f"{group[0].path} and {len(group) - 1} more") if len(group) > 1 else group[0]
+        for group in groups.values()
+    ]
+    return sorted(shown, key=lambda each: each.reason in (_NOT_NAMED, _SKIPPED))
+
+
 class Choice(NamedTuple):
     """Which parts are wanted."""
 
@@ -51,14 +70,14 @@ class Choice(NamedTuple):
     def reason_against(self, path: str, module: nn.Module, replacement: Replacement) -> str | None:
         """Why a part is not wanted, or None."""
         kind = replacement.kind
-        if any(_covers(name, path) or _covers(name, kind) for name in self.skip):
-            return "named by `skip`"
+        if _named(self.skip, path, kind):
+            return _SKIPPED
         for name in self.skip:
             inner = name.removeprefix(f"{path}.")
             if inner != name and not replacement.called(module)(inner):
                 return f"{inner} is named by `skip`, and the fused forward would go past it"
-        if self.only and not any(_covers(name, path) or _covers(name, kind) for name in self.only):
-            return "not named by `only`"
+        if self.only and not _named(self.only, path, kind):
+            return _NOT_NAMED
         return None
 
     def check(self, root: nn.Module) -> None:
@@ -73,6 +92,8 @@ class Choice(NamedTuple):
             for name in names:
                 if not any(_covers(name, each) for each in (*kinds, *paths)):
                     expected = f"the path of a module, such as {paths[-1]!r}, or a kind among {', '.join(kinds)}"
+                    if near := get_close_matches(name, (*kinds, *paths)):
+                        expected = f"perhaps {' or '.join(map(repr, near))}: {expected}"
                     raise ValueError(f"{argument}: got {name!r}, expected {expected}")
 
 
@@ -115,8 +136,8 @@ def find(root: nn.Module, choice: Choice, taken_back: Mapping[tuple[str, str], s
         against: dict[str, str] = {}
         for each in fitting:
             part = Part(path, name, each)
-            reason = _reason_against(module, each) or taken_back.get(part.key)
-            reason = reason or choice.reason_against(path, module, each)
+            reason = choice.reason_against(path, module, each)
+            reason = reason or _reason_against(module, each) or taken_back.get(part.key)
             if reason is None:
                 taken = part
                 break
@@ -125,7 +146,8 @@ def find(root: nn.Module, choice: Choice, taken_back: Mapping[tuple[str, str], s
             parts.append(taken)
             told = [f"{kind} {reason}" for kind, reason in against.items() if (path, kind) in taken_back]
         else:
-            told = ["; ".join(dict.fromkeys(against.values()))] if against else []
+            reasons = [*([] if lazy else _without_lazy_maps(root, path, choice)), *against.values()]
+            told = ["; ".join(dict.fromkeys(reasons))] if reasons else []
         left.extend(Left(path, name, reason) for reason in told)
         return taken
 
@@ -149,10 +171,32 @@ def _fitting(module: nn.Module, lazy: bool) -> list[Replacement] | str:
     """The replacements of a module, the last one first; why there are none, if its class has the name of one."""
     of_name = [each for each in reversed(REPLACEMENTS) if each.class_name == type(module).__name__]
     of_name = [each for each in of_name if lazy or not each.lazy]
-    known = [each for each in of_name if matches(module, each.class_name, each.fingerprints, each.methods)]
+    known = [each for each in _known(module) if lazy or not each.lazy]
     if known or not of_name or _names_many(type(module), of_name):
         return known
     return _unknown(type(module), of_name[0].methods)
+
+
+def _known(module: nn.Module) -> list[Replacement]:
+    """The replacements whose fingerprint a module has, the last one first."""
+    return [
+        each for each in reversed(REPLACEMENTS) if matches(module, each.class_name, each.fingerprints, each.methods)
+    ]
+
+
+def _without_lazy_maps(root: nn.Module, path: str, choice: Choice) -> Iterator[str]:
+    """Why replacements of a module that need lazy maps are not tried, where they might have been expected.
+
+    That is where `only` names them, or where a part above would hand on such maps, but is left itself.
+    """
+    module, names = root.get_submodule(path), path.split(".")
+    above = [root.get_submodule(".".join(names[:n])) for n in range(1, len(names))]
+    sources = dict.fromkeys(each.kind for parent in above for each in _known(parent) if each.hands_lazy)
+    for each in _known(module):
+        if each.lazy and (sources or _named(choice.only, path, each.kind)):
+            reason = choice.reason_against(path, module, each) or _reason_against(module, each)
+            needed = "" if each.hands_lazy else "".join(f"{kind}, which makes its maps lazy, or " for kind in sources)
+            yield reason or f'{each.kind} needs {needed}outputs="lazy"'
 
 
 def _names_many(cls: type[nn.Module], of_name: Sequence[Replacement]) -> bool:
@@ -185,6 +229,10 @@ def _passed_by(module: nn.Module, replacement: Replacement) -> Iterator[tuple[st
     for path, child in module.named_modules():
         if path and not called(path):
             yield path, child
+
+
+def _named(names: Iterable[str], path: str, kind: str) -> bool:
+    return any(_covers(name, path) or _covers(name, kind) for name in names)
 
 
 def _covers(name: str, path: str) -> bool:

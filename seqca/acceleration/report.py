@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .finding import Left
+from .finding import Left, grouped
 from .replaced import is_replaced, restore_class
 
 _UNKNOWN = "not compared"
@@ -72,7 +72,7 @@ class Report:
             rows.append((each.path, each.class_name, each.kind, operators, kept, error))
         blocks = [_table(rows)]
         if self.left:
-            blocks.append(_table([("left", "class", "reason"), *self.left]))
+            blocks.append(_table([("left", "class", "reason"), *grouped(self.left)]))
         if self.kept is not None:
             share = f" ({self.kept.after / self.kept.before:.2f}×)" if self.kept.before else ""
             blocks.append(f"A training step keeps {self.kept}{share} for backward.")

@@ -228,15 +228,34 @@ def test_a_part_whose_child_is_skipped_is_left_unless_the_fused_forward_calls_th
 
 @pytest.mark.parametrize("argument", ["only", "skip"])
 def test_a_name_that_means_nothing_is_an_error(argument: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{argument}: got 'model.hed', expected the path .* kind among .*tests"):
-        seqca.accelerate(Network(), **{argument: "model.hed"})
+    with pytest.raises(ValueError, match=rf"^{argument}: got 'unknown', expected the path .* kind among .*tests"):
+        seqca.accelerate(Network(), **{argument: "unknown"})
+
+
+@pytest.mark.parametrize(("name", "near"), [("model.heads.deth", "model.heads.depth"), ("test.head", "tests.head")])
+def test_for_a_name_that_means_nothing_the_nearest_ones_are_suggested(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"^only: got '{name}', expected perhaps '{near}'"):
+        seqca.accelerate(Network(), only=name)
 
 
 def test_nothing_replaced_is_an_error_with_the_reasons() -> None:
-    with pytest.raises(ValueError, match=r"^model: got none .*\n  model\.heads\.depth \(UpsamplingHead\): named by"):
+    with pytest.raises(
+        ValueError, match=r"^model: got none .*\n  model\.heads\.depth and 1 more \(UpsamplingHead\): named by"
+    ):
         seqca.accelerate(Network(), skip="tests.head")
     with pytest.raises(ValueError, match=r"^model: got none of the parts"):
         seqca.accelerate(nn.Conv2d(3, 3, 1))
+
+
+def test_of_the_reasons_that_nothing_is_replaced_the_cause_stands_before_what_was_not_chosen() -> None:
+    net = Network()
+    net.last = UpsamplingHead(2)
+    net.last.layers[0] = nn.Conv2d(14, 14, 3, padding=1)
+    with pytest.raises(ValueError, match="got none") as error:
+        seqca.accelerate(net, only="model.last")
+    cause, others = str(error.value).splitlines()[1:]
+    assert cause.startswith("  model.last (UpsamplingHead): layers[0] is no plain 1×1 convolution")
+    assert others == "  model.heads.depth and 1 more (UpsamplingHead): not named by `only`"
 
 
 def test_a_module_that_stands_at_two_places_is_replaced_once() -> None:

@@ -93,6 +93,21 @@ def test_losses_alone_are_replaced_only_where_somebody_hands_them_lazy_maps() ->
         accelerate(seeded(theirs.PADNet), theirs.losses())
 
 
+@pytest.mark.parametrize(
+    "choice", [{"only": "mti_net.loss"}, {"only": "criterion", "skip": "mti_net.deep_supervision"}]
+)
+def test_losses_behind_deep_supervision_are_said_to_need_it(choice: dict[str, str]) -> None:
+    needed = 'mti_net.loss needs mti_net.deep_supervision, which makes its maps lazy, or outputs="lazy"'
+    with pytest.raises(ValueError, match="got none of the parts") as error:
+        accelerate(seeded(theirs.MTINet), theirs.MTINetLoss(), **choice)
+    assert needed in str(error.value).splitlines()[1]
+
+
+def test_a_network_is_said_to_need_lazy_outputs_where_it_alone_is_wanted() -> None:
+    with pytest.raises(ValueError, match=r"\n  model \(MTINet\): mti_net\.predictions needs outputs=\"lazy\"\n"):
+        accelerate(seeded(theirs.MTINet), only="mti_net.predictions")
+
+
 def test_state_keys_stay() -> None:
     model, criterion = seeded(theirs.MTINet), theirs.MTINetLoss()
     before = list(model.state_dict()), list(criterion.state_dict())
