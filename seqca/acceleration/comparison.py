@@ -29,6 +29,7 @@ from seqca.ops.verification.draws import (
 from seqca.ops.verification.tolerance import Errors, Verdict, errors, read
 
 from .finding import Part
+from .report import Error
 from .trees import named_tensors
 from .trial import StepError, Subject, Trial
 
@@ -53,10 +54,22 @@ class Outcome(NamedTuple):
 
     failure: str | None
     """Why the parts cannot stay, or None."""
-    share: float = 0.0
-    """The largest error of a result that the parts have to do with, as a fraction of what is allowed."""
-    worst: str = ""
-    """Whose that is."""
+    parts: int = 0
+    """How many were replaced together."""
+    found: Sequence[Error] = ()
+    """Of all results."""
+
+    @property
+    def largest(self) -> Error:
+        """Of all errors."""
+        return max(self.found)
+
+    def largest_of(self, path: str) -> Error:
+        """Of the errors that tell of a part: of its own gradients and buffers, or of all that it has in common."""
+        if self.parts == 1:
+            return self.largest
+        own = [each for each in self.found if each.what.startswith((f"gradient of {path}.", f"{path}."))]
+        return max(own, default=self.largest._replace(what=f"{self.largest.what}, shared by {self.parts} parts"))
 
 
 class _IncomparableError(Exception):
@@ -120,7 +133,9 @@ class Comparison:
                 verdicts += self._on_draws(trial)
         except _IncomparableError as error:
             return Outcome(str(error))
-        return _outcome(verdicts, self._advice)
+        wrong = [each for each in verdicts if not each.ok]
+        failure = f"gives other numbers: {wrong[0]}{self._advice}" if wrong else None
+        return Outcome(failure, len(parts), [_error(each) for each in verdicts])
 
     def _in_wide(self, trial: Trial) -> list[Verdict]:
         forced = forced_backend()
@@ -220,10 +235,8 @@ def _smallest(found: Sequence[float]) -> float:
     return min(x if x == x else float("inf") for x in found)  # NaN is no number to be smaller than
 
 
-def _outcome(verdicts: Sequence[Verdict], advice: str) -> Outcome:
-    share, worst = max((max(map(_share, each.found, each.bound)), each.what) for each in verdicts)
-    wrong = [each for each in verdicts if not each.ok]
-    return Outcome(f"gives other numbers: {wrong[0]}{advice}" if wrong else None, share, worst)
+def _error(verdict: Verdict) -> Error:
+    return Error(max(map(_share, verdict.found, verdict.bound)), verdict.what)
 
 
 def _share(error: float, allowed: float) -> float:

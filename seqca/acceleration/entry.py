@@ -1,7 +1,7 @@
 """`accelerate`: finding, comparing and replacing put together."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -75,15 +75,24 @@ def accelerate(
 
         subject = Subject(root, function, counted, sample)
         comparison = Comparison(subject)
-        parts, left, outcomes = _that_hold(comparison, root, choice)
-        _expect_some(parts, left)
-        report = _seen(subject, parts, left, outcomes, comparison)
-    return _applied(root, parts, report)
+        held = _that_hold(comparison, root, choice)
+        _expect_some(held.parts, held.left)
+        report = _seen(subject, held, comparison)
+    return _applied(root, held.parts, report)
 
 
-def _that_hold(
-    comparison: Comparison, root: nn.ModuleDict, choice: Choice
-) -> tuple[list[Part], list[Left], dict[tuple[str, str], Outcome]]:
+class _Held(NamedTuple):
+    """What stood the comparison."""
+
+    parts: list[Part]
+    left: list[Left]
+    outcomes: dict[tuple[str, str], Outcome]
+    """Of each part with those that it was tried with, by its key."""
+    together: Outcome | None
+    """Of all parts; None if there are none."""
+
+
+def _that_hold(comparison: Comparison, root: nn.ModuleDict, choice: Choice) -> _Held:
     """What can be replaced and gives the same numbers, alone and together, and what is left.
 
     All parts of a kind are tried at once, and one by one if they show a difference. Where a part fails, another
@@ -110,10 +119,10 @@ def _that_hold(
                 outcomes |= {part.key: outcome for part in group}
         if not complete or any(part.key not in outcomes or outcomes[part.key].failure for part in parts):
             continue
-        failure = tried[-1].failure if tried else None
-        if failure is None:
-            return parts, left, outcomes
-        outcomes |= {part.key: Outcome(f"right alone, wrong with the others: {failure}") for part in parts}
+        of_all = tried[-1] if tried else None
+        if of_all is None or of_all.failure is None:
+            return _Held(parts, left, outcomes, of_all)
+        outcomes |= {part.key: Outcome(f"right alone, wrong with the others: {of_all.failure}") for part in parts}
 
 
 def _groups(parts: Sequence[Part], one_by_one: Collection[str]) -> list[list[Part]]:
@@ -129,13 +138,8 @@ def _reads_lazy(part: Part) -> bool:
     return part.replacement.lazy and not part.replacement.hands_lazy
 
 
-def _seen(
-    subject: Subject,
-    parts: Sequence[Part],
-    left: Sequence[Left],
-    outcomes: dict[tuple[str, str], Outcome],
-    comparison: Comparison,
-) -> Report:
+def _seen(subject: Subject, held: _Held, comparison: Comparison) -> Report:
+    parts = held.parts
     paths = [part.path for part in parts]
     try:  # the comparisons have given the sample dtypes of their own
         before = observe(Trial(subject), paths)
@@ -149,13 +153,13 @@ def _seen(
             part.class_name,
             part.replacement.kind,
             (*(f"{name} (torch)" for name in part.replacement.torch_functions), *after[part.path].operators),
-            outcomes[part.key].share,
-            outcomes[part.key].worst,
+            held.outcomes[part.key].largest_of(part.path),
             kept[part.path],
         )
         for part in parts
     ]
-    return Report(replaced, left, kept[WHOLE], comparison.dtypes, comparison.not_in_float64)
+    largest = None if held.together is None else held.together.largest
+    return Report(replaced, held.left, kept[WHOLE], comparison.dtypes, comparison.not_in_float64, largest)
 
 
 def _applied(root: nn.ModuleDict, parts: Sequence[Part], report: Report) -> Report:

@@ -22,6 +22,18 @@ class Kept(NamedTuple):
         return f"{_size(self.before)} → {_size(self.after)}"
 
 
+class Error(NamedTuple):
+    """What a comparison found."""
+
+    share: float
+    """Of what is allowed."""
+    what: str
+    """The result that errs so."""
+
+    def __str__(self) -> str:
+        return f"{self.share:.2g} ({self.what})" if self.share else "0"
+
+
 class Replaced(NamedTuple):
     """A part that fused operators compute. What only a sample shows is None without one."""
 
@@ -33,11 +45,9 @@ class Replaced(NamedTuple):
     operators: tuple[str, ...] | None = None
     """With the backend of each: ``"aggregation_head (aten)"``. Functions of torch that the replacement computes with
     are among them: ``"scaled_dot_product_attention (torch)"``."""
-    error: float | None = None
-    """The largest one of all results that this part has to do with, parts of its kind alone being replaced,
-    as a fraction of what is allowed."""
-    worst: str | None = None
-    """The result that has it."""
+    error: Error | None = None
+    """The largest one of the gradients and buffers of this part. Of all results, if it was tried alone; or if it has
+    none of its own, and then it says how many parts share them."""
     kept: Kept | None = None
     """While this part ran."""
 
@@ -54,6 +64,8 @@ class Report:
     """The dtypes that old and new were compared in; none without a sample."""
     not_in_float64: tuple[str, ...] = ()
     """The results that were compared in the model's dtype alone, since they come in another one in float64 too."""
+    error: Error | None = None
+    """The largest one of all results, all parts being replaced; None without a sample."""
     modules: list[nn.Module] = field(default_factory=list, repr=False)
     """The modules of `replaced`."""
 
@@ -68,7 +80,7 @@ class Report:
         for each in self.replaced:
             operators = _UNKNOWN if each.operators is None else ", ".join(each.operators) or "none"
             kept = _UNKNOWN if each.kept is None else str(each.kept)
-            error = _UNKNOWN if each.error is None else f"{each.error:.2g} ({each.worst})"
+            error = _UNKNOWN if each.error is None else str(each.error)
             rows.append((each.path, each.class_name, each.kind, operators, kept, error))
         blocks = [_table(rows)]
         if self.left:
@@ -78,7 +90,8 @@ class Report:
             blocks.append(f"A training step keeps {self.kept}{share} for backward.")
         compared = f"compared in {' and in '.join(self.compared_in)}" if self.compared_in else "not compared: no sample"
         others = f" In float64 all but {', '.join(self.not_in_float64)}." if self.not_in_float64 else ""
-        blocks.append(f"Old and new were {compared}.{others}")
+        largest = f" The largest error of all parts together: {self.error}." if self.error is not None else ""
+        blocks.append(f"Old and new were {compared}.{others}{largest}")
         return "\n\n".join(blocks)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import seqca
 from seqca.acceleration import Replacement, Report
+from seqca.acceleration.comparison import Outcome
+from seqca.acceleration.report import Error
 from seqca.nn.cross_scale import aggregate
 
 from .heads import (
@@ -54,7 +56,21 @@ def test_heads_are_replaced_and_compared() -> None:
     assert report.compared_in == ("float32", "float64")
     for part in report.replaced:
         assert part.operators == ("aggregation_head (aten)",)
-        assert part.error is not None and 0 < part.error <= 1
+        assert part.error is not None and 0 < part.error.share <= 1
+
+
+def test_the_error_of_a_part_is_that_of_its_own_gradients_and_buffers() -> None:
+    report = seqca.accelerate(Network(), Objective(), sample=sample())
+    for part in report.replaced:
+        assert part.error is not None and part.error.what.startswith((f"gradient of {part.path}.", f"{part.path}."))
+    assert report.error is not None and report.error >= max(part.error for part in report.replaced)
+
+
+def test_an_error_is_that_of_a_part_where_it_tells_of_it_and_otherwise_shared() -> None:
+    found = [Error(0.1, "gradient of model.a.weight"), Error(0.3, "gradient of model.ab.weight"), Error(0.5, "loss")]
+    assert Outcome(None, 2, found).largest_of("model.a") == found[0]
+    assert Outcome(None, 2, found).largest_of("model.b") == (0.5, "loss, shared by 2 parts")
+    assert Outcome(None, 1, found).largest_of("model.a") == found[2]
 
 
 def test_less_is_kept_for_backward_in_the_parts_and_in_the_whole_step() -> None:
