@@ -8,7 +8,7 @@ jump alone, but not each time, whereas a wrong one is wrong each time: the small
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ from seqca.ops.verification.draws import (
 from seqca.ops.verification.tolerance import Errors, Verdict, errors, read
 
 from .finding import Part
+from .observation import fewest_normalised
 from .report import Error
 from .trees import named_tensors
 from .trial import StepError, Subject, Trial
@@ -45,6 +46,11 @@ sum of a million numbers errs by a thousand roundings."""
 
 _NORMS = partial(errors, channel_axis=1)
 _NO_ERRORS = Errors(0.0, 0.0)
+
+ENOUGH_VALUES = 6
+"""Of a channel, for batch norm. Its gradient is divided by σ, and computed from what was divided by σ, so that rounding
+is multiplied by 1/σ². Over channels of n normal values the mean square of that is finite from n = 6 on. Of two values
+nothing is left but which one is larger, and the gradient is all rounding."""
 
 _ONE_IMAGE = "; torch may be the one that is wrong, in the gradient of batch norm for one image on a CPU: take two"
 
@@ -101,8 +107,6 @@ class Comparison:
         self._subject = subject
         self._old = Trial(subject)
         self._inputs = self._old.inputs()
-        images = named_tensors("images", subject.sample[0]).values()
-        self._advice = _ONE_IMAGE if any(x.device.type == "cpu" and x.shape[:1] == (1,) for x in images) else ""
         self._drawn = as_drawn(self._inputs)
         self._judged: list[_Judged] = []
         try:
@@ -134,8 +138,21 @@ class Comparison:
         except _IncomparableError as error:
             return Outcome(str(error))
         wrong = [each for each in verdicts if not each.ok]
-        failure = f"gives other numbers: {wrong[0]}{self._advice}" if wrong else None
+        failure = f"gives other numbers: {wrong[0]}{self._doubts}" if wrong else None
         return Outcome(failure, len(parts), [_error(each) for each in verdicts])
+
+    @cached_property
+    def _doubts(self) -> str:
+        """What speaks against the sample, where parts gave other numbers."""
+        images = named_tensors("images", self._subject.sample[0]).values()
+        doubts = _ONE_IMAGE if any(x.device.type == "cpu" and x.shape[:1] == (1,) for x in images) else ""
+        fewest = fewest_normalised(self._old, self._drawn)
+        if fewest is not None and fewest.values < ENOUGH_VALUES:
+            doubts += (
+                f"; the sample may be too small: {fewest.path} normalises {fewest.values} values of a channel, and "
+                f"below {ENOUGH_VALUES} gradients may jump by rounding: take more images, or larger ones"
+            )
+        return doubts
 
     def _in_wide(self, trial: Trial) -> list[Verdict]:
         forced = forced_backend()

@@ -1,4 +1,5 @@
-"""What parts of a model keep for backward, and which operators they call, in one forward pass of a training step."""
+"""What one forward pass of a training step shows: what parts keep for backward and which operators they call, and how
+many values batch norms have."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from seqca.nn.batch_norm import uses_batch_statistics
 from seqca.ops.shared.dispatch import record_calls, resolve
 from seqca.ops.shared.operator import OPERATORS, Call
 
@@ -23,6 +25,15 @@ class Observed(NamedTuple):
     """Bytes kept for backward: of each storage once, of parameters and buffers none."""
     operators: tuple[str, ...]
     """``"aggregation_head (aten)"``, in the order in which they were first called."""
+
+
+class Normalised(NamedTuple):
+    """What a batch norm takes its statistics from."""
+
+    values: int
+    """Of each channel."""
+    path: str
+    """Of the norm."""
 
 
 class _Part:
@@ -61,6 +72,27 @@ def observe(trial: Trial, paths: Sequence[str]) -> dict[str, Observed]:
         outcome = trial.forward(root, sample)
     del outcome  # till here it held the graph
     return {path: Observed(sum(part.storages.values()), _names(part.calls)) for path, part in parts.items()}
+
+
+def fewest_normalised(trial: Trial, inputs: Sequence[Tensor]) -> Normalised | None:
+    """The batch norm with the fewest values in the forward pass of a training step; None if there is no batch norm.
+
+    Args:
+        trial: of a model whose norms are called as modules.
+        inputs: of the trial.
+    """
+    root, sample = trial.prepared(inputs)
+    seen: list[Normalised] = []
+
+    def note(path: str, x: Tensor) -> None:
+        seen.append(Normalised(x.numel() // x.shape[1], path))
+
+    for path, module in root.named_modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)) and uses_batch_statistics(module):
+            module.register_forward_pre_hook(lambda _, arguments, path=path: note(path, arguments[0]))
+    with torch.enable_grad():
+        trial.forward(root, sample)
+    return min(seen, default=None)
 
 
 def _watch(module: nn.Module, path: str, part: _Part, running: list[str], calls: list[tuple[str, Call]]) -> None:

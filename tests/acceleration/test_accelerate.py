@@ -314,6 +314,18 @@ def test_of_a_single_image_the_reason_says_that_torch_may_be_wrong() -> None:
         seqca.accelerate(Network(), Objective(), sample=one)
 
 
+def test_where_a_norm_sees_few_values_the_reason_says_that_the_sample_may_be_too_small() -> None:
+    few = r"the sample may be too small: model\.backbone\.1\.1 normalises 2 values of a channel"
+    images, targets = sample()
+    small = images[..., :4, :4], {task: label[..., :4, :4] for task, label in targets.items()}
+    with taught((head(HeadWithoutGradient), UpsamplingHead)):
+        with pytest.raises(ValueError, match=few):
+            seqca.accelerate(Network(), Objective(), sample=small)
+        with pytest.raises(ValueError, match="gives other numbers") as error:
+            seqca.accelerate(Network(), Objective(), sample=(images, targets))
+    assert "too small" not in str(error.value)
+
+
 class Recorded(Network):
     """Notes what it is trained on in float32, as it was and replaced."""
 
