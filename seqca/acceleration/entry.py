@@ -33,7 +33,7 @@ def accelerate(
     With a sample, old and new make a training step side by side on copies: outputs, losses, every gradient and the
     running statistics are judged by the tolerance rule, and then outputs and losses in evaluation mode. A part that
     gives other numbers, or raises, is taken back. This takes 25 training steps, half of them in float64, four for each
-    kind of part, and four for all together: let the sample be small.
+    kind of part and, if there are several, four for all together: let the sample be small.
 
     Args:
         model: to change. One that is wrapped for data parallelism is changed inside.
@@ -110,7 +110,7 @@ def _that_hold(comparison: Comparison, root: nn.ModuleDict, choice: Choice) -> _
         groups = _groups(first, one_by_one)
         variants = [[*sources, *group] if _reads_lazy(group[0]) else group for group in groups]
         complete = len(first) == len(fresh)
-        together = [parts] if complete and variants != [parts] else []
+        together = [parts] if complete and parts and variants != [parts] else []
         tried = [comparison.outcome(each) for each in (*variants, *together)]
         for group, outcome in zip(groups, tried, strict=False):
             if outcome.failure is not None and len(group) > 1:

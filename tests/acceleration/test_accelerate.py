@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +14,12 @@ import seqca
 from seqca.acceleration import Replacement, Report
 from seqca.acceleration.comparison import Outcome
 from seqca.acceleration.report import Error
+from seqca.acceleration.trial import default_step
 from seqca.nn.cross_scale import aggregate
 
 from .heads import (
     NETWORK,
+    OBJECTIVE,
     ForkedHead,
     HeadOfAnotherEpsilon,
     HeadThatRaises,
@@ -71,6 +74,25 @@ def test_an_error_is_that_of_a_part_where_it_tells_of_it_and_otherwise_shared() 
     assert Outcome(None, 2, found).largest_of("model.a") == found[0]
     assert Outcome(None, 2, found).largest_of("model.b") == (0.5, "loss, shared by 2 parts")
     assert Outcome(None, 1, found).largest_of("model.a") == found[2]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_as_many_steps_are_made_as_the_page_says(lazy: bool) -> None:
+    made: Counter[tuple[bool, torch.dtype]] = Counter()
+
+    def step(model: nn.Module, criterion: nn.Module, images: Tensor, targets: dict[str, Tensor]) -> tuple:
+        made[model.training, images.dtype] += 1
+        return default_step(model, criterion, images, targets)
+
+    outputs = "lazy" if lazy else "full"
+    with taught((NETWORK, Network), (OBJECTIVE, Objective)):
+        report = seqca.accelerate(Network(), Objective(), sample=sample(), step=step, outputs=outputs)
+    kinds = len({part.kind for part in report.replaced})
+    assert kinds == (3 if lazy else 1)
+    for trains in (False, True):
+        single, double = made[trains, torch.float32], made[trains, torch.float64]
+        assert double == 13 + kinds + (1 if kinds > 1 else 0)
+        assert single + double == 25 + 4 * kinds + (4 if kinds > 1 else 0) + (2 if trains else 0)
 
 
 def test_less_is_kept_for_backward_in_the_parts_and_in_the_whole_step() -> None:
