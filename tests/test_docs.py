@@ -19,7 +19,7 @@ from seqca.models import to_published_state
 from seqca.training.module import MultiTaskModule
 
 from .acceleration.heads import Network, Objective, UpsamplingHead, head, sample
-from .acceleration.teaching import taught
+from .acceleration.teaching import REGISTERED, taught
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -113,3 +113,14 @@ def test_the_diagram_shows_the_network_and_the_operators_there_are():
 def test_the_version_is_told_once():
     assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == seqca.__version__
     assert f"## {seqca.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_page_on_acceleration_lists_every_kind_with_its_classes_and_its_need_of_lazy_outputs():
+    page = (ROOT / "docs" / "acceleration.md").read_text()
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    listed = {kind: (re.findall(r"`(\w+)`", classes), 'outputs="lazy"' in needs) for kind, classes, needs in rows}
+    expected = {}
+    for kind in sorted({each.kind for each in REGISTERED}):
+        fused = [each for each in REGISTERED if each.kind == kind and each.fused is not None]
+        expected[kind] = (sorted({each.class_name for each in fused}), any(each.lazy for each in fused))
+    assert listed == expected and list(listed) == list(expected)
