@@ -195,7 +195,8 @@ class Resampling:
         return torch.ones(self._sizes[0][axis], dtype=torch.float64, device=self._device)
 
 
-# A tile and its products stay in the last level of a CPU's cache, and are work enough for a few calls of each operator.
+# A tile and its products stay in the last level of a CPU's cache. In smaller ones its cores would wait for what starts
+# their work, as a GPU would.
 _TILE = (24, 32)
 
 
