@@ -1,5 +1,6 @@
 """Walks a model and its criterion, and tells what can be replaced and what is left, with the reason."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -42,16 +43,17 @@ class Left(NamedTuple):
 
 
 _NOT_NAMED, _SKIPPED = "not named by `only`", "named by `skip`"
+_NUMBERS = re.compile("(?<=gives other numbers: )[^;]*")
 
 
 def grouped(left: Iterable[Left]) -> list[Left]:
     """One of each class and reason, whose path says how many more there are; what was not chosen comes last.
 
-    Reasons are alike if they are so up to a colon, behind which there are numbers.
+    Parts that give other numbers have one reason, whichever these are.
     """
     groups: dict[tuple[str, str], list[Left]] = {}
     for each in left:
-        groups.setdefault((each.class_name, each.reason.partition(": ")[0]), []).append(each)
+        groups.setdefault((each.class_name, _NUMBERS.sub("", each.reason)), []).append(each)
     shown = [
         group[0]._replace(path=f"{group[0].path} and {len(group) - 1} more") if len(group) > 1 else group[0]
         for group in groups.values()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import seqca
 from seqca.acceleration import Replacement, Report
 from seqca.acceleration.comparison import Outcome
+from seqca.acceleration.finding import Left, grouped
 from seqca.acceleration.report import Error
 from seqca.acceleration.trial import default_step
 from seqca.nn.cross_scale import aggregate
@@ -294,6 +295,23 @@ def test_of_the_reasons_that_nothing_is_replaced_the_cause_stands_before_what_wa
     cause, others = str(error.value).splitlines()[1:]
     assert cause.startswith("  model.last (UpsamplingHead): layers[0] is no plain 1×1 convolution")
     assert others == "  model.heads.depth and 1 more (UpsamplingHead): not named by `only`"
+
+
+@pytest.mark.parametrize(
+    ("reason", "other", "alike"),
+    [
+        ("gives other numbers: output: error 0.1", "gives other numbers: loss: error 0.2", True),
+        ("a gives other numbers: output: error 0.1; b", "a gives other numbers: loss: error 0.2; b", True),
+        ("gives other numbers: loss: error 0.1; b", "gives other numbers: loss: error 0.1; c", False),
+        ("raised ValueError: x: got 3 channels", "raised ValueError: weight: got bfloat16", False),
+        ("mix is no 1×1 convolution: Conv2d(1, 2)", "mix is no 1×1 convolution: Conv2d(3, 4)", False),
+    ],
+)
+def test_modules_are_shown_as_one_only_where_their_reasons_differ_in_no_more_than_numbers(
+    reason: str, other: str, alike: bool
+) -> None:
+    shown = grouped([Left("model.a", "Head", reason), Left("model.b", "Head", other)])
+    assert [each.path for each in shown] == (["model.a and 1 more"] if alike else ["model.a", "model.b"])
 
 
 def test_a_module_that_stands_at_two_places_is_replaced_once() -> None:
