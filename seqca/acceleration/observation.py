@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from seqca.nn.batch_norm import uses_batch_statistics
+from seqca.nn.batch_norm import synchronised_over, uses_batch_statistics
 from seqca.ops.shared.dispatch import record_calls, resolve
 from seqca.ops.shared.operator import OPERATORS, Call
 
@@ -77,6 +78,8 @@ def observe(trial: Trial, paths: Sequence[str]) -> dict[str, Observed]:
 def fewest_normalised(trial: Trial, inputs: Sequence[Tensor]) -> Normalised | None:
     """The batch norm with the fewest values in the forward pass of a training step; None if there is no batch norm.
 
+    Norms over several processes are not counted: they see the values of all of them.
+
     Args:
         trial: of a model whose norms are called as modules.
         inputs: of the trial.
@@ -84,12 +87,14 @@ def fewest_normalised(trial: Trial, inputs: Sequence[Tensor]) -> Normalised | No
     root, sample = trial.prepared(inputs)
     seen: list[Normalised] = []
 
-    def note(path: str, x: Tensor) -> None:
-        seen.append(Normalised(x.numel() // x.shape[1], path))
+    def note(path: str, normalised: Any) -> None:
+        if isinstance(normalised, Tensor):  # a subclass may return something else
+            shape = normalised.shape
+            seen.append(Normalised(shape[:1].numel() * shape[2:].numel(), path))
 
     for path, module in root.named_modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)) and uses_batch_statistics(module):
-            module.register_forward_pre_hook(lambda _, arguments, path=path: note(path, arguments[0]))
+        if isinstance(module, _BatchNorm) and uses_batch_statistics(module) and synchronised_over(module) is None:
+            module.register_forward_hook(lambda _, __, normalised, path=path: note(path, normalised))
     with torch.enable_grad():
         trial.forward(root, sample)
     return min(seen, default=None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -19,7 +20,7 @@ _thread = threading.local()
 """Where a thread has updates that wait, a list of them."""
 
 
-def uses_batch_statistics(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> bool:
+def uses_batch_statistics(bn: _BatchNorm) -> bool:
     """Whether the module would normalise by the statistics of the batch: in training, or where it has no others."""
     return bn.training or bn.running_mean is None
 
@@ -35,7 +36,7 @@ def running_statistics(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, T
     return bn.running_mean, bn.running_var
 
 
-def synchronised_over(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> "ProcessGroup | None":
+def synchronised_over(bn: _BatchNorm) -> "ProcessGroup | None":
     """The processes over which statistics of the batch are taken; None for this one alone."""
     if not isinstance(bn, nn.SyncBatchNorm) or not dist.is_available() or not dist.is_initialized():
         return None

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import seqca
-from seqca.acceleration import Replacement, Report
+from seqca.acceleration import Replacement, Report, observation
 from seqca.acceleration.comparison import Outcome
 from seqca.acceleration.finding import Left, grouped
+from seqca.acceleration.observation import Normalised, fewest_normalised
 from seqca.acceleration.report import Error
-from seqca.acceleration.trial import default_step
+from seqca.acceleration.trial import Subject, Trial, default_step
 from seqca.nn.cross_scale import aggregate
 
 from .heads import (
@@ -364,6 +365,62 @@ def test_where_a_norm_sees_few_values_the_reason_says_that_the_sample_may_be_too
         with pytest.raises(ValueError, match="gives other numbers") as error:
             seqca.accelerate(Network(), Objective(), sample=(images, targets))
     assert "too small" not in str(error.value)
+
+
+class NormsByKeyword(Network):
+    """Calls a norm with its input by name."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        fine = self.backbone[0](images)
+        conv, norm, relu = self.backbone[1]
+        maps = [fine, relu(norm(input=conv(fine)))]
+        return {task: F.interpolate(head(maps), images.shape[-2:]) for task, head in self.heads.items()}
+
+
+class PairOfNorm(nn.BatchNorm2d):
+    """Returns more than what it normalised."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x), x
+
+
+class NormsInPairs(NormsByKeyword):
+    """Has a norm that returns a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone[0] = nn.Sequential(PairOfNorm(3), _First(), self.backbone[0])
+
+
+class _First(nn.Module):
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        return pair[0]
+
+
+@pytest.mark.parametrize("network", [NormsByKeyword, NormsInPairs])
+def test_a_wrong_part_is_taken_back_however_norms_are_called(network: type[Network]) -> None:
+    with taught((head(DepthOff), UpsamplingHead)):
+        report = seqca.accelerate(network(), Objective(), sample=sample())
+        assert replaced(report) == HEADS[1:] and reasons(report)[HEADS[0]].startswith("gives other numbers")
+
+
+def fewest(norm: nn.Module, *shape: int) -> Normalised | None:
+    trial = Trial(Subject(nn.ModuleDict({"model": norm}), None, default_step, (torch.ones(shape),)))
+    return fewest_normalised(trial, trial.inputs())
+
+
+def test_values_of_a_channel_are_counted_for_norms_of_any_dimension() -> None:
+    assert fewest(nn.BatchNorm1d(4), 2, 4) == (2, "model")
+    assert fewest(nn.BatchNorm1d(4), 2, 4, 3) == (6, "model")
+    assert fewest(nn.BatchNorm2d(4), 2, 4, 3, 5) == (30, "model")
+    assert fewest(nn.BatchNorm3d(4), 2, 4, 3, 5, 7) == (210, "model")
+    assert fewest(nn.GroupNorm(1, 4), 2, 4) is None
+
+
+def test_values_are_not_counted_for_norms_over_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fewest(nn.SyncBatchNorm(4), 2, 4, 1, 1) == (2, "model")
+    monkeypatch.setattr(observation, "synchronised_over", lambda _: "all of them")
+    assert fewest(nn.SyncBatchNorm(4), 2, 4, 1, 1) is None
 
 
 class Recorded(Network):
