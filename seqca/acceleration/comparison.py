@@ -60,8 +60,6 @@ class Outcome(NamedTuple):
 
     failure: str | None
     """Why the parts cannot stay, or None."""
-    parts: int = 0
-    """How many were replaced together."""
     found: Sequence[Error] = ()
     """Of all results."""
 
@@ -70,12 +68,10 @@ class Outcome(NamedTuple):
         """Of all errors."""
         return max(self.found)
 
-    def largest_of(self, path: str) -> Error:
-        """Of the errors that tell of a part: of its own gradients and buffers, or of all that it has in common."""
-        if self.parts == 1:
-            return self.largest
+    def largest_of(self, path: str) -> Error | None:
+        """Of the errors of a part's own gradients and buffers; None if it has none."""
         own = [each for each in self.found if each.what.startswith((f"gradient of {path}.", f"{path}."))]
-        return max(own, default=self.largest._replace(what=f"{self.largest.what}, shared by {self.parts} parts"))
+        return max(own, default=None)
 
 
 class _IncomparableError(Exception):
@@ -139,7 +135,7 @@ class Comparison:
             return Outcome(str(error))
         wrong = [each for each in verdicts if not each.ok]
         failure = f"gives other numbers: {wrong[0]}{self._doubts}" if wrong else None
-        return Outcome(failure, len(parts), [_error(each) for each in verdicts])
+        return Outcome(failure, [_error(each) for each in verdicts])
 
     @cached_property
     def _doubts(self) -> str:

@@ -154,6 +154,7 @@ def _seen(subject: Subject, held: _Held, comparison: Comparison) -> Report:
             part.replacement.kind,
             (*(f"{name} (torch)" for name in part.replacement.torch_functions), *after[part.path].operators),
             held.outcomes[part.key].largest_of(part.path),
+            held.outcomes[part.key].largest,
             kept[part.path],
         )
         for part in parts

@@ -10,6 +10,7 @@ from .finding import Left, grouped
 from .replaced import is_replaced, restore_class
 
 _UNKNOWN = "not compared"
+_LARGEST = "error with its kind, of what is allowed"
 
 
 class Kept(NamedTuple):
@@ -45,9 +46,12 @@ class Replaced(NamedTuple):
     operators: tuple[str, ...] | None = None
     """With the backend of each: ``"aggregation_head (aten)"``. Functions of torch that the replacement computes with
     are among them: ``"scaled_dot_product_attention (torch)"``."""
+    own_error: Error | None = None
+    """The largest one of the gradients and buffers of this part; None too if it has none. What it does to others is not
+    in it: a wrong gradient by its input shows in the modules before it."""
     error: Error | None = None
-    """The largest one of the gradients and buffers of this part. Of all results, if it was tried alone; or if it has
-    none of its own, and then it says how many parts share them."""
+    """The largest one of all results, this part being replaced with those that it was tried with: all of its kind,
+    unless they were tried one by one, and what makes the lazy maps that it reads."""
     kept: Kept | None = None
     """While this part ran."""
 
@@ -76,12 +80,14 @@ class Report:
                 restore_class(module)
 
     def __str__(self) -> str:
-        rows = [("replaced", "class", "kind", "operators", "kept for backward", "error, of what is allowed")]
+        rows = [("replaced", "class", "kind", "operators", "kept for backward", "own error", _LARGEST)]
         for each in self.replaced:
             operators = _UNKNOWN if each.operators is None else ", ".join(each.operators) or "none"
             kept = _UNKNOWN if each.kept is None else str(each.kept)
-            error = _UNKNOWN if each.error is None else str(each.error)
-            rows.append((each.path, each.class_name, each.kind, operators, kept, error))
+            errors = (_UNKNOWN, _UNKNOWN)
+            if each.error is not None:
+                errors = ("–" if each.own_error is None else f"{each.own_error.share:.2g}", str(each.error))
+            rows.append((each.path, each.class_name, each.kind, operators, kept, *errors))
         blocks = [_table(rows)]
         if self.left:
             blocks.append(_table([("left", "class", "reason"), *grouped(self.left)]))

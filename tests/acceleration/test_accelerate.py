@@ -64,18 +64,21 @@ def test_heads_are_replaced_and_compared() -> None:
         assert part.error is not None and 0 < part.error.share <= 1
 
 
-def test_the_error_of_a_part_is_that_of_its_own_gradients_and_buffers() -> None:
-    report = seqca.accelerate(Network(), Objective(), sample=sample())
-    for part in report.replaced:
-        assert part.error is not None and part.error.what.startswith((f"gradient of {part.path}.", f"{part.path}."))
-    assert report.error is not None and report.error >= max(part.error for part in report.replaced)
+def test_of_a_part_the_largest_error_of_its_own_is_told_and_that_of_all_results_with_its_kind() -> None:
+    for only in (HEADS, HEADS[0]):
+        report = seqca.accelerate(Network(), Objective(), sample=sample(), only=only)
+        for part in report.replaced:
+            own, error = part.own_error, part.error
+            assert own is not None and own.what.startswith((f"gradient of {part.path}.", f"{part.path}."))
+            assert error is not None and error == report.error and error >= own
+            assert f"  {own.share:.2g} " in str(report) and f"  {error}\n" in str(report)
 
 
-def test_an_error_is_that_of_a_part_where_it_tells_of_it_and_otherwise_shared() -> None:
-    found = [Error(0.1, "gradient of model.a.weight"), Error(0.3, "gradient of model.ab.weight"), Error(0.5, "loss")]
-    assert Outcome(None, 2, found).largest_of("model.a") == found[0]
-    assert Outcome(None, 2, found).largest_of("model.b") == (0.5, "loss, shared by 2 parts")
-    assert Outcome(None, 1, found).largest_of("model.a") == found[2]
+def test_an_error_that_a_part_causes_before_it_is_not_its_own_but_among_all() -> None:
+    own, before = Error(0.1, "gradient of model.a.weight"), Error(0.5, "gradient of model.before.weight")
+    outcome = Outcome(None, [own, Error(0.3, "gradient of model.ab.weight"), before])
+    assert outcome.largest_of("model.a") == own and outcome.largest_of("model.b") is None
+    assert outcome.largest == before
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -594,7 +597,7 @@ def test_a_report_is_readable() -> None:
     text = str(seqca.accelerate(net, Objective(), sample=sample()))
     row = (
         r"model\.heads\.normals  UpsamplingHead  tests\.head  aggregation_head \(aten\)  [\d.]+ kB → [\d.]+ kB +"
-        r"[\de.-]+ \([^)]+\)\n"
+        r"[\de.-]+ +[\de.-]+ \([^)]+\)\n"
     )
     assert re.search(row, text)
     assert "model.heads.depth" in text and "something else" in text
