@@ -4,18 +4,16 @@ import argparse
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+
+from torch import Generator
 
 from seqca.configuration import NYUD_TASKS
 
 from ..harness.environment import environment
 from ..harness.results import ResultsError
 from .checkouts import code_base
-from .results import SECTIONS, nothing, opened, save
-from .training import Size, SizeError
-
-if TYPE_CHECKING:
-    from .training import Training
+from .results import SECTIONS, Found, nothing, opened, save
+from .training import Size, SizeError, Training
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -79,6 +77,7 @@ def accelerate_command(options: argparse.Namespace) -> int:
         status = 3
     for names in options.tasks or ("semseg,depth", "semseg,depth,normals,edge"):
         small = _built(module, checkout, names, "--parity-size", options.parity_size)
+        large = _built(module, checkout, names, "--size", options.size)
         copy = small.copy()
         report = accelerate(copy.model, copy.criterion, outputs="lazy")
         print(report, flush=True)
@@ -102,17 +101,15 @@ def accelerate_command(options: argparse.Namespace) -> int:
                 "size": options.parity_size,
                 "environment": where,
             }
-        each = costs(_built(module, checkout, names, "--size", options.size), options.seconds)
+            _save(found, added_to, options.output)
+        each = costs(large, options.seconds)
         measured = {"size": options.size, "environment": where}
         kept = {name: one.kept for name, one in each.items()}
         found["kept"][names] = {"trainings": kept, "replaced": dict(replaced), **measured}
         if options.seconds:
             times = {name: one.time._asdict() for name, one in each.items() if one.time is not None}
             found["time"][names] = {"trainings": times, **measured}
-        if added_to is not None:
-            for section in SECTIONS:
-                added_to[section] |= found[section]
-            save(added_to, options.output)
+        _save(found, added_to, options.output)
     print(f"\n{tables([found])}")
     return status
 
@@ -136,16 +133,35 @@ def _check(options: argparse.Namespace) -> None:
             raise ResultsError(f"{option}: got {number}, expected 0 or more")
 
 
-def _built(module: ModuleType, checkout: Path, names: str, option: str, size: Size) -> "Training":
-    """A training on images of a size, which was given by an option."""
+def _built(module: ModuleType, checkout: Path, names: str, option: str, size: Size) -> Training:
+    """A training on images of a size, which was given by an option; a step of it has been made.
+
+    Raises:
+        ResultsError: names the option; the code base takes no images of this size, or the step raises.
+    """
     try:
         training: Training = module.build(checkout, names.split(","), size)
-        training.check()
     except SizeError as error:
         raise ResultsError(f"{option}: {error}") from error
     except ModuleNotFoundError as error:
         raise ResultsError(f"checkout: got one that imports {error.name}, expected it to be installed") from error
+    try:
+        training.copy().losses([training.batch(Generator().manual_seed(0))])
+    except Exception as error:  # whatever code of others raises, for its own reasons or for the size
+        first_line = (str(error).splitlines() or [""])[0]
+        raise ResultsError(
+            f"checkout: got {type(error).__name__}: {first_line} from a training step on images of {option} "
+            f"{'x'.join(map(str, size))}, expected one that can be made"
+        ) from error
     return training
+
+
+def _save(found: Found, added_to: Found | None, output: Path) -> None:
+    """Adds what was found to a file, if there is one."""
+    if added_to is not None:
+        for section in SECTIONS:
+            added_to[section] |= found[section]
+        save(added_to, output)
 
 
 def _size(text: str) -> Size:

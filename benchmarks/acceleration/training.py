@@ -43,22 +43,6 @@ class Training(NamedTuple):
         total: Tensor = self.criterion(self.model(images), labels)["total"]
         return total
 
-    def check(self) -> None:
-        """Computes the objective of a batch once.
-
-        Raises:
-            SizeError: that raises.
-        """
-        try:
-            copy = self.copy()
-            with torch.no_grad():
-                copy.loss(*self.batch(Generator().manual_seed(0)))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            first_line = (str(error).splitlines() or [""])[0]
-            raise SizeError(
-                f"got images that the training cannot take: {type(error).__name__}: {first_line}"
-            ) from error
-
     def parameters(self) -> list[nn.Parameter]:
         """Of the model."""
         return list(self.model.parameters())

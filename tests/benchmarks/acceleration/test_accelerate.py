@@ -7,12 +7,12 @@ import torch
 from torch import Generator, nn
 
 from benchmarks.__main__ import main
-from benchmarks.acceleration import command
+from benchmarks.acceleration import command, measures
 from benchmarks.acceleration.checkouts import CODE_BASES, atrc, code_base, invpt, mti_net, sca_mtl, taskprompter
 from benchmarks.acceleration.measures import costs, parity
 from benchmarks.acceleration.recognition import INNER
 from benchmarks.acceleration.results import ORIGINAL, OUTPUTS, SECTIONS, load, nothing, save
-from benchmarks.acceleration.training import Size, Training, without_randomness
+from benchmarks.acceleration.training import Size, SizeError, Training, without_randomness
 from benchmarks.report.acceleration import tables
 from tests.acceleration import heads
 from tests.acceleration.teaching import REGISTERED, taught
@@ -169,17 +169,71 @@ def test_a_package_that_a_checkout_needs_is_named(
     assert "imports not_installed, expected it to be installed" in capsys.readouterr().err
 
 
+@pytest.fixture
+def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither losses nor costs can be measured."""
+    for name in ("parity", "costs"):
+        monkeypatch.setattr(measures, name, None)
+
+
 @pytest.mark.parametrize("option", ["--parity-size", "--size"])
-def test_the_option_is_named_whose_images_a_network_cannot_take(
+@pytest.mark.usefixtures("nothing_measured")
+def test_the_option_is_named_whose_images_a_code_base_does_not_take_before_anything_is_measured(
     checkout: Path, training: Training, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def build(_: Path, tasks: list[str], size: Size) -> Training:
-        images, labels = heads.sample()
-        return training._replace(batch=lambda _: (images[:, : 3 if size.height > 8 else 2], labels))
+        if size.height == 8:
+            raise SizeError("got 8×64, expected multiples of 64")
+        return training
 
     monkeypatch.setattr(command.code_base(checkout), "build", build)
-    assert run(checkout, "--tasks=depth", "--steps=0", "--seconds=0", f"{option}=1x8x64") == 2
-    assert f"{option}: got images that the training cannot take: RuntimeError: " in capsys.readouterr().err
+    assert run(checkout, "--tasks=depth", f"{option}=1x8x64") == 2
+    assert f"{option}: got 8×64, expected multiples of 64" in capsys.readouterr().err
+
+
+class Unread(nn.Module):
+    """Reads labels that are not there."""
+
+    def forward(self, output: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"total": labels["edge"].sum()}
+
+
+class Undifferentiable(heads.Objective):
+    """Without a gradient."""
+
+    def forward(self, output: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: loss.detach() for name, loss in super().forward(output, labels).items()}
+
+
+@pytest.mark.parametrize("option", ["--parity-size", "--size"])
+@pytest.mark.parametrize(("objective", "error"), [(Unread, "KeyError: 'edge'"), (Undifferentiable, "RuntimeError: ")])
+@pytest.mark.usefixtures("nothing_measured")
+def test_what_a_training_step_raises_is_told_with_the_images_and_not_blamed_on_them(
+    checkout: Path,
+    training: Training,
+    option: str,
+    objective: type[nn.Module],
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def build(_: Path, tasks: list[str], size: Size) -> Training:
+        return training._replace(criterion=objective()) if size.height == 8 else training
+
+    monkeypatch.setattr(command.code_base(checkout), "build", build)
+    assert run(checkout, "--tasks=depth", f"{option}=1x8x64") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"checkout: got {error}") and f" from a training step on images of {option} 1x8x64" in told
+
+
+def test_losses_stay_in_the_file_where_what_is_measured_after_them_is_not(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "costs", None)
+    file = checkout / "some.json"
+    with pytest.raises(TypeError, match="not callable"):
+        run(checkout, "--tasks=depth", "--steps=1", "--draws=2", f"--output={file}")
+    assert list(load(file)["losses"]) == ["depth"] and not load(file)["kept"]
 
 
 def test_nothing_is_dropped_in_a_training_that_is_compared() -> None:
