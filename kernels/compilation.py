@@ -37,6 +37,8 @@ class Resources:
     shape: str
     dtype: str
     arch: int
+    warps: int
+    """Of a program."""
     registers: int
     """32-bit registers of a thread."""
     spills: int
@@ -92,7 +94,7 @@ def _specialised(launch: Launch, arch: int) -> tuple[Any, dict[str, Any], list[A
 
 
 def compile_launch(launch: Launch, arch: int) -> CompiledKernel:
-    """Compile what `launch` would have compiled on a GPU of compute capability `arch` (80, 90, 100)."""
+    """Compile `launch`, with the options that it was recorded with, for compute capability `arch` (80, 90, 100)."""
     backend, bound, specialization, target, options = _specialised(launch, arch)
     kernel = launch.kernel
     parsed, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, options)
@@ -143,7 +145,7 @@ def _carried(module: str) -> int:
 
 def measure(case: CompiledCase, arch: int) -> Iterator[Resources]:
     """Compile the launches of `case`, of alike ones (kernel, layouts, length) one, and read what they take."""
-    with record() as launches:
+    with record(architecture=arch) as launches:
         case.run()
     different: dict[Any, Launch] = {}
     for x in launches:
@@ -168,6 +170,7 @@ def measure(case: CompiledCase, arch: int) -> Iterator[Resources]:
             shape=case.shape,
             dtype=str(case.dtype).removeprefix("torch."),
             arch=arch,
+            warps=launch.options["num_warps"],
             registers=usage["REG"],
             spills=usage["STACK"] + usage["LOCAL"],
             shared=compiled.metadata.shared,

@@ -66,8 +66,9 @@ def page(rows: Sequence[Resources]) -> str:
     return f"""# Resources of the Triton kernels
 
 Made by `python -m seqca.kernels.resources` with Triton {triton.__version__} of sources {sources_hash()}: compiled
-ahead of time, not measured. For each kernel the table has the case that takes most: registers of a thread, bytes of
-registers that spill where any do, shared memory of a program, instructions on tensor cores. `--all` prints every case.
+ahead of time, not measured. For each kernel the table has the case that takes most: registers of a thread × warps of a
+program, bytes of registers that spill where any do, shared memory of a program, instructions on tensor cores. Warps are
+those that the launcher chooses on that architecture. `--all` prints every case.
 
 {worst_table(rows)}
 
@@ -149,7 +150,7 @@ def full_table(rows: Sequence[Resources]) -> str:
 
 def _cell(r: Resources) -> str:
     spills = f"{r.spills} bytes spill, " if r.spills else ""
-    return f"{r.registers}, {spills}{r.shared / 1024:.0f} KiB, {r.tensor_cores}"
+    return f"{r.registers} × {r.warps}, {spills}{r.shared / 1024:.0f} KiB, {r.tensor_cores}"
 
 
 def _table(names: list[str], rows: list[list[str]]) -> str:

@@ -22,7 +22,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..launch import launch
+from ..launch import ByArchitecture, launch
 from ..map_tables import MapTable, Memory, Work, contiguous, map_tables, memories, split
 from .parameters import PARAMETERS, LaunchParameters, TileSizes, class_of
 from .states import linear_attention_backward_states, linear_attention_forward_states
@@ -83,7 +83,7 @@ class _Pass(NamedTuple):
     kernel: Any
     tables: list[MapTable]
     tiles: int
-    warps: int
+    warps: int | ByArchitecture
     constants: dict[str, Any]
 
     @classmethod

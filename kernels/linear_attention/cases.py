@@ -6,6 +6,8 @@ that attends to one of a quarter of the tokens, as across the network's scales. 
 only where torch's TF32 switch allows it, and here it does not.
 """
 
+from itertools import compress
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from seqca.configuration import IMAGE, NETWORK
 
 from ..compilation import CompiledCase
 from . import backward, forward
+from .parameters import class_of
 
 _FINEST, *_ = NETWORK.tokens(*IMAGE)
 TOKENS = dict(
@@ -27,7 +30,7 @@ _TESTED_ON = {
     (36, _BF16, "pairs"): (90,),
     (36, _FP16, "pairs"): (90,),
     (36, _FP32, "pairs"): (90,),
-    (36, _BF16, "list"): (100,),
+    (60, _BF16, "list"): (80, 90, 100),
     (36, _BF16, "across"): (90,),
     (288, _BF16, "pairs"): (80,),
     (18, _FP16, "contiguous"): (90,),
@@ -35,10 +38,14 @@ _TESTED_ON = {
     (60, _FP16, "channels-last"): (80,),
     (72, _BF16, "contiguous"): (80,),
     (144, _FP16, "channels-last"): (100,),
+    (144, _BF16, "list"): (80, 90, 100),
     (288, _BF16, "contiguous"): (90,),
     (288, _FP32, "channels-last"): (80,),
 }
-"""Every number of channels, dtype, layout and compute capability occurs, the target shape on all."""
+"""Every number of channels, dtype, layout and compute capability occurs, the target shape on all.
+
+So do the lists whose kernels have options of their own on some: lists take most registers.
+"""
 
 
 def _case(channels: int, dtype: torch.dtype, layout: str) -> CompiledCase:
@@ -77,9 +84,17 @@ def _case(channels: int, dtype: torch.dtype, layout: str) -> CompiledCase:
 
 _IN_ALL_DTYPES = [(c, dtype) for c in TOKENS for dtype in (_BF16, _FP16, _FP32)]
 
-CASES = (
-    *(_case(*case, layout) for case in _IN_ALL_DTYPES for layout in ("channels-last", "pairs")),
-    *(_case(c, _BF16, layout) for c in TOKENS for layout in ("contiguous", "across", "list")),
-    _case(18, _FP16, "contiguous"),
-    _case(36, _FP32, "contiguous"),
+_SHAPES = (
+    *((*case, layout) for case in _IN_ALL_DTYPES for layout in ("channels-last", "pairs")),
+    *((c, _BF16, layout) for c in TOKENS for layout in ("contiguous", "across", "list")),
+    (18, _FP16, "contiguous"),
+    (36, _FP32, "contiguous"),
 )
+
+CASES = tuple(_case(*shape) for shape in _SHAPES)
+
+
+def cases_of(dtype: torch.dtype, shapes: int) -> tuple[CompiledCase, ...]:
+    """Those of a dtype and a class of shapes, see `parameters`."""
+    chosen = [own == dtype and class_of(channels, channels, own) == shapes for channels, own, _ in _SHAPES]
+    return tuple(compress(CASES, chosen))

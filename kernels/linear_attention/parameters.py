@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 import triton
 
+from ..launch import ByArchitecture
+
 
 class TileSizes(NamedTuple):
     """Tile and launch parameters of one kernel: tokens, D and E of a tile, warps, pipeline stages."""
@@ -12,7 +14,7 @@ class TileSizes(NamedTuple):
     tokens: int
     d: int
     e: int
-    warps: int
+    warps: int | ByArchitecture
     stages: int
 
 
@@ -37,7 +39,9 @@ def class_of(d: int, e: int, dtype: torch.dtype) -> int:
 
 # By class of shapes. Where a tile holds a state, D <= d and E < e, kernels of
 # `whole_states` run, else those of `tiled_states`. In float16 scaling operands takes registers.
-# Chosen by registers, shared memory and arithmetic (docs/resources.md), not by tuning.
+# Chosen by registers, shared memory and arithmetic (docs/resources.md), not by tuning: nothing spills
+# in the layouts that are compiled for that page. In rare ones, such as a gradient of stride 0, some
+# registers may, which takes time and changes no result.
 PARAMETERS: dict[torch.dtype, dict[int, LaunchParameters]] = {
     torch.bfloat16: {
         16: LaunchParameters(
@@ -57,19 +61,19 @@ PARAMETERS: dict[torch.dtype, dict[int, LaunchParameters]] = {
         64: LaunchParameters(
             states=TileSizes(64, 64, 64, 4, 3),
             output=TileSizes(64, 64, 64, 4, 3),
-            queries=TileSizes(64, 64, 64, 8, 3),
+            queries=TileSizes(64, 64, 64, ByArchitecture(8, sm_90=4), 3),
             sources=TileSizes(64, 64, 64, 4, 3),
             parts=32,
         ),
         128: LaunchParameters(
             states=TileSizes(64, 128, 128, 8, 3),
             output=TileSizes(64, 128, 128, 8, 3),
-            queries=TileSizes(64, 32, 32, 4, 3),
+            queries=TileSizes(128, 32, 32, 4, 3),
             sources=TileSizes(32, 128, 128, 8, 3),
             parts=8,
         ),
         0: LaunchParameters(
-            states=TileSizes(64, 64, 64, 8, 3),
+            states=TileSizes(64, 64, 64, ByArchitecture(8, sm_90=4, sm_100=4), 3),
             output=TileSizes(64, 64, 64, 4, 3),
             queries=TileSizes(64, 64, 64, 8, 3),
             sources=TileSizes(64, 64, 64, 4, 3),
@@ -101,15 +105,15 @@ PARAMETERS: dict[torch.dtype, dict[int, LaunchParameters]] = {
         128: LaunchParameters(
             states=TileSizes(32, 128, 128, 8, 3),
             output=TileSizes(64, 128, 128, 8, 3),
-            queries=TileSizes(64, 32, 32, 4, 3),
+            queries=TileSizes(128, 32, 32, 4, 3),
             sources=TileSizes(32, 128, 128, 8, 3),
             parts=8,
         ),
         0: LaunchParameters(
-            states=TileSizes(64, 64, 64, 8, 3),
-            output=TileSizes(64, 64, 64, 8, 3),
+            states=TileSizes(64, 64, 64, 4, 3),
+            output=TileSizes(64, 64, 64, 4, 3),
             queries=TileSizes(64, 64, 64, 8, 3),
-            sources=TileSizes(64, 64, 64, 8, 3),
+            sources=TileSizes(64, 64, 64, 4, 3),
             parts=4,
         ),
     },

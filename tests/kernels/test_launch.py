@@ -4,7 +4,7 @@ import pytest
 import torch
 from seqca.kernels import launch as launching
 from seqca.kernels import linear_attention
-from seqca.kernels.launch import Launch, record
+from seqca.kernels.launch import ByArchitecture, Launch, record
 from seqca.kernels.map_tables import MAX_ENTRIES, Layout, MapTable, Work, map_tables, memories, split
 from torch import Tensor
 
@@ -68,6 +68,25 @@ def test_the_registers_of_all_threads_of_a_program_are_there(warps: int, wanted:
         launching.launch(None, (1,), torch.device("meta"), {}, **options)
     assert launches[0].options["maxnreg"] == given
     assert launches[0].options["maxnreg"] * 32 * warps <= 65536
+
+
+@pytest.mark.parametrize(("architecture", "warps", "registers"), [(80, 16, 128), (90, 4, 255), (120, 16, 128)])
+def test_an_option_may_be_another_on_some_architectures(architecture: int, warps: int, registers: int) -> None:
+    options = {"num_warps": ByArchitecture(16, sm_90=4, sm_100=8), "num_stages": 2}
+    with record(architecture=architecture) as launches:
+        launching.launch(None, (1,), torch.device("meta"), {}, **options)
+    chosen = launches[0].options
+    assert (chosen["num_warps"], chosen["maxnreg"], chosen["num_stages"]) == (warps, registers, 2)
+
+
+def test_options_are_those_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0) if device.index == 5 else (8, 0))
+    launching.architecture_of.cache_clear()
+    with record() as launches:
+        for device in ("cuda:5", "cuda:6", "cpu"):
+            launching.launch(None, (1,), torch.device(device), {}, num_warps=ByArchitecture(8, sm_80=2, sm_90=4))
+    launching.architecture_of.cache_clear()
+    assert [launch.options["num_warps"] for launch in launches] == [4, 2, 8]
 
 
 @pytest.mark.parametrize("block", [16, 64])

@@ -266,7 +266,7 @@ from seqca.kernels.compilation import compile_launch
 from seqca.kernels.launch import record
 from seqca.kernels.linear_attention import backward, forward
 q, k, v, grad = ([torch.empty(2, 64, 144, device="meta")] for _ in range(4))
-with record() as launches:
+with record(architecture=90) as launches:
     _, states = forward(q, k, v, 1e-12)
     backward(grad, q, k, v, states, 1e-12)
 for launch in launches:

@@ -53,6 +53,15 @@ def test_the_target_shape_uses_the_matrix_instructions_of_each_generation(compil
     assert used == {(80, "mma.sync"), (90, "wgmma"), (100, "tcgen05")}
 
 
+def test_each_architecture_is_compiled_with_its_own_options(compiled: list[Resources]) -> None:
+    found = {
+        r.arch: r.warps
+        for r in compiled
+        if (r.kernel, r.shape, r.dtype) == ("linear_attention_backward_queries", "C = 60, list", "bfloat16")
+    }
+    assert found == {80: 8, 90: 4, 100: 8}
+
+
 def launched(operator: Operator) -> set[str]:
     """The kernels that an operator launches, on all its samples, with few and with many channels."""
     with record() as launches, use_backend("triton"):
@@ -142,22 +151,22 @@ def test_every_compute_capability_is_compiled_for(compiled: list[Resources]) -> 
 
 
 def test_faults_are_told() -> None:
-    bad = Resources("k", "C = 1", "float16", 80, registers=255, spills=8, shared=200_000, tensor_cores="none")
+    bad = Resources("k", "C = 1", "float16", 80, 4, registers=255, spills=8, shared=200_000, tensor_cores="none")
     assert len(bad.faults()) == 3
-    assert Resources("k", "C = 1", "float32", 90, 255, 0, 0, "none", lost=1).faults()
-    assert not Resources("k", "C = 1", "float32", 90, 255, 0, 200_000, "none").faults()
-    assert not Resources("k", "C = 1", "float16", 90, 255, 0, 200_000, "no products").faults()
+    assert Resources("k", "C = 1", "float32", 90, 4, 255, 0, 0, "none", lost=1).faults()
+    assert not Resources("k", "C = 1", "float32", 90, 4, 255, 0, 200_000, "none").faults()
+    assert not Resources("k", "C = 1", "float16", 90, 4, 255, 0, 200_000, "no products").faults()
 
 
 def test_the_page_shows_of_each_kernel_the_case_that_takes_most_and_the_full_table_all() -> None:
     rows = [
-        Resources("k", "C = 1", "float16", 80, registers=40, spills=0, shared=2048, tensor_cores="none"),
-        Resources("k", "C = 2", "float16", 80, registers=50, spills=0, shared=0, tensor_cores="none"),
-        Resources("k", "C = 3", "float32", 80, registers=30, spills=8, shared=0, tensor_cores="none"),
-        Resources("k", "C = 1", "float16", 90, registers=40, spills=0, shared=2048, tensor_cores="none"),
+        Resources("k", "C = 1", "float16", 80, 4, registers=40, spills=0, shared=2048, tensor_cores="none"),
+        Resources("k", "C = 2", "float16", 80, 4, registers=50, spills=0, shared=0, tensor_cores="none"),
+        Resources("k", "C = 3", "float32", 80, 8, registers=30, spills=8, shared=0, tensor_cores="none"),
+        Resources("k", "C = 1", "float16", 90, 2, registers=40, spills=0, shared=2048, tensor_cores="none"),
     ]
     assert worst_table(rows).splitlines()[2:] == [
-        "| k | 30, 8 bytes spill, 0 KiB, none: float32, C = 3 | 40, 2 KiB, none: float16, C = 1 |  |"
+        "| k | 30 × 8, 8 bytes spill, 0 KiB, none: float32, C = 3 | 40 × 2, 2 KiB, none: float16, C = 1 |  |"
     ]
     assert [line.split(" | ")[1:3] for line in full_table(rows).splitlines()[2:]] == [
         ["C = 1", "float16"],
@@ -169,7 +178,7 @@ def test_the_page_shows_of_each_kernel_the_case_that_takes_most_and_the_full_tab
 def predicted(kernel: str, shape: str, instructions: int, number_of_bytes: int) -> Resources:
     """A kernel of which nothing but that is told."""
     prediction = Prediction(1000, 1, 132, 4, instructions, 0, number_of_bytes)
-    return Resources(kernel, shape, "bfloat16", 90, 40, 0, 0, "none", prediction=prediction)
+    return Resources(kernel, shape, "bfloat16", 90, 4, 40, 0, 0, "none", prediction=prediction)
 
 
 def test_predictions_begin_with_what_costs_most_beyond_its_bytes_and_show_the_longest_launch() -> None:
