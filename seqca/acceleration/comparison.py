@@ -29,7 +29,7 @@ from seqca.ops.verification.draws import (
 from seqca.ops.verification.tolerance import Errors, Verdict, errors, read
 
 from .finding import Part
-from .observation import fewest_normalised
+from .observation import Normalised, fewest_normalised
 from .report import Error
 from .trees import named_tensors
 from .trial import StepError, Subject, Trial
@@ -52,7 +52,10 @@ ENOUGH_VALUES = 6
 is multiplied by 1/σ². Over channels of n normal values the mean square of that is finite from n = 6 on. Of two values
 nothing is left but which one is larger, and the gradient is all rounding."""
 
-_ONE_IMAGE = "; torch may be the one that is wrong, in the gradient of batch norm for one image on a CPU: take two"
+_ONE_IMAGE = (
+    "Where gradients alone are other numbers, torch may be the one that is wrong, in the gradient of batch norm for "
+    "one image on a CPU: take two."
+)
 
 
 class Outcome(NamedTuple):
@@ -62,6 +65,8 @@ class Outcome(NamedTuple):
     """Why the parts cannot stay, or None."""
     found: Sequence[Error] = ()
     """Of all results."""
+    doubts: Sequence[str] = ()
+    """What speaks against the sample where parts gave other numbers, in sentences."""
 
     @property
     def largest(self) -> Error:
@@ -134,21 +139,28 @@ class Comparison:
         except _IncomparableError as error:
             return Outcome(str(error))
         wrong = [each for each in verdicts if not each.ok]
-        failure = f"gives other numbers: {wrong[0]}{self._doubts}" if wrong else None
-        return Outcome(failure, [_error(each) for each in verdicts])
+        failure, doubts = (f"gives other numbers: {wrong[0]}", self._doubts(wrong)) if wrong else (None, ())
+        return Outcome(failure, [_error(each) for each in verdicts], doubts)
+
+    def _doubts(self, wrong: Sequence[Verdict]) -> tuple[str, ...]:
+        """What speaks against the sample, where parts gave other numbers."""
+        fewest, doubts = self._fewest, []
+        if fewest is None:
+            return ()
+        images = named_tensors("images", self._subject.sample[0]).values()
+        of_gradients = all(each.what.startswith("gradient of ") for each in wrong)
+        if of_gradients and any(x.device.type == "cpu" and x.shape[:1] == (1,) for x in images):
+            doubts.append(_ONE_IMAGE)
+        if fewest.values < ENOUGH_VALUES:
+            doubts.append(
+                f"The sample may be too small: {fewest.path} normalises {fewest.values} values of a channel, and "
+                f"below {ENOUGH_VALUES} gradients may jump by rounding: take more images, or larger ones."
+            )
+        return tuple(doubts)
 
     @cached_property
-    def _doubts(self) -> str:
-        """What speaks against the sample, where parts gave other numbers."""
-        images = named_tensors("images", self._subject.sample[0]).values()
-        doubts = _ONE_IMAGE if any(x.device.type == "cpu" and x.shape[:1] == (1,) for x in images) else ""
-        fewest = fewest_normalised(self._old, self._drawn)
-        if fewest is not None and fewest.values < ENOUGH_VALUES:
-            doubts += (
-                f"; the sample may be too small: {fewest.path} normalises {fewest.values} values of a channel, and "
-                f"below {ENOUGH_VALUES} gradients may jump by rounding: take more images, or larger ones"
-            )
-        return doubts
+    def _fewest(self) -> Normalised | None:
+        return fewest_normalised(self._old, self._drawn)
 
     def _in_wide(self, trial: Trial) -> list[Verdict]:
         forced = forced_backend()

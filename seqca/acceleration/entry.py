@@ -61,7 +61,7 @@ def accelerate(
     choice = Choice(_names("only", only), _names("skip", skip), outputs == "lazy")
     choice.check(root)
     parts, left = find(root, choice, {})
-    _expect_some(parts, left)
+    _expect_some(parts, left, ())
     if sample is None:
         seen = [Replaced(part.path, part.class_name, part.replacement.kind) for part in parts]
         return _applied(root, parts, Report(seen, left))
@@ -76,7 +76,7 @@ def accelerate(
         subject = Subject(root, function, counted, sample)
         comparison = Comparison(subject)
         held = _that_hold(comparison, root, choice)
-        _expect_some(held.parts, held.left)
+        _expect_some(held.parts, held.left, held.doubts)
         report = _seen(subject, held, comparison)
     return _applied(root, held.parts, report)
 
@@ -90,6 +90,11 @@ class _Held(NamedTuple):
     """Of each part with those that it was tried with, by its key."""
     together: Outcome | None
     """Of all parts; None if there are none."""
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against the sample where parts were taken back, each sentence once."""
+        return tuple(dict.fromkeys(doubt for outcome in self.outcomes.values() for doubt in outcome.doubts))
 
 
 def _that_hold(comparison: Comparison, root: nn.ModuleDict, choice: Choice) -> _Held:
@@ -122,7 +127,8 @@ def _that_hold(comparison: Comparison, root: nn.ModuleDict, choice: Choice) -> _
         of_all = tried[-1] if tried else None
         if of_all is None or of_all.failure is None:
             return _Held(parts, left, outcomes, of_all)
-        outcomes |= {part.key: Outcome(f"right alone, wrong with the others: {of_all.failure}") for part in parts}
+        failure = f"right alone, wrong with the others: {of_all.failure}"
+        outcomes |= {part.key: Outcome(failure, doubts=of_all.doubts) for part in parts}
 
 
 def _groups(parts: Sequence[Part], one_by_one: Collection[str]) -> list[list[Part]]:
@@ -160,7 +166,8 @@ def _seen(subject: Subject, held: _Held, comparison: Comparison) -> Report:
         for part in parts
     ]
     largest = None if held.together is None else held.together.largest
-    return Report(replaced, held.left, kept[WHOLE], comparison.dtypes, comparison.not_in_float64, largest)
+    dtypes, others = comparison.dtypes, comparison.not_in_float64
+    return Report(replaced, held.left, kept[WHOLE], dtypes, others, largest, held.doubts)
 
 
 def _applied(root: nn.ModuleDict, parts: Sequence[Part], report: Report) -> Report:
@@ -202,8 +209,9 @@ def _names(argument: str, names: str | Iterable[str]) -> tuple[str, ...]:
     return several
 
 
-def _expect_some(parts: Sequence[Part], left: Sequence[Left]) -> None:
+def _expect_some(parts: Sequence[Part], left: Sequence[Left], doubts: Sequence[str]) -> None:
     if not parts:
         reasons = "".join(f"\n  {each.path} ({each.class_name}): {each.reason}" for each in grouped(left))
         none = "; no class in it has the name of one that is known (docs/acceleration.md)"
-        raise ValueError(f"model: got none of the parts that can be replaced, expected at least one{reasons or none}")
+        told = "\n".join(["at least one" + (reasons or none), *doubts])
+        raise ValueError(f"model: got none of the parts that can be replaced, expected {told}")

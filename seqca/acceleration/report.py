@@ -70,6 +70,8 @@ class Report:
     """The results that were compared in the model's dtype alone, since they come in another one in float64 too."""
     error: Error | None = None
     """The largest one of all results, all parts being replaced; None without a sample."""
+    doubts: Sequence[str] = ()
+    """What speaks against the sample where parts gave other numbers, in sentences."""
     modules: list[nn.Module] = field(default_factory=list, repr=False)
     """The modules of `replaced`."""
 
@@ -91,6 +93,7 @@ class Report:
         blocks = [_table(rows)]
         if self.left:
             blocks.append(_table([("left", "class", "reason"), *grouped(self.left)]))
+        blocks += self.doubts
         if self.kept is not None:
             share = f" ({self.kept.after / self.kept.before:.2f}×)" if self.kept.before else ""
             blocks.append(f"A training step keeps {self.kept}{share} for backward.")

@@ -351,6 +351,35 @@ def test_a_replacement_that_is_wrong_is_taken_back_and_the_reason_told(fused: ty
     assert all(type(each) is UpsamplingHead for each in net.heads.values())
 
 
+class Mixing(nn.Module):
+    """A part without a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.mix(images)
+
+
+class FusedMixing(nn.Module):
+    """What `Mixing` computes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.conv2d(images, self.mix.weight, self.mix.bias)
+
+
+class MixingOfTwiceTheGradient(nn.Module):
+    """Right outputs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.conv2d(images, 2 * self.mix.weight - self.mix.weight.detach(), self.mix.bias)
+
+
+def mixing(fused: type[nn.Module]) -> Replacement:
+    return Replacement("tests.mixing", "Mixing", ("unknown",), fused)
+
+
 def test_of_a_single_image_the_reason_says_that_torch_may_be_wrong() -> None:
     images, targets = sample()
     one = images[:1], {task: label[:1] for task, label in targets.items()}
@@ -358,8 +387,20 @@ def test_of_a_single_image_the_reason_says_that_torch_may_be_wrong() -> None:
         seqca.accelerate(Network(), Objective(), sample=one)
 
 
+def test_torch_is_not_suspected_where_an_output_is_wrong_or_nothing_is_normalised() -> None:
+    images, targets = sample()
+    one = images[:1], {task: label[:1] for task, label in targets.items()}
+    with taught((head(HeadWrongInFloat32), UpsamplingHead)), pytest.raises(ValueError, match="other numbers") as error:
+        seqca.accelerate(Network(), Objective(), sample=one)
+    assert "torch may" not in str(error.value)
+    wrong = taught((mixing(MixingOfTwiceTheGradient), Mixing))
+    with wrong, pytest.raises(ValueError, match="other numbers: gradient of") as error:
+        seqca.accelerate(Mixing(), sample=(images[:1],))
+    assert "torch may" not in str(error.value)
+
+
 def test_where_a_norm_sees_few_values_the_reason_says_that_the_sample_may_be_too_small() -> None:
-    few = r"the sample may be too small: model\.backbone\.1\.1 normalises 2 values of a channel"
+    few = r"The sample may be too small: model\.backbone\.1\.1 normalises 2 values of a channel"
     images, targets = sample()
     small = images[..., :4, :4], {task: label[..., :4, :4] for task, label in targets.items()}
     with taught((head(HeadWithoutGradient), UpsamplingHead)):
@@ -368,6 +409,17 @@ def test_where_a_norm_sees_few_values_the_reason_says_that_the_sample_may_be_too
         with pytest.raises(ValueError, match="gives other numbers") as error:
             seqca.accelerate(Network(), Objective(), sample=(images, targets))
     assert "too small" not in str(error.value)
+
+
+def test_what_speaks_against_the_sample_is_said_once_below_the_reasons() -> None:
+    images, targets = sample()
+    small = images[..., :4, :4], {task: label[..., :4, :4] for task, label in targets.items()}
+    net = nn.Sequential(Mixing(), Network())
+    with taught((head(HeadWithoutGradient), UpsamplingHead), (mixing(FusedMixing), Mixing)):
+        report = seqca.accelerate(net, Objective(), sample=small)
+    assert replaced(report) == ["model.0"] and len(reasons(report)) == 2
+    assert not any("too small" in reason for reason in reasons(report).values())
+    assert len(report.doubts) == 1 and str(report).count("The sample may be too small") == 1
 
 
 class NormsByKeyword(Network):
