@@ -225,7 +225,8 @@ class Comparison:
         exact = exact_results(self._old, self._drawn)
         for what, x in exact.items():
             if not x.isfinite().all():
-                raise ValueError(f"sample: got {what} that is not finite, expected numbers to compare")
+                cause = "; labels that are all ignored have no mean loss" if what.startswith("loss") else ""
+                raise ValueError(f"sample: got {what} that is not finite, expected numbers to compare{cause}")
         return exact
 
     def _where_it_raises(self, error: StepError) -> str:

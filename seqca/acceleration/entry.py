@@ -66,7 +66,8 @@ def accelerate(
         seen = [Replaced(part.path, part.class_name, part.replacement.kind) for part in parts]
         return _applied(root, parts, Report(seen, left))
     if not isinstance(sample, (tuple, list)) or not sample:
-        raise TypeError(f"sample: got {type(sample).__name__}, expected the arguments of a training step, images first")
+        got = f"an empty {type(sample).__name__}" if isinstance(sample, (tuple, list)) else type(sample).__name__
+        raise TypeError(f"sample: got {got}, expected a tuple of the arguments of a training step, images first")
     with tqdm(desc="comparing", unit=" steps", disable=None, leave=False) as bar:
 
         def counted(*arguments: Any) -> tuple[Any, Any]:
@@ -203,9 +204,11 @@ def _has_parameters(module: nn.Module) -> bool:
 
 
 def _names(argument: str, names: str | Iterable[str]) -> tuple[str, ...]:
-    several = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    is_one = isinstance(names, (str, nn.Module)) or not isinstance(names, Iterable)  # some modules can be iterated over
+    several = (names,) if is_one else tuple(names)
     if wrong := [name for name in several if not isinstance(name, str)]:
-        raise TypeError(f"{argument}: got {wrong[0]!r}, expected paths and kinds, which are strings")
+        got = f"a module, {type(wrong[0]).__name__}" if isinstance(wrong[0], nn.Module) else repr(wrong[0])
+        raise TypeError(f"{argument}: got {got}, expected paths and kinds, which are strings")
     return several
 
 

@@ -58,7 +58,7 @@ def grouped(left: Iterable[Left]) -> list[Left]:
         group[0]._replace(path=f"{group[0].path} and {len(group) - 1} more") if len(group) > 1 else group[0]
         for group in groups.values()
     ]
-    return sorted(shown, key=lambda each: each.reason in (_NOT_NAMED, _SKIPPED))
+    return sorted(shown, key=lambda each: each.reason.startswith((_NOT_NAMED, _SKIPPED)))
 
 
 class Choice(NamedTuple):
@@ -79,7 +79,7 @@ class Choice(NamedTuple):
             if inner != name and not replacement.called(module)(inner):
                 return f"{inner} is named by `skip`, and the fused forward would go past it"
         if self.only and not _named(self.only, path, kind):
-            return _NOT_NAMED
+            return _NOT_NAMED if replacement.fused is None else f"{_NOT_NAMED}, its kind is {kind}"
         return None
 
     def check(self, root: nn.Module) -> None:
@@ -88,14 +88,19 @@ class Choice(NamedTuple):
         Raises:
             ValueError: names the argument.
         """
-        kinds = sorted({each.kind for each in REPLACEMENTS})
-        paths = [path for path, _ in root.named_modules(remove_duplicate=False)]
+        known = {each.kind for each in REPLACEMENTS}
+        paths = [path for path, _ in root.named_modules(remove_duplicate=False) if path]
         for argument, names in (("only", self.only), ("skip", self.skip)):
             for name in names:
-                if not any(_covers(name, each) for each in (*kinds, *paths)):
-                    expected = f"the path of a module, such as {paths[-1]!r}, or a kind among {', '.join(kinds)}"
+                if not any(_covers(name, each) for each in (*known, *paths)):
+                    kinds = sorted(
+                        {each.kind for module in root.modules() for each in _known(module) if each.fused is not None}
+                    )
+                    expected = f"the path of a module, such as {paths[-1]!r}"
+                    if kinds:
+                        expected += f", or a kind that the model has, {', '.join(kinds)}"
                     if near := get_close_matches(name, (*kinds, *paths)):
-                        expected = f"perhaps {' or '.join(map(repr, near))}: {expected}"
+                        expected = f"a path or a kind, perhaps {' or '.join(map(repr, near))}"
                     raise ValueError(f"{argument}: got {name!r}, expected {expected}")
 
 

@@ -271,13 +271,15 @@ def test_a_part_whose_child_is_skipped_is_left_unless_the_fused_forward_calls_th
 
 @pytest.mark.parametrize("argument", ["only", "skip"])
 def test_a_name_that_means_nothing_is_an_error(argument: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{argument}: got 'unknown', expected the path .* kind among .*tests"):
-        seqca.accelerate(Network(), **{argument: "unknown"})
+    for name in ("unknown", ""):
+        expected = r"expected the path of a module, such as '[\w.]+', or a kind that the model has, tests\.head$"
+        with pytest.raises(ValueError, match=rf"^{argument}: got '{name}', {expected}"):
+            seqca.accelerate(Network(), **{argument: name})
 
 
 @pytest.mark.parametrize(("name", "near"), [("model.heads.deth", "model.heads.depth"), ("test.head", "tests.head")])
 def test_for_a_name_that_means_nothing_the_nearest_ones_are_suggested(name: str, near: str) -> None:
-    with pytest.raises(ValueError, match=rf"^only: got '{name}', expected perhaps '{near}'"):
+    with pytest.raises(ValueError, match=rf"^only: got '{name}', expected a path or a kind, perhaps '{near}'"):
         seqca.accelerate(Network(), only=name)
 
 
@@ -298,7 +300,7 @@ def test_of_the_reasons_that_nothing_is_replaced_the_cause_stands_before_what_wa
         seqca.accelerate(net, only="model.last")
     cause, others = str(error.value).splitlines()[1:]
     assert cause.startswith("  model.last (UpsamplingHead): layers[0] is no plain 1×1 convolution")
-    assert others == "  model.heads.depth and 1 more (UpsamplingHead): not named by `only`"
+    assert others == "  model.heads.depth and 1 more (UpsamplingHead): not named by `only`, its kind is tests.head"
 
 
 @pytest.mark.parametrize(
@@ -595,7 +597,7 @@ def test_random_numbers_go_on_where_they_were_after_a_step_that_raises() -> None
 
 def test_a_sample_whose_loss_is_not_finite_is_refused() -> None:
     images, targets = sample()
-    with pytest.raises(ValueError, match=r"^sample: got loss\[depth\] that is not finite"):
+    with pytest.raises(ValueError, match=r"^sample: got loss\[depth\] that is not finite, .* all ignored"):
         seqca.accelerate(Network(), Objective(), sample=(images, targets | {"depth": targets["depth"] / 0}))
 
 
@@ -606,9 +608,10 @@ def test_a_sample_whose_loss_is_not_finite_is_refused() -> None:
         ((Objective(), Network()), {}, "^model: got Objective, which has no parameters, and a criterion that has"),
         ((Network(), 3), {}, "^criterion: got int"),
         ((Network(),), {"sample": torch.zeros(2, 3, 24, 32)}, "^sample: got Tensor"),
-        ((Network(),), {"sample": ()}, "^sample: got"),
+        ((Network(),), {"sample": ()}, "^sample: got an empty tuple, expected"),
         ((Network(),), {"outputs": "half"}, "^outputs: got 'half'"),
         ((Network(),), {"only": [3]}, "^only: got 3"),
+        ((Network(),), {"only": Network().heads}, "^only: got a module, ModuleDict, expected paths"),
         ((Network(),), {"only": None}, "^only: got None, expected paths"),
         ((Network(), lambda *_: "much"), {"sample": sample()}, "^criterion: got str without a total"),
         ((Network(),), {"step": 3}, "^step: got int, expected a function"),
