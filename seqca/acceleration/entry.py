@@ -205,7 +205,7 @@ def _has_parameters(module: nn.Module) -> bool:
 
 def _names(argument: str, names: str | Iterable[str]) -> tuple[str, ...]:
     is_one = isinstance(names, (str, nn.Module)) or not isinstance(names, Iterable)  # some modules can be iterated over
-    several = (names,) if is_one else tuple(names)
+    several: tuple[Any, ...] = (names,) if is_one else tuple(names)
     if wrong := [name for name in several if not isinstance(name, str)]:
         got = f"a module, {type(wrong[0]).__name__}" if isinstance(wrong[0], nn.Module) else repr(wrong[0])
         raise TypeError(f"{argument}: got {got}, expected paths and kinds, which are strings")

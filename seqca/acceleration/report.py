@@ -10,7 +10,6 @@ from .finding import Left, grouped
 from .replaced import is_replaced, restore_class
 
 _UNKNOWN = "not compared"
-_LARGEST = "error with its kind, of what is allowed"
 
 
 class Kept(NamedTuple):
@@ -82,15 +81,12 @@ class Report:
                 restore_class(module)
 
     def __str__(self) -> str:
-        rows = [("replaced", "class", "kind", "operators", "kept for backward", "own error", _LARGEST)]
-        for each in self.replaced:
-            operators = _UNKNOWN if each.operators is None else ", ".join(each.operators) or "none"
-            kept = _UNKNOWN if each.kept is None else str(each.kept)
-            errors = (_UNKNOWN, _UNKNOWN)
-            if each.error is not None:
-                errors = ("–" if each.own_error is None else f"{each.own_error.share:.2g}", str(each.error))
-            rows.append((each.path, each.class_name, each.kind, operators, kept, *errors))
-        blocks = [_table(rows)]
+        header = ("replaced", "class", "kind", "operators", "kept for backward", "own error")
+        blocks = [_table([header, *self._parts()])]
+        if errors := self._errors():
+            blocks.append(_table([("kind", "largest error of all results, of what is allowed"), *errors]))
+        if heavier := self._heavier():
+            blocks.append(_table([("keeps more than before: leave out by `skip`", "kept for backward"), *heavier]))
         if self.left:
             blocks.append(_table([("left", "class", "reason"), *grouped(self.left)]))
         blocks += self.doubts
@@ -103,11 +99,58 @@ class Report:
         blocks.append(f"Old and new were {compared}.{others}{largest}")
         return "\n\n".join(blocks)
 
+    def _parts(self) -> list[tuple[str, ...]]:
+        """One row for all parts of a kind and a class that call the same operators."""
+        groups: dict[tuple[str, str, tuple[str, ...] | None], list[Replaced]] = {}
+        for each in self.replaced:
+            groups.setdefault((each.class_name, each.kind, each.operators), []).append(each)
+        rows: list[tuple[str, ...]] = []
+        for (class_name, kind, operators), parts in groups.items():
+            more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+            called = _UNKNOWN if operators is None else ", ".join(operators) or "none"
+            own = max((each.own_error for each in parts if each.own_error is not None), default=None)
+            error = _UNKNOWN if parts[0].error is None else "–" if own is None else f"{own.share:.2g}"
+            rows.append((f"{parts[0].path}{more}", class_name, kind, called, _spans(parts), error))
+        return rows
+
+    def _errors(self) -> list[tuple[str, ...]]:
+        """The largest error with the parts of each kind, in words."""
+        errors: dict[str, Error] = {}
+        for each in self.replaced:
+            if each.error is not None:
+                errors[each.kind] = max(each.error, errors.get(each.kind, each.error))
+        return [(kind, str(error)) for kind, error in errors.items()]
+
+    def _heavier(self) -> list[tuple[str, ...]]:
+        """What keeps more than before, as `skip` takes it: a kind if all its parts do, else paths."""
+        kinds: dict[str, list[Replaced]] = {}
+        for each in self.replaced:
+            kinds.setdefault(each.kind, []).append(each)
+        rows: list[tuple[str, ...]] = []
+        for kind, parts in kinds.items():
+            heavier = [each for each in parts if each.kept is not None and each.kept.after > each.kept.before]
+            if len(heavier) == len(parts) > 1:
+                rows.append((kind, _spans(parts)))
+            else:
+                rows += [(each.path, _spans([each])) for each in heavier]
+        return rows
+
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
+
+
+def _spans(parts: Sequence[Replaced]) -> str:
+    """The least and the most that parts keep, before and after."""
+    kept = [each.kept for each in parts if each.kept is not None]
+    return " → ".join(_span(sizes) for sizes in zip(*kept, strict=True)) or _UNKNOWN
+
+
+def _span(sizes: Sequence[int]) -> str:
+    least, most = _size(min(sizes)), _size(max(sizes))
+    return least if least == most else f"{least} to {most}"
 
 
 def _size(count: int) -> str:

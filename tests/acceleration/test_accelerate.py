@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import seqca
-from seqca.acceleration import Replacement, Report, observation
+from seqca.acceleration import Kept, Replaced, Replacement, Report, observation
 from seqca.acceleration.comparison import Outcome
 from seqca.acceleration.finding import Left, grouped
 from seqca.acceleration.observation import Normalised, fewest_normalised
@@ -71,7 +71,8 @@ def test_of_a_part_the_largest_error_of_its_own_is_told_and_that_of_all_results_
             own, error = part.own_error, part.error
             assert own is not None and own.what.startswith((f"gradient of {part.path}.", f"{part.path}."))
             assert error is not None and error == report.error and error >= own
-            assert f"  {own.share:.2g} " in str(report) and f"  {error}\n" in str(report)
+        largest = max(part.own_error for part in report.replaced if part.own_error is not None)
+        assert f"  {largest.share:.2g}\n" in str(report) and str(report).count(f"tests.head  {error}\n") == 1
 
 
 def test_an_error_that_a_part_causes_before_it_is_not_its_own_but_among_all() -> None:
@@ -652,9 +653,39 @@ def test_a_report_is_readable() -> None:
     text = str(seqca.accelerate(net, Objective(), sample=sample()))
     row = (
         r"model\.heads\.normals  UpsamplingHead  tests\.head  aggregation_head \(aten\)  [\d.]+ kB → [\d.]+ kB +"
-        r"[\de.-]+ +[\de.-]+ \([^)]+\)\n"
+        r"[\de.-]+\n"
     )
     assert re.search(row, text)
     assert "model.heads.depth" in text and "something else" in text
     assert "A training step keeps" in text and "compared in float32 and in float64" in text
     assert "no sample" in str(seqca.accelerate(Network()))
+
+
+def part(path: str, kept: tuple[int, int] = (4000, 1000), kind: str = "tests.head", called: str = "a") -> Replaced:
+    own, error = Error(kept[1] / 1e4, path), Error(0.5, "loss")
+    return Replaced(f"model.{path}", "Head", kind, (called,), own, error, Kept(*kept))
+
+
+def rows_of(report: Report, table: str) -> list[list[str]]:
+    """The cells of a table of a report, by the beginning of its header."""
+    (block,) = [each for each in str(report).split("\n\n") if each.startswith(table)]
+    return [re.split("  +", line) for line in block.splitlines()[2:]]
+
+
+def test_parts_of_a_kind_that_call_the_same_operators_are_one_row_with_the_range_of_what_they_keep() -> None:
+    report = Report([part("a"), part("b", (6000, 2000)), part("c", called="b")], [])
+    assert rows_of(report, "replaced") == [
+        ["model.a and 1 more", "Head", "tests.head", "a", "4 kB to 6 kB → 1 kB to 2 kB", "0.2"],
+        ["model.c", "Head", "tests.head", "b", "4 kB → 1 kB", "0.1"],
+    ]
+    assert rows_of(report, "kind") == [["tests.head", "0.5 (loss)"]]
+
+
+def test_parts_that_keep_more_than_before_are_listed_by_what_skip_takes() -> None:
+    light, heavy = part("a"), part("b", (4000, 9000))
+    other = [part("c", (4000, 5000), "tests.other"), part("d", (4000, 6000), "tests.other")]
+    assert rows_of(Report([light, heavy, *other], []), "keeps more than before: leave out by `skip`") == [
+        ["model.b", "4 kB → 9 kB"],
+        ["tests.other", "4 kB → 5 kB to 6 kB"],
+    ]
+    assert "keeps more" not in str(Report([light], []))
