@@ -15,6 +15,7 @@ from PIL import Image
 
 import seqca
 from benchmarks.acceleration.checkouts import CODE_BASES
+from benchmarks.cases.shapes import CHANNELS
 from seqca.data import Rooms
 from seqca.models import to_published_state
 from seqca.training.module import MultiTaskModule
@@ -114,6 +115,26 @@ def test_the_diagram_shows_the_network_and_the_operators_there_are():
 def test_the_version_is_told_once():
     assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == seqca.__version__
     assert f"## {seqca.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_report_on_the_page_on_acceleration_is_laid_out_as_reports_are():
+    net = Network()
+    net.heads["depth"].layers[0].register_forward_hook(lambda *_: None)
+    with taught((head(), UpsamplingHead)):
+        report = str(seqca.accelerate(net, Objective(), sample=sample()))
+    page = (ROOT / "docs" / "acceleration.md").read_text()
+    (shown,) = re.findall(r"^```\n(replaced .*?)\n```", page, re.MULTILINE | re.DOTALL)
+    assert layout(shown) == layout(report)
+
+
+def layout(report: str) -> list[str]:
+    """The lines of a report without what another processor may find otherwise: numbers, and which error is largest."""
+    return [re.sub(r"\([^)]+\)|\d[\d.e-]*| +|─+", " ", line) for line in report.splitlines()]
+
+
+def test_the_page_on_acceleration_puts_the_channels_of_sca_mtl_right():
+    page = (ROOT / "docs" / "acceleration.md").read_text()
+    assert f"+        backbone_channels = {list(CHANNELS)}" in page
 
 
 def needs(kind: str) -> str:

@@ -153,6 +153,21 @@ def test_a_second_derivative_is_refused() -> None:
         gradient.square().sum().backward()
 
 
+def test_a_second_derivative_is_that_of_the_model_with_the_reference_backend() -> None:
+    images, targets = sample()
+    penalties = []
+    for fused in (False, True):
+        net = Network().eval()
+        if fused:
+            seqca.accelerate(net)
+        with seqca.use_backend("reference"):
+            total = Objective()(net(images), targets)["total"]
+            weight = net.backbone[0][0].weight
+            (gradient,) = torch.autograd.grad(total, weight, create_graph=True)
+            penalties.append(torch.autograd.grad(gradient.square().sum(), weight)[0])
+    torch.testing.assert_close(penalties[1], penalties[0])
+
+
 def test_parameters_buffers_keys_and_hooks_stay_the_same_objects() -> None:
     net, seen = Network(), []
     net.heads["depth"].register_forward_hook(lambda *_: seen.append("hook"))
@@ -190,6 +205,13 @@ def test_a_report_restores_the_model() -> None:
     report.restore()
     assert all(type(each) is UpsamplingHead for each in net.heads.values())
     assert replaced(seqca.accelerate(net)) == HEADS
+
+
+def test_a_second_report_restores_what_the_second_call_replaced() -> None:
+    net = Network()
+    seqca.accelerate(net, only=HEADS[0])
+    seqca.accelerate(net).restore()
+    assert type(net.heads["depth"]) is not UpsamplingHead and type(net.heads["normals"]) is UpsamplingHead
 
 
 def test_a_fork_that_does_something_else_is_left_and_named() -> None:
