@@ -1,6 +1,6 @@
 """What `accelerate` did to a model, and the way back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -99,19 +99,12 @@ class Report:
         blocks.append(f"Old and new were {compared}.{others}{largest}")
         return "\n\n".join(blocks)
 
-    def _parts(self) -> list[tuple[str, ...]]:
-        """One row for all parts of a kind and a class that call the same operators."""
-        groups: dict[tuple[str, str, tuple[str, ...] | None], list[Replaced]] = {}
+    def _parts(self) -> Iterator[tuple[str, ...]]:
         for each in self.replaced:
-            groups.setdefault((each.class_name, each.kind, each.operators), []).append(each)
-        rows: list[tuple[str, ...]] = []
-        for (class_name, kind, operators), parts in groups.items():
-            more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
-            called = _UNKNOWN if operators is None else ", ".join(operators) or "none"
-            own = max((each.own_error for each in parts if each.own_error is not None), default=None)
-            error = _UNKNOWN if parts[0].error is None else "–" if own is None else f"{own.share:.2g}"
-            rows.append((f"{parts[0].path}{more}", class_name, kind, called, _spans(parts), error))
-        return rows
+            called = _UNKNOWN if each.operators is None else ", ".join(each.operators) or "none"
+            own = "–" if each.own_error is None else f"{each.own_error.share:.2g}"
+            error = _UNKNOWN if each.error is None else own
+            yield each.path, each.class_name, each.kind, called, _spans([each]), error
 
     def _errors(self) -> list[tuple[str, ...]]:
         """The largest error with the parts of each kind, in words."""

@@ -694,10 +694,11 @@ def rows_of(report: Report, table: str) -> list[list[str]]:
     return [re.split("  +", line) for line in block.splitlines()[2:]]
 
 
-def test_parts_of_a_kind_that_call_the_same_operators_are_one_row_with_the_range_of_what_they_keep() -> None:
+def test_every_part_has_a_row_and_every_kind_its_largest_error() -> None:
     report = Report([part("a"), part("b", (6000, 2000)), part("c", called="b")], [])
     assert rows_of(report, "replaced") == [
-        ["model.a and 1 more", "Head", "tests.head", "a", "4 kB to 6 kB → 1 kB to 2 kB", "0.2"],
+        ["model.a", "Head", "tests.head", "a", "4 kB → 1 kB", "0.1"],
+        ["model.b", "Head", "tests.head", "a", "6 kB → 2 kB", "0.2"],
         ["model.c", "Head", "tests.head", "b", "4 kB → 1 kB", "0.1"],
     ]
     assert rows_of(report, "kind") == [["tests.head", "0.5 (loss)"]]
