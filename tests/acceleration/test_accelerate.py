@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import seqca
-from seqca.acceleration import Kept, Replaced, Replacement, Report, observation
+from seqca.acceleration import Replacement, Report, observation
 from seqca.acceleration.comparison import Outcome
 from seqca.acceleration.finding import Left, grouped
 from seqca.acceleration.observation import Normalised, fewest_normalised
@@ -681,34 +681,3 @@ def test_a_report_is_readable() -> None:
     assert "model.heads.depth" in text and "something else" in text
     assert "A training step keeps" in text and "compared in float32 and in float64" in text
     assert "no sample" in str(seqca.accelerate(Network()))
-
-
-def part(path: str, kept: tuple[int, int] = (4000, 1000), kind: str = "tests.head", called: str = "a") -> Replaced:
-    own, error = Error(kept[1] / 1e4, path), Error(0.5, "loss")
-    return Replaced(f"model.{path}", "Head", kind, (called,), own, error, Kept(*kept))
-
-
-def rows_of(report: Report, table: str) -> list[list[str]]:
-    """The cells of a table of a report, by the beginning of its header."""
-    (block,) = [each for each in str(report).split("\n\n") if each.startswith(table)]
-    return [re.split("  +", line) for line in block.splitlines()[2:]]
-
-
-def test_every_part_has_a_row_and_every_kind_its_largest_error() -> None:
-    report = Report([part("a"), part("b", (6000, 2000)), part("c", called="b")], [])
-    assert rows_of(report, "replaced") == [
-        ["model.a", "Head", "tests.head", "a", "4 kB → 1 kB", "0.1"],
-        ["model.b", "Head", "tests.head", "a", "6 kB → 2 kB", "0.2"],
-        ["model.c", "Head", "tests.head", "b", "4 kB → 1 kB", "0.1"],
-    ]
-    assert rows_of(report, "kind") == [["tests.head", "0.5 (loss)"]]
-
-
-def test_parts_that_keep_more_than_before_are_listed_by_what_skip_takes() -> None:
-    light, heavy = part("a"), part("b", (4000, 9000))
-    other = [part("c", (4000, 5000), "tests.other"), part("d", (4000, 6000), "tests.other")]
-    assert rows_of(Report([light, heavy, *other], []), "keeps more than before: leave out by `skip`") == [
-        ["model.b", "4 kB → 9 kB"],
-        ["tests.other", "4 kB → 5 kB to 6 kB"],
-    ]
-    assert "keeps more" not in str(Report([light], []))
